@@ -1,0 +1,190 @@
+"""Jobs: what a client asks of the desk, what it is answered, and where a job stands."""
+
+import enum
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from schemas.ids import JobId, NodeId
+from schemas.wire import Answer, Delivery, Message, Request, on_wire
+
+BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid"]
+SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution"]
+AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive"]
+Encoding = Literal["float32", "float16", "int8"]
+OuterStep = Literal["average", "nesterov"]
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Power = Annotated[int, Meta(ge=1, le=65_536)]
+
+
+class JobAnswer(Answer, frozen=True, kw_only=True):
+    """The desk's answer to `shoal.jobs.submit`: the job, or the field at fault and the reason."""
+
+    accepted: bool
+    job: JobId | None = None
+    field: str | None = None
+    reason: str | None = None
+
+
+@on_wire("shoal.jobs.submit", Delivery.REQUEST, answer=JobAnswer)
+class JobRequest(Request, frozen=True, kw_only=True):
+    """A job as a client asks for it. Only `kind` and `workload` are compulsory."""
+
+    kind: Literal["train"]
+    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=256)]
+    """`module:attribute`, as web servers name an app; the module resolves on every node."""
+    id: JobId | None = None
+    """Makes the request idempotent: the same id and body get the same job, another body is refused."""
+    rounds: Count = 10
+    """Rounds to train: each is local steps on every node and one outer step."""
+    min_nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    """Nodes that must be there before the job starts."""
+    max_nodes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    seed: int = 0
+    microbatch: Power = 8
+    """Samples a step to start with."""
+    microbatch_min: Power = 1
+    microbatch_max: Power = 64
+    local_steps: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """Steps a round on the fastest node; the others take theirs in proportion to their speed."""
+    batch: BatchStrategy = "hybrid"
+    selection: SelectionStrategy = "contribution"
+    adaptation: AdaptationPolicy = "reactive"
+    encoding: Literal["auto", "float32", "float16", "int8"] = "auto"
+    """How differences are sent; `auto` chooses per node from its measured link."""
+    outer: OuterStep = "average"
+    outer_lr: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    outer_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    """Used by `nesterov` alone."""
+    checkpoint_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 10
+    """Rounds between checkpoints; 0: only the model at the end."""
+    validate_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    """Rounds between validations; 0: only at the end."""
+    target_loss: float | None = None
+    """End the job early once the validation loss is at or under this."""
+    resume: JobId | None = None
+    """Begin with the last checkpoint of that job."""
+    deadline_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
+    """A fixed deadline for rounds instead of the one the batch controller works out."""
+    hang_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
+    """A job process that shows no progress for so long is taken for hung and stopped."""
+    include: tuple[NodeId, ...] = ()
+    """Nodes that must take part whenever they are alive."""
+    exclude: tuple[NodeId, ...] = ()
+    """Nodes that must not."""
+
+
+@on_wire("shoal.jobs.cancel", Delivery.REQUEST, answer=JobAnswer)
+class CancelRequest(Request, frozen=True, kw_only=True):
+    """Ends a job before its time."""
+
+    job: JobId
+    reason: str = "cancelled by a user"
+
+
+class JobPhase(enum.Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    """Accepted; not enough nodes yet."""
+    RUNNING = "running"
+    FINISHING = "finishing"
+    """All rounds are closed; the model is being stored."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in (JobPhase.COMPLETED, JobPhase.FAILED, JobPhase.CANCELLED)
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A job in one row."""
+
+    job: JobId
+    state: JobPhase
+    reason: str
+    workload: str
+    round: int
+    rounds: int
+    submitted_at: float
+    """Seconds since the epoch."""
+
+
+class JobList(Answer, frozen=True, kw_only=True):
+    """The desk's answer to `shoal.jobs.list`, newest first."""
+
+    jobs: tuple[JobSummary, ...]
+
+
+@on_wire("shoal.jobs.list", Delivery.REQUEST, answer=JobList)
+class ListRequest(Request, frozen=True, kw_only=True):
+    """Asks for the jobs that the desk knows."""
+
+    states: tuple[str, ...] = ()
+    """Only jobs in these states; all by default."""
+
+
+@on_wire("shoal.jobs.queue", Delivery.RECORD)
+class JobQueued(Message, frozen=True, kw_only=True):
+    """A job submitted without waiting for an answer, while no desk is there. The request's `id` is compulsory."""
+
+    request: JobRequest
+
+
+@on_wire("shoal.jobs.refused", Delivery.RECORD)
+class JobRefused(Message, frozen=True, kw_only=True):
+    """A queued job that the desk, once there, could not accept."""
+
+    job: str
+    field: str
+    reason: str
+
+
+@on_wire("shoal.jobs.{job}.state", Delivery.LAST_VALUE)
+class JobState(Message, frozen=True, kw_only=True):
+    """Where a job stands now. Written by the desk alone."""
+
+    job: JobId
+    version: int
+    state: JobPhase
+    reason: str
+    round: int
+    """Rounds closed so far."""
+    rounds: int
+    request: JobRequest
+    """The whole request, so that whoever starts late knows all of it."""
+    submitted_at: float
+    loss: float | None = None
+    """Training loss of the last round."""
+
+
+@on_wire("shoal.jobs.{job}.model", Delivery.RECORD)
+class ModelStored(Message, frozen=True, kw_only=True):
+    """A job's model (or checkpoint) is in the object store, where `shoal fetch` and `resume` find it."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    name: str
+    """The object's name in the bucket."""
+    size: int
+    digest: str
+    """SHA-256 of the bytes."""
+    final: bool
+    loss: float | None = None
+    """Validation loss of these parameters."""
+
+
+@on_wire("shoal.jobs.{job}.report", Delivery.RECORD)
+class ReportReady(Message, frozen=True, kw_only=True):
+    """The recorder has written a job's report and put it into the object store."""
+
+    job: JobId
+    name: str
+    size: int
+    digest: str

@@ -1,0 +1,315 @@
+"""A training job while it runs: who is in it, who does how much, and how a round opens and closes."""
+
+from typing import Literal
+
+import msgspec
+
+from schemas.ids import JobId, NodeId
+from schemas.jobs import AdaptationPolicy, Encoding
+from schemas.wire import Delivery, Message, on_wire
+
+
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that is not in the roster, and why."""
+
+    node: NodeId
+    reason: str
+
+
+@on_wire("shoal.training.{job}.roster", Delivery.LAST_VALUE)
+class Roster(Message, frozen=True, kw_only=True):
+    """Who takes part: a standing document that holds until a higher version supersedes it. Written by the selector."""
+
+    job: JobId
+    version: int
+    nodes: tuple[NodeId, ...]
+    reducers: tuple[NodeId, ...]
+    """Best first; on silence of one the next takes over. All are in `nodes`."""
+    quorum: int
+    """Contributions without which a round doesn't close."""
+    excluded: tuple[Exclusion, ...] = ()
+    reason: str
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's part of a round."""
+
+    microbatch: int
+    """Samples a step: a power of two."""
+    local_steps: int
+    encoding: Encoding
+    """How its difference is sent."""
+    streams: int = 1
+    """Connections that its tensors use: several where a lossy link throttles one."""
+    every: int = 1
+    """Rounds between its contributions: above 1 where its link can't carry one a round."""
+
+
+@on_wire("shoal.training.{job}.assignment", Delivery.LAST_VALUE)
+class Assignment(Message, frozen=True, kw_only=True):
+    """Everybody's share, and the time a round may take. Written by the batch controller."""
+
+    job: JobId
+    version: int
+    roster_version: int
+    shares: dict[NodeId, Share]
+    average_encoding: Encoding
+    """How the average is sent: once, the same bytes for all."""
+    round_seconds: float
+    """What the round is expected to take."""
+    deadline_seconds: float
+    """When it closes with whoever is there, counted from its opening."""
+    strategy: str
+    reason: str
+
+
+@on_wire("shoal.training.{job}.tuning", Delivery.LAST_VALUE)
+class Tuning(Message, frozen=True, kw_only=True):
+    """How much adaptation is allowed now. Written by the optimizer; others keep to it."""
+
+    job: JobId
+    version: int
+    phase: Literal["initialisation", "warm_up", "adaptive", "convergence", "completed"]
+    policy: AdaptationPolicy
+    adapt: bool
+    """False: keep assignments as they are but for nodes that come and go."""
+    max_factor: float
+    """A microbatch or a number of steps may change by this factor at once; 1 for not at all."""
+    rollback_to: int | None = None
+    """Version of the assignment to go back to, since what came after it was worse."""
+    reason: str
+
+
+@on_wire("shoal.training.{job}.node.{node}.ready", Delivery.RECORD)
+class TrainerReady(Message, frozen=True, kw_only=True):
+    """A node's job process has the model and holds the anchor of `version`: rounds can expect it now."""
+
+    job: JobId
+    node: NodeId
+    version: int
+    digest: str
+    parameters: int
+    device: str
+
+
+@on_wire("shoal.training.{job}.node.{node}.round_opened", Delivery.RECORD)
+class RoundOpened(Message, frozen=True, kw_only=True):
+    """A reducer collects this round's contributions from now on; a higher term supersedes a lower one."""
+
+    job: JobId
+    node: NodeId
+    """The reducer."""
+    round: int
+    term: int
+    deadline_seconds: float
+    expected: tuple[NodeId, ...]
+    digest: str = ""
+    """Digest of the anchor at version round - 1, as the reducer holds it."""
+    reason: str
+
+
+@on_wire("shoal.training.{job}.node.{node}.offer", Delivery.RECORD)
+class ContributionOffered(Message, frozen=True, kw_only=True):
+    """A node's difference is ready: streamed on `tensor.<job>.<node>.<key>`, and kept there until a round lists it."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    """The round it was made for; (node, round) names the contribution, and it counts once."""
+    base_digest: str
+    """Digest of the anchor at version round - 1 that it is a difference to."""
+    samples: int
+    steps: int
+    loss: float
+    """Mean training loss over its steps."""
+    compute_seconds: float
+    encoding: Encoding
+    key: str
+    """The tensor's name at its sender."""
+    size: int
+    """Bytes."""
+    digest: str
+    """SHA-256 of the bytes."""
+
+
+@on_wire("shoal.training.{job}.node.{node}.received", Delivery.TELEMETRY)
+class ContributionReceived(Message, frozen=True, kw_only=True):
+    """The reducer has a contribution in whole."""
+
+    job: JobId
+    node: NodeId
+    """The reducer."""
+    contributor: NodeId
+    round: int
+    size: int
+    seconds: float
+    """From the offer to the last byte."""
+
+
+@on_wire("shoal.training.{job}.node.{node}.refused", Delivery.RECORD)
+class ContributionRefused(Message, frozen=True, kw_only=True):
+    """A contribution that can't be counted: wrong shape, not finite, another anchor, wrong hash."""
+
+    job: JobId
+    node: NodeId
+    """The reducer."""
+    contributor: NodeId
+    round: int
+    reason: str
+
+
+class Average(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a round's average is and what its bytes must be."""
+
+    key: str
+    size: int
+    digest: str
+    """SHA-256 of the encoded bytes; everyone applies the decoded bytes."""
+    holders: tuple[NodeId, ...]
+
+
+@on_wire("shoal.training.{job}.node.{node}.average", Delivery.RECORD)
+class AverageOffered(Message, frozen=True, kw_only=True):
+    """A reducer has made a round's average and streams it; the round closes once a second node holds it."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    term: int
+    average: Average
+
+
+@on_wire("shoal.training.{job}.node.{node}.holds", Delivery.RECORD)
+class AverageHeld(Message, frozen=True, kw_only=True):
+    """A node holds a round's average in whole."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    digest: str
+
+
+class Contribution(msgspec.Struct, frozen=True, kw_only=True):
+    """One contribution as a closed round counted it."""
+
+    node: NodeId
+    round: int
+    """The round it was made for."""
+    late: int
+    """Rounds late."""
+    samples: int
+    weight: float
+    """Its part of the average, 0 to 1: samples / (1 + late), over the sum."""
+    loss: float
+
+
+@on_wire("shoal.training.{job}.round.{round}.closed", Delivery.RECORD)
+class RoundClosed(Message, frozen=True, kw_only=True):
+    """A round is over: the one message of this subject that won the compare-and-set."""
+
+    job: JobId
+    round: int
+    term: int
+    reducer: NodeId
+    next_reducer: NodeId
+    contributions: tuple[Contribution, ...]
+    missing: tuple[NodeId, ...]
+    """Expected, not there by the deadline."""
+    average: Average
+    samples: int
+    loss: float
+    """Mean training loss, weighted by samples."""
+    seconds: float
+    """From opening to closing."""
+    on_time: bool
+    """All expected contributions came before the deadline."""
+    reason: str
+
+
+@on_wire("shoal.training.{job}.node.{node}.steps", Delivery.TELEMETRY)
+class StepTimed(Message, frozen=True, kw_only=True):
+    """A node timed its local steps."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    steps: int
+    samples: int
+    seconds: float
+    """Compute alone, emulated slowness included."""
+    microbatch: int
+    loss: float
+
+
+@on_wire("shoal.training.{job}.node.{node}.transfer", Delivery.TELEMETRY)
+class TransferTimed(Message, frozen=True, kw_only=True):
+    """A tensor went over a node's link."""
+
+    job: JobId
+    node: NodeId
+    direction: Literal["up", "down"]
+    bytes: int
+    seconds: float
+    streams: int
+
+
+@on_wire("shoal.training.{job}.node.{node}.progress", Delivery.TELEMETRY)
+class TrainingProgress(Message, frozen=True, kw_only=True):
+    """A job process is at work (alive is not working): the node that owns it takes a long silence for a hang."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    doing: Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
+    step: int = 0
+    steps: int = 0
+
+
+@on_wire("shoal.training.{job}.node.{node}.applied", Delivery.RECORD)
+class RoundApplied(Message, frozen=True, kw_only=True):
+    """A node has taken the outer step of a round; the digests of all must agree."""
+
+    job: JobId
+    node: NodeId
+    version: int
+    digest: str
+    seconds: float
+    """From the round's closing to here, by this node's clock."""
+
+
+@on_wire("shoal.training.{job}.node.{node}.mismatch", Delivery.RECORD)
+class DigestMismatch(Message, frozen=True, kw_only=True):
+    """A reducer found a node whose anchor has other bits than its own at the same version."""
+
+    job: JobId
+    node: NodeId
+    """The reducer."""
+    suspect: NodeId
+    version: int
+    expected: str
+    found: str
+
+
+@on_wire("shoal.training.{job}.node.{node}.caught_up", Delivery.RECORD)
+class CaughtUp(Message, frozen=True, kw_only=True):
+    """A node that was behind has the present anchor."""
+
+    job: JobId
+    node: NodeId
+    version: int
+    donor: str
+    """The node that gave it, or `store`."""
+    bytes: int
+    seconds: float
+    reason: str
+
+
+@on_wire("shoal.training.{job}.node.{node}.validated", Delivery.RECORD)
+class Validated(Message, frozen=True, kw_only=True):
+    """The held-out loss of a round's anchor."""
+
+    job: JobId
+    node: NodeId
+    round: int
+    loss: float
+    seconds: float
