@@ -1,0 +1,106 @@
+"""What a machine is made of and how busy it is: psutil for CPU and memory, NVML for NVIDIA GPUs. No torch in here.
+
+Node agents read this once a heartbeat; a reading takes well under a millisecond without a GPU.
+"""
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+import psutil  # type: ignore[import-untyped]
+import pynvml  # type: ignore[import-untyped]
+
+from schemas.nodes import Accelerator
+
+_T = TypeVar("_T")
+
+
+class MachineReading(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine at one moment."""
+
+    cpus: int
+    """Logical CPUs that this process may use (its affinity), which containers and `taskset` make fewer."""
+    cpu_percent: float
+    """Of all CPUs since the previous reading, 0 to 100; 0 in the first."""
+    load_average: float
+    """Processes that wanted a CPU, mean of the last minute."""
+    memory_bytes: int
+    memory_used_bytes: int
+    """Total less what could be had without swapping."""
+    accelerators: tuple[Accelerator, ...]
+
+
+class Machine:
+    """Reads the machine it runs on. Holds NVML open; use it as a context manager or call `close`."""
+
+    def __init__(self) -> None:
+        self._gpus: list[object] = []
+        self._nvml = False
+        psutil.cpu_percent(interval=None)  # the first call only sets the mark that later ones count from
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            return  # no NVIDIA driver: a machine without such GPUs
+        self._nvml = True
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            self._gpus.append(pynvml.nvmlDeviceGetHandleByIndex(index))
+
+    def read(self) -> MachineReading:
+        """The present figures. What a GPU doesn't tell is 0, as in the message they go into."""
+        memory = psutil.virtual_memory()
+        return MachineReading(
+            cpus=usable_cpus(),
+            cpu_percent=psutil.cpu_percent(interval=None),
+            load_average=psutil.getloadavg()[0],
+            memory_bytes=memory.total,
+            memory_used_bytes=memory.total - memory.available,
+            accelerators=tuple(_accelerator(gpu) for gpu in self._gpus),
+        )
+
+    def close(self) -> None:
+        """Lets go of NVML; reading afterwards shows no GPUs."""
+        self._gpus.clear()
+        if self._nvml:
+            self._nvml = False
+            pynvml.nvmlShutdown()
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def usable_cpus() -> int:
+    """Logical CPUs that this process may run on; those of the machine where the system doesn't tell (macOS, Windows)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _accelerator(gpu: object) -> Accelerator:
+    name = _figure(lambda: pynvml.nvmlDeviceGetName(gpu), "NVIDIA GPU")
+    total, used = _figure(lambda: _memory(gpu), (0, 0))
+    return Accelerator(
+        name=name.decode() if isinstance(name, bytes) else name,
+        memory_bytes=total,
+        memory_used_bytes=used,
+        utilisation_percent=float(_figure(lambda: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu, 0)),
+        temperature_c=float(_figure(lambda: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU), 0)),
+        power_w=_figure(lambda: pynvml.nvmlDeviceGetPowerUsage(gpu), 0) / 1000.0,  # NVML tells milliwatts
+    )
+
+
+def _memory(gpu: object) -> tuple[int, int]:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
+    return memory.total, memory.used
+
+
+def _figure(read: Callable[[], _T], otherwise: _T) -> _T:
+    """A figure, or another where this GPU doesn't have it (passively cooled, virtual, or partitioned ones)."""
+    try:
+        return read()
+    except pynvml.NVMLError:
+        return otherwise

@@ -1,0 +1,172 @@
+"""Local optimizer steps: one node's part of a round, the same code on CPU and CUDA."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from runners.jobs.anchor import Anchor, difference, rebase
+from runners.jobs.sampling import Cursor, Sampler
+from runners.jobs.workload import BoundWorkload
+from schemas.errors import ShoalError
+
+
+class NonFiniteLoss(ShoalError):
+    """A loss that is NaN or infinite; the model was not changed by it. Attributes: `loss`, `step`."""
+
+    def __init__(self, loss: float, step: int) -> None:
+        super().__init__(
+            f"the loss was {loss} in step {step} on this node: lower the learning rate, clip gradients in the loss, "
+            "or look for bad samples"
+        )
+        self.loss = loss
+        self.step = step
+
+
+class DeviceError(ShoalError):
+    """A device that was asked for and isn't there. Attributes: `device`."""
+
+    def __init__(self, device: str, why: str) -> None:
+        super().__init__(f"no device {device!r} ({why}): leave it out to take what there is, or see `shoal doctor`")
+        self.device = device
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One optimizer step."""
+
+    samples: int
+    loss: float
+    """Mean loss of the batch, before the step."""
+    seconds: float
+    """Loading, forward, backward and the optimizer, until the device was done."""
+
+
+def pick_device(wanted: str | None = None) -> torch.device:
+    """`wanted` (such as `cpu`, `cuda` or `cuda:1`), else CUDA where there is some, else the CPU.
+
+    Raises:
+        DeviceError: `wanted` is not a device of this machine.
+    """
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(wanted, str(error).strip().split("\n")[0]) from error
+    return device
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch with all its tensors on the device; tuples, lists and dicts (and what they hold) keep their form.
+
+    To CUDA the copies come from pinned memory and don't wait (`non_blocking`), so that they overlap what runs there.
+    """
+    if isinstance(batch, Tensor):
+        if device.type == "cuda" and batch.device.type == "cpu":
+            return batch.pin_memory().to(device, non_blocking=True)
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+class LocalTrainer:
+    """A model, its optimizer and a walk over the data on one device. Nothing in it is shared but through an anchor."""
+
+    def __init__(
+        self,
+        workload: BoundWorkload,
+        *,
+        seed: int,
+        node: str,
+        device: torch.device | None = None,
+        cursor: Cursor | None = None,
+    ) -> None:
+        """Makes the model (from `seed`, the job's), the optimizer and the training data.
+
+        Randomness during training (dropout, augmentation) comes from the seed and the node's name together, so that
+        nodes don't draw the same masks.
+
+        Raises:
+            LayoutMismatch: the model has nothing to train.
+            ValueError: the training data is empty, or doesn't fit the cursor.
+        """
+        self.workload = workload
+        self.device = device or pick_device()
+        torch.manual_seed(seed)
+        self.model: nn.Module = workload.model().to(self.device)
+        self.model.train()
+        self.optimizer = workload.optimizer(p for p in self.model.parameters() if p.requires_grad)
+        self.dataset = workload.samples("train")
+        self.sampler = Sampler(len(self.dataset), seed, node, cursor)
+        self.steps = 0
+        """Optimizer steps taken here."""
+        torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}\n{node}".encode()).digest()[:7], "big"))
+
+    def step(self, microbatch: int) -> StepResult:
+        """One optimizer step on the next `microbatch` samples.
+
+        Raises:
+            NonFiniteLoss: the loss is NaN or infinite; raised before the backward pass, so model and optimizer are
+                as they were.
+        """
+        begun = time.perf_counter()
+        indices = self.sampler.next_indices(microbatch)
+        batch = to_device(self.workload.collate(self._fetch(indices)), self.device)
+        loss = self.workload.loss(self.model, batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLoss(value, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else the time of this step would be counted in the next
+        self.steps += 1
+        return StepResult(microbatch, value, time.perf_counter() - begun)
+
+    def validate(self) -> float:
+        """The workload's held-out loss of the model as it is, in evaluation mode and without gradients."""
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                return float(self.workload.validate(self.model))
+        finally:
+            self.model.train()
+
+    def anchor(self, version: int = 0) -> Anchor:
+        """An anchor that equals the model: how a job's first one comes to be."""
+        return Anchor.from_model(self.model, version)
+
+    def load(self, anchor: Anchor, *, constants: bool = False) -> None:
+        """Begins at an anchor. The optimizer's state (AdamW's moments) stays: it is as good for the next steps.
+
+        `constants` also takes over what no outer step changes: for newcomers, once.
+        """
+        anchor.load_into(self.model, constants=constants)
+
+    def delta(self, anchor: Anchor) -> Tensor:
+        """What was learned since `load(anchor)`: flat float32 on the CPU, shape (anchor.layout.count,)."""
+        return difference(self.model, anchor)
+
+    def rebase(self, old: Anchor, new: Anchor) -> None:
+        """Moves on to a new anchor in the midst of local steps: the difference made so far is kept."""
+        old.layout.unflatten(rebase(old.layout.flatten(self.model), old, new), self.model)
+
+    def _fetch(self, indices: list[int]) -> list[Any]:
+        """Samples one by one, or all at once where the dataset offers `__getitems__`, as torch's own loader does."""
+        at_once = getattr(self.dataset, "__getitems__", None)
+        if at_once is not None:
+            return cast(Callable[[list[int]], list[Any]], at_once)(indices)
+        return [self.dataset[index] for index in indices]
