@@ -9,6 +9,9 @@ from schemas.jobs import AdaptationPolicy, Encoding
 from schemas.wire import Delivery, Message, on_wire
 
 
+Doing = Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
+
+
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
     """A node that is not in the roster, and why."""
 
@@ -260,7 +263,7 @@ class TrainingProgress(Message, frozen=True, kw_only=True):
     job: JobId
     node: NodeId
     round: int
-    doing: Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
+    doing: Doing
     step: int = 0
     steps: int = 0
 

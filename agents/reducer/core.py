@@ -1,0 +1,315 @@
+"""The reducer: opens a round, collects, closes it on quorum or deadline; the next of the list takes over a silent one's.
+
+Every node of a job hosts this core. Only the active one acts; the others know what it knows. A round is closed by the one
+`RoundClosed` that wins the compare-and-set on its subject, so that two who both think they are active do no harm.
+"""
+
+from collections.abc import Iterator
+
+from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
+from agents.reducer import works
+from agents.reducer.closing import Closing, HoldPatience, RoundDeadline
+from agents.reducer.state import KEPT_DIGESTS
+from schemas.decisions import NodeLost
+from schemas.ids import NodeId
+from schemas.jobs import JobState
+from schemas.nodes import NodeLeaving, WorkFailed
+from schemas.training import (
+    Assignment,
+    CaughtUp,
+    DigestMismatch,
+    Roster,
+    RoundApplied,
+    RoundClosed,
+    RoundOpened,
+    TrainerReady,
+)
+
+
+class TakeOver(Timer, frozen=True, kw_only=True):
+    """The active reducer has been silent for longer than its deadline and this node's grace."""
+
+    round: int
+
+
+class StartPatience(Timer, frozen=True, kw_only=True):
+    """The first round has waited long enough for all nodes to load the model."""
+
+
+class Reducer(Closing):
+    """Opens rounds, and takes over from a reducer that is silent or dead."""
+
+    # What the fleet decides.
+
+    @on(JobState)
+    def follow_job(self, event: JobState, now: float) -> Effects:
+        """The job's size and phase."""
+        s = self.state
+        s.phase, s.rounds = event.state, event.rounds
+        if s.over:
+            yield from self._step_down()
+        yield from self._maybe_open(now)
+
+    @on(Roster)
+    def follow_roster(self, event: Roster, now: float) -> Effects:
+        """Who takes part, and who may reduce in which order."""
+        s = self.state
+        if s.roster is not None and event.version <= s.roster.version:
+            return
+        s.roster = event
+        if not s.active and event.reducers:
+            s.active = event.reducers[0]
+            yield from self._stand_by(now, 2 * self.settings.start_patience_seconds)
+        elif s.active and s.active not in event.nodes:
+            yield from self._succeed(now, f"{s.active} is out of the roster: {event.reason}")
+        yield from self._maybe_open(now)
+        yield from self._maybe_close(now)
+
+    @on(Assignment)
+    def follow_assignment(self, event: Assignment, now: float) -> Effects:
+        """Deadline and encoding of the rounds to come."""
+        s = self.state
+        if event.version > s.assignment_version:
+            s.assignment_version = event.version
+            s.deadline_seconds = event.deadline_seconds
+            s.average_encoding = event.average_encoding
+            s.every = {node: share.every for node, share in sorted(event.shares.items()) if share.every > 1}
+        yield from ()
+
+    # Who has which version of the anchor.
+
+    @on(TrainerReady)
+    def see_ready(self, event: TrainerReady, now: float) -> Effects:
+        """A node has a model."""
+        s = self.state
+        s.applied[event.node] = max(event.version, 0)
+        if event.node == s.node:
+            s.digests = {event.version: event.digest}
+            s.ready_at = now
+            yield self.set_timer(StartPatience(), now + self.settings.start_patience_seconds)
+            if s.active != s.node:
+                yield from self._stand_by(now, 2 * self.settings.start_patience_seconds)
+        yield from self._maybe_open(now)
+
+    @on(CaughtUp)
+    def see_caught_up(self, event: CaughtUp, now: float) -> Effects:
+        """A node that was behind is not any more."""
+        self.state.applied[event.node] = event.version
+        yield from self._maybe_open(now)
+
+    @on(RoundApplied)
+    def see_applied(self, event: RoundApplied, now: float) -> Effects:
+        """A node took an outer step: it is that far, and its digest must be ours."""
+        s = self.state
+        s.applied[event.node] = event.version
+        if event.node == s.node:
+            s.digests[event.version] = event.digest
+            for old in sorted(s.digests)[:-KEPT_DIGESTS]:
+                del s.digests[old]
+            for node in sorted(s.claims):
+                yield from self._compare(node)
+        else:
+            s.claims[event.node] = (event.version, event.digest)
+            yield from self._compare(event.node)
+        yield from self._maybe_open(now)
+
+    def _compare(self, node: NodeId) -> Iterator[Effect]:
+        """Name a node whose anchor differs from this reducer's at the same version, once a version."""
+        s = self.state
+        version, digest = s.claims[node]
+        own = s.digests.get(version, digest)
+        if s.active == s.node and digest != own and s.accused.get(node, -1) < version:
+            s.accused[node] = version
+            yield self.publish(
+                DigestMismatch(job=s.job, node=s.node, suspect=node, version=version, expected=own, found=digest)
+            )
+
+    @on(NodeLost)
+    def see_lost(self, event: NodeLost, now: float) -> Effects:
+        """A node is dead: nobody waits for it any more."""
+        yield from self._without(event.node, now, f"{event.node} is lost")
+
+    @on(NodeLeaving)
+    def see_leaving(self, event: NodeLeaving, now: float) -> Effects:
+        """A node said goodbye."""
+        yield from self._without(event.node, now, f"{event.node} is leaving")
+
+    @on(WorkFailed)
+    def see_failed(self, event: WorkFailed, now: float) -> Effects:
+        """A node's job process died; if it comes back, it says that it is ready."""
+        if event.job == self.state.job:
+            yield from self._without(event.node, now, f"the job's process on {event.node} {event.kind}")
+
+    def _without(self, node: NodeId, now: float, reason: str) -> Iterator[Effect]:
+        s = self.state
+        if node == s.node:
+            return
+        s.applied.pop(node, None)
+        s.claims.pop(node, None)
+        for key in [k for k, o in s.offers.items() if o.message.node == node and o.status != "here"]:
+            del s.offers[key]
+        if node == s.active:
+            yield from self._succeed(now, reason)
+        yield from self._maybe_open(now)
+        yield from self._maybe_close(now)
+        yield from self._maybe_announce(now)
+
+    # Opening.
+
+    @on(StartPatience)
+    def enough_waited(self, timer: StartPatience, now: float) -> Effects:
+        """Start with whoever has loaded the model."""
+        yield from self._maybe_open(now)
+
+    def _maybe_open(self, now: float) -> Iterator[Effect]:
+        """Open the next round if it is this node's to open and its anchor is there."""
+        s = self.state
+        if s.opened or s.over or s.active != s.node or s.roster is None:
+            return
+        if s.applied.get(s.node, -1) < s.closed or s.node not in s.roster.nodes:
+            return
+        if s.closed == 0 and not self._may_start(now):
+            return
+        yield from self._open(now, "all are ready" if s.closed == 0 else f"round {s.closed} is closed")
+
+    def _may_start(self, now: float) -> bool:
+        """Whether the first round may begin: all have the model, or a quorum has and the patience is over."""
+        s = self.state
+        if s.roster is None or s.ready_at is None:
+            return False
+        if len(s.members) == len(s.roster.nodes):
+            return True
+        return now >= s.ready_at + self.settings.start_patience_seconds and len(s.members) >= s.roster.quorum
+
+    def _open(self, now: float, reason: str) -> Iterator[Effect]:
+        s = self.state
+        if s.heard[0] == s.round:
+            s.term = max(s.term, s.heard[1] + 1)
+        s.heard = (s.round, s.term)
+        s.opened, s.opened_at, s.prolonged, s.due = True, now, 0, False
+        s.reducing, s.average, s.holders, s.announced = (), None, (), False
+        s.expected = tuple(n for n in s.members if self._is_due(n))
+        yield CancelTimer(timer=TakeOver(round=s.round))
+        yield self.set_timer(RoundDeadline(round=s.round), now + self._deadline())
+        if not s.following:
+            s.following = True
+            yield self._work("follow", works.Follow(kind="delta"), "this node reduces")
+        yield self.publish(
+            RoundOpened(
+                job=s.job,
+                node=s.node,
+                round=s.round,
+                term=s.term,
+                deadline_seconds=self._deadline(),
+                expected=s.expected,
+                digest=s.digests.get(s.closed, ""),
+                reason=reason,
+            )
+        )
+        for key in sorted(s.offers):
+            s.offers[key].attempts = 0
+            yield from self._collect(key)
+        yield from self._maybe_close(now)
+
+    def _is_due(self, node: NodeId) -> bool:
+        s = self.state
+        if s.applied[node] < s.closed - self.settings.lag_tolerated:
+            return False
+        every = s.every.get(node, 1)
+        return every == 1 or s.round - s.last_counted.get(node, 0) >= every
+
+    # Closing, as all see it.
+
+    @on(RoundClosed)
+    def see_close(self, event: RoundClosed, now: float) -> Effects:
+        """A round is over, whoever closed it: forget what it counted, and know who opens the next."""
+        s = self.state
+        if event.round <= s.closed:
+            return
+        yield CancelTimer(timer=RoundDeadline(round=s.round))
+        yield CancelTimer(timer=HoldPatience(round=s.round))
+        yield CancelTimer(timer=TakeOver(round=s.round))
+        for contribution in event.contributions:
+            self._count(contribution.node, contribution.round)
+            s.last_counted[contribution.node] = event.round
+            s.offers.pop(f"{contribution.node}/{contribution.round}", None)
+        s.closed, s.latest, s.active, s.term = event.round, event, event.next_reducer, event.term
+        s.opened, s.reducing, s.average, s.holders, s.announced = False, (), None, (), False
+        yield self._release([(c.node, c.round) for c in event.contributions], f"round {event.round} is closed")
+        if s.active != s.node:
+            yield from self._step_down()
+            yield from self._stand_by(now, self._deadline())
+        yield from self._maybe_open(now)
+
+    # Succession.
+
+    @on(RoundOpened)
+    def see_opening(self, event: RoundOpened, now: float) -> Effects:
+        """Somebody reduces: with a higher term this node, if it does too, gives way."""
+        s = self.state
+        s.heard = max(s.heard, (event.round, event.term))
+        if event.node == s.node or event.round != s.round or event.term < s.term:
+            return
+        if event.term == s.term and s.opened:
+            return  # both took over at once: the compare-and-set decides
+        s.active, s.term = event.node, event.term
+        yield from self._step_down()
+        yield from self._stand_by(now, event.deadline_seconds)
+
+    @on(TakeOver)
+    def take_over(self, timer: TakeOver, now: float) -> Effects:
+        """The active reducer is overdue."""
+        if timer.round == self.state.round:
+            yield from self._become_active(now, f"{self.state.active or 'nobody'} has not closed the round in time")
+
+    def _succeed(self, now: float, reason: str) -> Iterator[Effect]:
+        """The active reducer is gone: the first of the list acts at once, the others in their turn."""
+        s = self.state
+        heirs = [n for n in s.successors if n != s.active]
+        s.active = ""
+        if heirs and heirs[0] == s.node:
+            yield from self._become_active(now, reason)
+        else:
+            yield from self._stand_by(now, 0.0)
+
+    def _become_active(self, now: float, reason: str) -> Iterator[Effect]:
+        s = self.state
+        if s.over or s.opened or s.node not in s.applied:
+            return
+        s.active = s.node
+        s.term += 1
+        if s.applied[s.node] >= s.closed:
+            yield from self._open(now, f"takes over: {reason}")
+
+    def _stand_by(self, now: float, patience: float) -> Iterator[Effect]:
+        """Be ready to take over if nothing is heard for `patience` seconds and this node's place in the list."""
+        s = self.state
+        heirs = [n for n in s.successors if n != s.active]
+        if s.over or s.node not in heirs:
+            return
+        grace = self.settings.takeover_grace_seconds * (heirs.index(s.node) + 1)
+        yield self.set_timer(TakeOver(round=s.round), now + patience + grace)
+
+    def _step_down(self) -> Iterator[Effect]:
+        s = self.state
+        s.opened = False
+        s.reducing, s.average, s.holders, s.announced = (), None, (), False
+        for offer in s.offers.values():
+            if offer.status == "collecting":
+                offer.status = "offered"
+        if s.following:
+            s.following = False
+            yield StopWork(key="follow", reason="another node reduces", cause=self._cause)
+
+    def check(self) -> None:
+        """A contribution counts once; what is being averaged is here; the state is bounded."""
+        s = self.state
+        for key, offer in s.offers.items():
+            counted = s.counted.get(offer.message.node, ())
+            self.require(offer.message.round not in counted, f"{key} was counted and is offered again")
+        self.require(
+            all(key in s.offers and s.offers[key].status == "here" for key in s.reducing), "averaging what isn't here"
+        )
+        self.require(s.opened or not s.reducing, "averaging without an open round")
+        self.require(len(s.digests) <= KEPT_DIGESTS, "too many digests kept")
+        self.require(not s.opened or s.active == s.node, "has a round open that another node reduces")

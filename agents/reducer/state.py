@@ -1,0 +1,92 @@
+"""What a reducer knows: the same on every node of a job, so that any of the list can take over."""
+
+import msgspec
+
+from schemas.ids import JobId, NodeId
+from schemas.jobs import Encoding, JobPhase
+from schemas.training import Average, ContributionOffered, Roster, RoundClosed
+
+KEPT_DIGESTS = (
+    4  # versions of the own anchor that others' digests are compared with: more than anybody lags who is in a round
+)
+
+
+class Offer(msgspec.Struct, kw_only=True):
+    """A contribution that no round lists yet."""
+
+    message: ContributionOffered
+    status: str = "offered"
+    """`offered`, `collecting`, `here`."""
+    attempts: int = 0
+
+
+class ReducerState(msgspec.Struct, kw_only=True):
+    """All that a reducer knows."""
+
+    job: JobId
+    node: NodeId
+    phase: JobPhase = JobPhase.QUEUED
+    rounds: int = 0
+    roster: Roster | None = None
+    deadline_seconds: float = 0.0
+    average_encoding: Encoding = "float32"
+    every: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    assignment_version: int = 0
+    applied: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    """The version of each node that has a model and is not lost."""
+    digests: dict[int, str] = msgspec.field(default_factory=dict)
+    """Digests of the own anchor by version."""
+    claims: dict[NodeId, tuple[int, str]] = msgspec.field(default_factory=dict)
+    """Each node's last version and digest."""
+    accused: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    """The version at which a node was last said to differ."""
+    last_counted: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    """The round in which a node was last listed."""
+    offers: dict[str, Offer] = msgspec.field(default_factory=dict)
+    """By `<node>/<round>`."""
+    counted: dict[NodeId, list[int]] = msgspec.field(default_factory=dict)
+    """Rounds of a node's contributions that were listed, the last few: a contribution counts once."""
+    closed: int = 0
+    """The highest closed round."""
+    latest: RoundClosed | None = None
+    active: NodeId = ""
+    """Who reduces the open round; empty: nobody has said so yet."""
+    term: int = 0
+    heard: tuple[int, int] = (0, -1)
+    """The highest (round, term) that anybody opened: opening again takes a higher term."""
+    opened: bool = False
+    """Whether this node has the round after `closed` open."""
+    opened_at: float = 0.0
+    expected: tuple[NodeId, ...] = ()
+    prolonged: int = 0
+    due: bool = False
+    """The deadline has passed: close as soon as there is a quorum."""
+    reducing: tuple[str, ...] = ()
+    """The offers that are being averaged."""
+    average: Average | None = None
+    holders: tuple[NodeId, ...] = ()
+    announced: bool = False
+    """`RoundClosed` is out; whose wins is heard from the bus."""
+    following: bool = False
+    ready_at: float | None = None
+    """When this node's own model was there."""
+
+    @property
+    def round(self) -> int:
+        """The round that is open, or to be opened."""
+        return self.closed + 1
+
+    @property
+    def members(self) -> tuple[NodeId, ...]:
+        """Nodes of the roster that have a model and are not known to be lost."""
+        return tuple(n for n in self.roster.nodes if n in self.applied) if self.roster is not None else ()
+
+    @property
+    def successors(self) -> tuple[NodeId, ...]:
+        """Who may reduce, in order: the live ones of the roster's list."""
+        return tuple(n for n in self.roster.reducers if n in self.applied) if self.roster is not None else ()
+
+    @property
+    def over(self) -> bool:
+        """No round will be opened any more."""
+        return self.phase is not JobPhase.RUNNING or 0 < self.rounds <= self.closed

@@ -1,0 +1,75 @@
+"""The heavy work that a reducer asks of its host, and how it ends."""
+
+import msgspec
+
+from agents.effects import Work
+from agents.inputs import Result
+from schemas.ids import NodeId
+from schemas.jobs import Encoding
+from schemas.training import Average
+
+
+class Follow(Work, frozen=True, kw_only=True):
+    """Take in what is streamed of one kind of tensor from now on; stopping it ends that."""
+
+    kind: str
+
+
+class Collect(Work, frozen=True, kw_only=True):
+    """Get a contribution in whole: what was streamed, and what is missing from its node. Check and decode it."""
+
+    contributor: NodeId
+    round: int
+    key: str
+    size: int
+    digest: str
+
+
+class Collected(Result, frozen=True, kw_only=True):
+    """A contribution is here, whole and sound."""
+
+    contributor: NodeId
+    round: int
+    size: int
+    seconds: float
+
+
+class CollectFailed(Result, frozen=True, kw_only=True):
+    """A contribution could not be had; `unsound`: its bytes came and can't be counted (shape, hash, not finite)."""
+
+    contributor: NodeId
+    round: int
+    reason: str
+    unsound: bool = False
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One contribution of an average and its weight."""
+
+    node: NodeId
+    round: int
+    weight: float
+    """0 to 1; the weights of an average sum to 1."""
+
+
+class Reduce(Work, frozen=True, kw_only=True):
+    """Average collected contributions, encode the result once, keep it as tensor `average/<round>-<term>` and stream it."""
+
+    round: int
+    term: int
+    parts: tuple[Part, ...]
+    encoding: Encoding
+
+
+class Reduced(Result, frozen=True, kw_only=True):
+    """The average is made, kept and on its way."""
+
+    round: int
+    term: int
+    average: Average
+
+
+class Release(Work, frozen=True, kw_only=True):
+    """Free collected contributions that were counted or are not this node's to count any more."""
+
+    parts: tuple[tuple[NodeId, int], ...]

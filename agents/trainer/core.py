@@ -1,0 +1,397 @@
+"""The trainer: one node's part in one job, as a state machine over rounds.
+
+Version v of the anchor is the initial parameters after the updates 1..v. In round r = v + 1 a node trains from version v,
+offers the difference, and takes the outer step when the round is closed. Nothing here waits for a particular node: rounds
+close elsewhere, and a difference that a round doesn't list is offered until one does.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from agents.base import Effect, Effects, StopWork, Timer, on
+from agents.inputs import Stopping, Woken
+from agents.trainer import works
+from agents.trainer.custody import Custodian, StoreInstead
+from schemas.decisions import NodeLost
+from schemas.ids import NodeId
+from schemas.jobs import JobPhase, JobState
+from schemas.training import (
+    Assignment,
+    AverageHeld,
+    AverageOffered,
+    CaughtUp,
+    ContributionOffered,
+    ContributionRefused,
+    DigestMismatch,
+    Doing,
+    Roster,
+    RoundApplied,
+    RoundClosed,
+    RoundOpened,
+    StepTimed,
+    TrainerReady,
+    TrainingProgress,
+    TransferTimed,
+)
+
+SMALL_FLEET = 8  # nodes; in a roster of up to this many everybody says that it holds the average, above only the reducers
+
+
+class StillHere(Timer, frozen=True, kw_only=True):
+    """Time to say that waiting isn't hanging."""
+
+
+class TryAgain(Timer, frozen=True, kw_only=True):
+    """A fetch that failed may be tried again."""
+
+
+class Trainer(Custodian):
+    """Takes local steps, offers differences, applies averages, catches up; the same on every node of a job."""
+
+    # What the fleet decides.
+
+    @on(JobState)
+    def follow_job(self, event: JobState, now: float) -> Effects:
+        """The job's size and phase."""
+        s = self.state
+        s.rounds, s.phase = event.rounds, event.state
+        s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
+        yield from self._advance(now)
+
+    @on(Roster)
+    def follow_roster(self, event: Roster, now: float) -> Effects:
+        """Who takes part."""
+        if self.state.roster is None or event.version > self.state.roster.version:
+            self.state.roster = event
+            yield from self._advance(now)
+
+    @on(Assignment)
+    def follow_assignment(self, event: Assignment, now: float) -> Effects:
+        """This node's share; counts from its next local round."""
+        if event.version > self.state.assignment_version:
+            self.state.assignment_version = event.version
+            self.state.share = event.shares.get(self.state.node, self.state.share)
+            yield from self._advance(now)
+
+    @on(RoundOpened)
+    def see_opening(self, event: RoundOpened, now: float) -> Effects:
+        """A reducer collects; one that is new to a round may not know what was offered before."""
+        s = self.state
+        if (event.round, event.term) <= (s.opened, s.opened_term):
+            return
+        changed = event.node != s.opener or event.round == s.opened
+        s.opened, s.opened_term, s.opened_digest, s.opener = event.round, event.term, event.digest, event.node
+        if changed and event.node != s.node:
+            for offer in s.offers.values():
+                yield self.publish(_again(offer))
+        yield from self._advance(now)
+
+    # The model and the local steps.
+
+    @on(Woken)
+    def begin(self, event: Woken, now: float) -> Effects:
+        """Loading has begun: the host does that without being asked."""
+        yield self._progress("loading")
+
+    @on(works.ModelBuilt)
+    def have_model(self, event: works.ModelBuilt, now: float) -> Effects:
+        """Version 0 is here; a job that is further on is caught up with first."""
+        s = self.state
+        s.version, s.digest = 0, event.digest
+        yield self.publish(
+            TrainerReady(
+                job=s.job, node=s.node, version=0, digest=s.digest, parameters=event.parameters, device=event.device
+            )
+        )
+        yield self._progress("waiting")
+        yield self.set_timer(StillHere(), now + self.settings.still_here_seconds)
+        yield from self._advance(now)
+
+    @on(works.StepTaken)
+    def see_step(self, event: works.StepTaken, now: float) -> Effects:
+        """A sign of life from the local steps."""
+        yield self._progress("computing", event.step, event.steps)
+
+    @on(works.LocalRoundDone)
+    def offer_difference(self, event: works.LocalRoundDone, now: float) -> Effects:
+        """Local steps are done: say so, and send the difference on its way."""
+        s = self.state
+        s.computing = 0
+        offer = ContributionOffered(
+            job=s.job,
+            node=s.node,
+            round=event.round,
+            base_digest=event.base_digest,
+            samples=event.samples,
+            steps=event.steps,
+            loss=event.loss,
+            compute_seconds=event.seconds,
+            encoding=event.encoding,
+            key=event.key,
+            size=event.size,
+            digest=event.digest,
+        )
+        s.offers[event.round] = offer
+        yield self.publish(_again(offer))
+        yield self._work(
+            f"stream/{event.key}", works.Stream(kind="delta", name=str(event.round)), "a difference is ready to be averaged"
+        )
+        yield self.publish(
+            StepTimed(
+                job=s.job,
+                node=s.node,
+                round=event.round,
+                steps=event.steps,
+                samples=event.samples,
+                seconds=event.seconds,
+                microbatch=event.microbatch,
+                loss=event.loss,
+            )
+        )
+        yield self._progress("sending")
+        yield from self._advance(now)
+
+    # Averages and closed rounds.
+
+    @on(AverageOffered)
+    def hold(self, event: AverageOffered, now: float) -> Effects:
+        """A reducer made an average: get it, so that the round can close on two holders."""
+        s = self.state
+        if event.node != s.node and event.round > s.version >= 0:
+            yield self._work(
+                f"hold/{event.average.digest}",
+                works.HoldAverage(round=event.round, average=event.average),
+                f"round {event.round} closes once a second node holds its average",
+            )
+
+    @on(works.AverageHere)
+    def say_held(self, event: works.AverageHere, now: float) -> Effects:
+        """Tell the reducer, where this node's word is wanted; tell what the link carried."""
+        s = self.state
+        if event.seconds > 0:
+            yield self.publish(
+                TransferTimed(
+                    job=s.job,
+                    node=s.node,
+                    direction="down",
+                    bytes=event.bytes,
+                    seconds=event.seconds,
+                    streams=event.streams,
+                )
+            )
+        roster = s.roster
+        if roster is None or s.node in roster.reducers or len(roster.nodes) <= SMALL_FLEET:
+            yield self.publish(AverageHeld(job=s.job, node=s.node, round=event.round, digest=event.digest))
+
+    @on(RoundClosed)
+    def see_close(self, event: RoundClosed, now: float) -> Effects:
+        """A round is over. Closed rounds are applied in order, each once."""
+        s = self.state
+        if s.latest is None or event.round > s.latest.round:
+            s.latest = event
+        if event.round > s.version:
+            s.closed[event.round] = event
+            for old in sorted(s.closed)[: -self.settings.replay_updates - 1]:
+                del s.closed[old]
+        yield from self._advance(now)
+
+    @on(works.Applied)
+    def have_applied(self, event: works.Applied, now: float) -> Effects:
+        """The outer step is taken."""
+        s = self.state
+        s.busy, s.failures = "", 0
+        closed = s.closed.pop(event.version, None)
+        s.version, s.digest = event.version, event.digest
+        yield self.publish(
+            RoundApplied(job=s.job, node=s.node, version=event.version, digest=event.digest, seconds=event.seconds)
+        )
+        if closed is not None:
+            yield from self._settle(closed)
+            if closed.reducer == s.node:
+                yield from self._look_after(event.version)
+        yield from self._advance(now)
+
+    @on(works.AnchorFetched)
+    def have_caught_up(self, event: works.AnchorFetched, now: float) -> Effects:
+        """The anchor was replaced by a present one; differences to a lost past are still good late ones."""
+        s = self.state
+        s.busy, s.failures = "", 0
+        was, s.version, s.digest = s.version, event.version, event.digest
+        if s.latest is not None:
+            yield from self._settle(s.latest)
+        for old in [r for r in s.closed if r <= s.version]:
+            yield from self._settle(s.closed.pop(old))
+        yield self.publish(
+            CaughtUp(
+                job=s.job,
+                node=s.node,
+                version=event.version,
+                donor=event.donor,
+                bytes=event.bytes,
+                seconds=event.seconds,
+                reason=f"had version {was}, the job was at {max(event.version, s.latest_round)}",
+            )
+        )
+        yield self.publish(RoundApplied(job=s.job, node=s.node, version=s.version, digest=s.digest, seconds=event.seconds))
+        yield from self._advance(now)
+
+    @on(works.FetchFailed)
+    def retry(self, event: works.FetchFailed, now: float) -> Effects:
+        """What could not be fetched is tried again after a pause; an update that is gone everywhere, as a snapshot."""
+        s = self.state
+        if event.work == "hold":
+            return
+        if event.work == "store":
+            s.stored = False
+            yield self.set_timer(StoreInstead(), now + self.settings.retry_seconds)
+            return
+        s.busy = ""
+        s.failures += 1
+        s.resting = True
+        pause = min(self.settings.retry_seconds * 2 ** (s.failures - 1), self.settings.retry_limit_seconds)
+        yield self.set_timer(TryAgain(), now + pause)
+
+    @on(TryAgain)
+    def rested(self, timer: TryAgain, now: float) -> Effects:
+        """The pause after a failed fetch is over."""
+        self.state.resting = False
+        yield from self._advance(now)
+
+    @on(ContributionRefused)
+    def give_up_difference(self, event: ContributionRefused, now: float) -> Effects:
+        """A reducer can't count this node's difference: it won't ever be, so forget it."""
+        s = self.state
+        if event.contributor == s.node and s.offers.pop(event.round, None) is not None:
+            yield self._work(f"drop/refused/{event.round}", works.Drop(tensors=(f"delta/{event.round}",)), event.reason)
+            yield from self._advance(now)
+
+    @on(DigestMismatch)
+    def mend(self, event: DigestMismatch, now: float) -> Effects:
+        """The reducer says that this node's anchor has other bits: take the reducer's."""
+        s = self.state
+        if event.suspect == s.node and event.found == s.digest and not s.busy:
+            yield from self._catch_up(
+                s.version, (event.node,), f"the anchor of version {event.version} has other bits here"
+            )
+
+    @on(StillHere)
+    def still_here(self, timer: StillHere, now: float) -> Effects:
+        """Waiting isn't hanging; while steps are computed they speak for themselves."""
+        if not self.state.computing:
+            yield self._progress(self._doing())
+        yield self.set_timer(StillHere(), now + self.settings.still_here_seconds)
+
+    @on(Stopping)
+    def stop(self, event: Stopping, now: float) -> Effects:
+        """Local steps under way are given up."""
+        if self.state.computing:
+            yield StopWork(key="steps", reason=event.reason, cause=self._cause)
+
+    @on(NodeLost)
+    def forget_opener(self, event: NodeLost, now: float) -> Effects:
+        """A reducer that died will be replaced by one that may not know the offers."""
+        if event.node == self.state.opener:
+            self.state.opener = ""
+        yield from ()
+
+    # What to do next.
+
+    def _advance(self, now: float) -> Iterator[Effect]:
+        """Start whatever can be started: first move the anchor on, then train from it."""
+        s = self.state
+        if s.version < 0 or s.phase.ended:
+            return
+        if not s.busy and not s.resting:
+            yield from self._move_anchor()
+        if s.busy or s.resting or s.latest_round > s.version:
+            return
+        if s.over:
+            yield from self._finish(now)
+        elif self._may_train(s.version + 1):
+            yield from self._train(s.version + 1)
+
+    def _may_train(self, round_: int) -> bool:
+        s = self.state
+        if s.computing or s.phase is not JobPhase.RUNNING or s.share is None:
+            return False
+        if s.roster is None or s.node not in s.roster.nodes:
+            return False
+        if s.version == 0 and s.opened < round_:
+            return False  # the first round starts from the reducer's parameters: wait for its word on them
+        return round_ not in s.offers and len(s.offers) < self.settings.pending_differences
+
+    def _train(self, round_: int) -> Iterator[Effect]:
+        s = self.state
+        if s.share is None:
+            return
+        s.computing = round_
+        share = s.share
+        yield self._progress("computing", 0, share.local_steps)
+        yield self._work(
+            "steps",
+            works.LocalRound(
+                round=round_,
+                microbatch=share.microbatch,
+                steps=share.local_steps,
+                encoding=share.encoding,
+                streams=share.streams,
+            ),
+            f"round {round_}: {share.local_steps} steps of {share.microbatch} samples",
+        )
+
+    def _move_anchor(self) -> Iterator[Effect]:
+        s = self.state
+        latest = s.latest_round
+        if latest > s.version:
+            following = s.closed.get(s.version + 1)
+            if following is not None and latest - s.version <= self.settings.replay_updates and s.failures < 3:
+                s.busy = "apply"
+                yield self._work(
+                    "apply", works.ApplyAverage(round=following.round, average=following.average), "the round is closed"
+                )
+                return
+            yield from self._catch_up(latest, s.donors, f"{latest - s.version} rounds behind")
+        elif s.version == 0 and s.opened == 1 and s.opened_digest and s.opened_digest != s.digest and s.opener != s.node:
+            donors = (s.opener,) if s.opener else s.donors
+            yield from self._catch_up(0, donors, "the job starts from the reducer's parameters")
+
+    def _catch_up(self, version: int, donors: tuple[NodeId, ...], reason: str) -> Iterator[Effect]:
+        self.state.busy = "catch_up"
+        yield self._work("catch_up", works.CatchUp(version=version, donors=donors), reason)
+
+    def _settle(self, closed: RoundClosed) -> Iterator[Effect]:
+        """Differences that a round listed are counted: forget them."""
+        s = self.state
+        counted = [c.round for c in closed.contributions if c.node == s.node and c.round in s.offers]
+        for round_ in counted:
+            del s.offers[round_]
+        if counted:
+            yield self._work(
+                f"drop/{closed.round}",
+                works.Drop(tensors=tuple(f"delta/{r}" for r in counted)),
+                f"round {closed.round} counted them",
+            )
+
+    def _doing(self) -> Doing:
+        busy: dict[str, Doing] = {"apply": "applying", "catch_up": "catching_up"}
+        return busy.get(self.state.busy, "waiting")
+
+    def _progress(self, doing: Doing, step: int = 0, steps: int = 0) -> Effect:
+        s = self.state
+        return self.publish(
+            TrainingProgress(job=s.job, node=s.node, round=s.version + 1, doing=doing, step=step, steps=steps)
+        )
+
+    def check(self) -> None:
+        """Offers are bounded and this node's; closed rounds are ahead of the anchor."""
+        s = self.state
+        self.require(len(s.offers) <= self.settings.pending_differences, f"{len(s.offers)} differences wait")
+        self.require(all(o.node == s.node for o in s.offers.values()), "an offer of another node")
+        self.require(all(r > s.version for r in s.closed), "a closed round was applied and kept")
+        self.require(len(s.closed) <= self.settings.replay_updates + 1, "too many closed rounds kept")
+
+
+def _again(offer: ContributionOffered) -> ContributionOffered:
+    """A fresh message of the same offer: each publish is sealed once."""
+    return msgspec.structs.replace(offer, id="", cause="", at=0.0, source="")

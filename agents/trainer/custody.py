@@ -1,0 +1,94 @@
+"""Looking after what all need: held-out loss, checkpoints, and the final model, on the reducer's node or in its stead."""
+
+import random
+from collections.abc import Iterator
+
+from agents.base import Agent, Effect, Effects, StartWork, Timer, on
+from agents.effects import Work
+from agents.trainer import works
+from agents.trainer.settings import TrainerSettings
+from agents.trainer.state import TrainerState
+from schemas.ids import JobId, NodeId
+from schemas.jobs import ModelStored
+from schemas.training import Validated
+
+
+class StoreInstead(Timer, frozen=True, kw_only=True):
+    """The nodes before this one have not stored the final model."""
+
+
+class Custodian(Agent[TrainerState]):
+    """The part of a trainer that validates, checkpoints and stores."""
+
+    name = "trainer"
+
+    def __init__(
+        self, settings: TrainerSettings, rng: random.Random, *, job: JobId, node: NodeId, state: TrainerState | None = None
+    ) -> None:
+        super().__init__(state or TrainerState(job=job, node=node), rng)
+        self.settings = settings
+
+    @on(works.ValidationDone)
+    def say_loss(self, event: works.ValidationDone, now: float) -> Effects:
+        """The held-out loss of a round."""
+        s = self.state
+        yield self.publish(Validated(job=s.job, node=s.node, round=event.round, loss=event.loss, seconds=event.seconds))
+
+    @on(works.AnchorStored)
+    def say_stored(self, event: works.AnchorStored, now: float) -> Effects:
+        """A checkpoint or the model is in the store."""
+        s = self.state
+        yield self.publish(
+            ModelStored(
+                job=s.job,
+                node=s.node,
+                round=event.round,
+                name=event.name,
+                size=event.size,
+                digest=event.digest,
+                final=event.final,
+                loss=event.loss,
+            )
+        )
+
+    @on(ModelStored)
+    def see_stored(self, event: ModelStored, now: float) -> Effects:
+        """Somebody stored the final model: nobody else needs to."""
+        if event.final:
+            self.state.stored = True
+        yield from ()
+
+    @on(StoreInstead)
+    def store_instead(self, timer: StoreInstead, now: float) -> Effects:
+        """The nodes before this one in the list were to store the model, and have not."""
+        if not self.state.stored:
+            yield from self._store_final("the nodes before this one have not stored the model")
+
+    def _finish(self, now: float) -> Iterator[Effect]:
+        """All rounds are applied: the first of the reducers' list stores the model, the others wait for it."""
+        s = self.state
+        if s.finishing or s.stored or s.roster is None or s.node not in s.roster.reducers:
+            return
+        s.finishing = True
+        place = s.roster.reducers.index(s.node)
+        if place == 0:
+            yield from self._store_final("all rounds are closed")
+        else:
+            yield self.set_timer(StoreInstead(), now + place * self.settings.store_patience_seconds)
+
+    def _store_final(self, reason: str) -> Iterator[Effect]:
+        s = self.state
+        s.stored = True
+        yield self._work("store", works.StoreAnchor(round=s.version, final=True), reason)
+
+    def _look_after(self, version: int) -> Iterator[Effect]:
+        """The reducer's node validates and checkpoints what it reduced: it has the best link and the newest anchor."""
+        s = self.state
+        last = version >= s.rounds
+        if (s.validate_every and version % s.validate_every == 0) or last:
+            yield self._work(f"validate/{version}", works.Validate(round=version), "a round is closed")
+        if s.checkpoint_every and version % s.checkpoint_every == 0 and not last:
+            yield self._work("checkpoint", works.StoreAnchor(round=version, final=False), "a checkpoint is due")
+
+    def _work(self, key: str, work: Work, reason: str) -> StartWork:
+        return StartWork(key=key, work=work, reason=reason, cause=self._cause)

@@ -1,0 +1,66 @@
+"""What a trainer knows."""
+
+import msgspec
+
+from schemas.ids import JobId, NodeId
+from schemas.jobs import JobPhase
+from schemas.training import ContributionOffered, Roster, RoundClosed, Share
+
+
+class TrainerState(msgspec.Struct, kw_only=True):
+    """All that a trainer knows. `version` is -1 until there is a model."""
+
+    job: JobId
+    node: NodeId
+    version: int = -1
+    digest: str = ""
+    rounds: int = 0
+    """Rounds of the job; 0 until its state is known."""
+    phase: JobPhase = JobPhase.QUEUED
+    validate_every: int = 1
+    checkpoint_every: int = 0
+    roster: Roster | None = None
+    share: Share | None = None
+    assignment_version: int = 0
+    opened: int = 0
+    """The highest round that a reducer opened."""
+    opened_term: int = -1
+    opened_digest: str = ""
+    opener: NodeId = ""
+    latest: RoundClosed | None = None
+    closed: dict[int, RoundClosed] = msgspec.field(default_factory=dict)
+    """Closed rounds that are not applied yet."""
+    computing: int = 0
+    """The round whose local steps are under way; 0: none."""
+    busy: str = ""
+    """`apply` or `catch_up` while the anchor is being moved."""
+    failures: int = 0
+    """Fetches that failed in a row."""
+    resting: bool = False
+    """Waiting for `TryAgain`."""
+    offers: dict[int, ContributionOffered] = msgspec.field(default_factory=dict)
+    """Differences that no applied round lists yet, by the round they were made for."""
+    finishing: bool = False
+    """The last round is applied and the final model is being taken care of."""
+    stored: bool = False
+    """The final model is in the store, or this node is putting it there."""
+
+    @property
+    def latest_round(self) -> int:
+        """The highest round known to be closed."""
+        return self.latest.round if self.latest is not None else 0
+
+    @property
+    def over(self) -> bool:
+        """No further round will be trained."""
+        return self.phase is JobPhase.FINISHING or 0 < self.rounds <= self.version
+
+    @property
+    def donors(self) -> tuple[NodeId, ...]:
+        """Who may have the present anchor, likeliest first, without repetition."""
+        named: list[NodeId] = []
+        if self.latest is not None:
+            named += [self.latest.next_reducer, self.latest.reducer, *self.latest.average.holders]
+        if self.roster is not None:
+            named += self.roster.reducers
+        return tuple(dict.fromkeys(name for name in named if name and name != self.node))

@@ -1,0 +1,153 @@
+"""The heavy work that a trainer asks of its host, and how it ends. Tensors stay there: the core knows names and hashes."""
+
+from agents.effects import Work
+from agents.inputs import Result
+from schemas.ids import NodeId
+from schemas.jobs import Encoding
+from schemas.training import Average
+
+
+class LocalRound(Work, frozen=True, kw_only=True):
+    """Take local steps from the present anchor, encode the difference, keep it as tensor `delta/<round>`."""
+
+    round: int
+    microbatch: int
+    steps: int
+    encoding: Encoding
+    streams: int
+
+
+class StepTaken(Result, frozen=True, kw_only=True):
+    """A local round is getting on (posted now and then, not for every step)."""
+
+    round: int
+    step: int
+    steps: int
+
+
+class LocalRoundDone(Result, frozen=True, kw_only=True):
+    """The difference is kept under `key`; `samples` were trained on."""
+
+    round: int
+    base_digest: str
+    samples: int
+    steps: int
+    microbatch: int
+    loss: float
+    seconds: float
+    encoding: Encoding
+    key: str
+    size: int
+    digest: str
+
+
+class Stream(Work, frozen=True, kw_only=True):
+    """Send a kept tensor once to whoever follows its kind."""
+
+    kind: str
+    name: str
+
+
+class Drop(Work, frozen=True, kw_only=True):
+    """Forget kept tensors that nobody will ask for again, named `kind/name`."""
+
+    tensors: tuple[str, ...]
+
+
+class HoldAverage(Work, frozen=True, kw_only=True):
+    """Get a round's average from a holder and keep it."""
+
+    round: int
+    average: Average
+
+
+class AverageHere(Result, frozen=True, kw_only=True):
+    """A round's average is here in whole."""
+
+    round: int
+    digest: str
+    bytes: int
+    seconds: float
+    """Time on the way, for the link's download rate; 0 if nothing travelled."""
+    streams: int = 1
+
+
+class ApplyAverage(Work, frozen=True, kw_only=True):
+    """Get a round's average if it isn't here, decode it, take the outer step; rebase what is being trained on."""
+
+    round: int
+    average: Average
+
+
+class Applied(Result, frozen=True, kw_only=True):
+    """The anchor is at `version` now."""
+
+    version: int
+    digest: str
+    seconds: float
+
+
+class CatchUp(Work, frozen=True, kw_only=True):
+    """Replace the anchor by a present one: from one of the donors, in this order, else from the last checkpoint."""
+
+    version: int
+    """At least this one, if somebody has it."""
+    donors: tuple[NodeId, ...]
+
+
+class AnchorFetched(Result, frozen=True, kw_only=True):
+    """The anchor was replaced."""
+
+    version: int
+    digest: str
+    donor: str
+    bytes: int
+    seconds: float
+
+
+class FetchFailed(Result, frozen=True, kw_only=True):
+    """`HoldAverage`, `ApplyAverage` or `CatchUp` came to nothing."""
+
+    work: str
+    round: int
+    reason: str
+
+
+class ModelBuilt(Result, frozen=True, kw_only=True):
+    """First result of a job process: the workload is loaded, the anchor of version 0 is there."""
+
+    digest: str
+    parameters: int
+    device: str
+
+
+class Validate(Work, frozen=True, kw_only=True):
+    """Compute the held-out loss of the anchor of a version."""
+
+    round: int
+
+
+class ValidationDone(Result, frozen=True, kw_only=True):
+    """The held-out loss of a version."""
+
+    round: int
+    loss: float
+    seconds: float
+
+
+class StoreAnchor(Work, frozen=True, kw_only=True):
+    """Put the anchor into the object store: a checkpoint, and at the end the model in plain safetensors."""
+
+    round: int
+    final: bool
+
+
+class AnchorStored(Result, frozen=True, kw_only=True):
+    """It is in the object store under `name`."""
+
+    round: int
+    final: bool
+    name: str
+    size: int
+    digest: str
+    loss: float | None = None
