@@ -1,0 +1,55 @@
+"""What makes a request a job: the rules that types can't express, and the words for what is refused."""
+
+import random
+from collections.abc import Collection
+
+from schemas.ids import JobId
+from schemas.jobs import JobRequest
+
+# Without i, l, o, 0 and 1, which are misread when an id is typed from a screen. 31^6: 900 million ids.
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_ID_LENGTH = 6
+
+Refusal = tuple[str, str]
+"""JSON path of the field at fault, and the reason in words."""
+
+
+def new_id(kind: str, taken: Collection[str], rng: random.Random) -> JobId:
+    """A short id that nobody has, such as `train-7f3k2q`."""
+    while True:
+        job = f"{kind}-" + "".join(rng.choices(_ALPHABET, k=_ID_LENGTH))
+        if job not in taken:
+            return job
+
+
+def objection(request: JobRequest) -> Refusal | None:
+    """What is wrong with a request that decoded, or None. `$.resume` and the queue's bound are the desk's to judge."""
+    if request.target_loss is not None and request.validate_every == 0:
+        return "$.validate_every", "0 is never before the end, but target_loss is compared with validations: set 1 or more"
+    return _in_microbatch(request) or _in_nodes(request)
+
+
+def _in_microbatch(request: JobRequest) -> Refusal | None:
+    for name in ("microbatch_min", "microbatch_max", "microbatch"):
+        value = getattr(request, name)
+        if value & (value - 1):
+            below = 1 << (value.bit_length() - 1)
+            return f"$.{name}", f"{value} is no power of two: {below} and {2 * below} are"
+    low, high, start = request.microbatch_min, request.microbatch_max, request.microbatch
+    if low > high:
+        return "$.microbatch_min", f"{low} is above microbatch_max ({high})"
+    if not low <= start <= high:
+        bound = "microbatch_min" if start < low else "microbatch_max"
+        return "$.microbatch", f"{start} is outside {low} to {high}: set {bound} too"
+    return None
+
+
+def _in_nodes(request: JobRequest) -> Refusal | None:
+    if request.max_nodes is not None and request.max_nodes < request.min_nodes:
+        return "$.max_nodes", f"{request.max_nodes} is below min_nodes ({request.min_nodes})"
+    both = sorted(set(request.include) & set(request.exclude))
+    if both:
+        return "$.exclude", f"{', '.join(both)} is in include too: a node can't be both in and out"
+    if request.max_nodes is not None and len(set(request.include)) > request.max_nodes:
+        return "$.include", f"{len(set(request.include))} nodes, but max_nodes is {request.max_nodes}"
+    return None
