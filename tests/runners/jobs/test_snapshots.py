@@ -1,0 +1,148 @@
+"""Models load in plain torch, tied weights included; snapshots come back bit by bit or not at all."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from runners.jobs.anchor import Anchor, outer_step
+from runners.jobs.snapshots import SnapshotError, save_model, snapshot_from_bytes, snapshot_to_bytes, write_atomically
+
+
+class Tied(nn.Module):
+    """An embedding that is also the output layer, and running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.norm = nn.Embedding(7, 4), nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.token.weight
+
+
+PLAIN_TORCH = """
+import sys, torch, safetensors.torch
+from torch import nn
+token, head = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+head.weight = token.weight
+model = nn.ModuleDict({"token": token, "norm": nn.BatchNorm1d(4), "head": head})
+print(model.load_state_dict(safetensors.torch.load_file(sys.argv[1])), float(model["head"].weight.detach().sum()))
+assert model["head"].weight is model["token"].weight
+assert "runners" not in sys.modules
+"""
+
+
+def test_a_model_with_tied_weights_loads_in_plain_torch(tmp_path: Path) -> None:
+    model, path = Tied(), tmp_path / "new" / "model.safetensors"
+    save_model(model, path, {"round": "25"})
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_TORCH, str(path)], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "All keys matched" in done.stdout
+    assert float(done.stdout.split()[-1]) == pytest.approx(float(model.head.weight.detach().sum()))
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt", "round": "25"}
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_views_of_one_tensor_are_stored_too(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    base = torch.arange(6.0)
+    model.register_buffer("first", base[:4].view(2, 2).t())
+    model.register_buffer("second", base[2:])
+    save_model(model, tmp_path / "m.safetensors")
+    loaded = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    assert loaded["first"].tolist() == [[0.0, 2.0], [1.0, 3.0]]
+    assert loaded["second"].tolist() == [2.0, 3.0, 4.0, 5.0]
+
+
+class WithExtraState(nn.Linear):
+    """State that is no tensor."""
+
+    def get_extra_state(self) -> object:
+        return {"a": 1}
+
+
+def test_state_that_is_no_tensor_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match="'_extra_state' is a dict"):
+        save_model(WithExtraState(2, 2), tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "not bytes")  # type: ignore[arg-type]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
+def test_files_are_as_readable_as_the_user_wants(tmp_path: Path, umask: int) -> None:
+    write_atomically(tmp_path / "file", b"x")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def anchors() -> list[Anchor]:
+    start = Anchor.from_model(Tied())
+    delta = torch.linspace(-1, 1, start.layout.count)
+    return [start, outer_step(start, delta), outer_step(start, delta, "nesterov", lr=0.7, momentum=0.9)]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_snapshot_is_the_anchor_bit_by_bit(which: int) -> None:
+    anchor = anchors()[which]
+    back = snapshot_from_bytes(snapshot_to_bytes(anchor))
+    assert back.digest() == anchor.digest()
+    assert back.layout == anchor.layout
+    assert back.version == anchor.version
+    fresh = Tied()
+    back.load_into(fresh, constants=True)
+    assert torch.equal(fresh.head.weight.detach().reshape(-1), anchor.values[:28])
+    delta = torch.ones(anchor.layout.count)
+    assert outer_step(back, delta, "nesterov").digest() == outer_step(anchor, delta, "nesterov").digest()
+
+
+def test_damage_anywhere_is_found() -> None:
+    anchor = anchors()[2]
+    data = snapshot_to_bytes(anchor)
+    for place in (len(data) - 1, len(data) - 90, len(data) - 4 * anchor.layout.count):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        with pytest.raises(SnapshotError, match="other bits"):
+            snapshot_from_bytes(bytes(damaged))
+
+
+def test_what_is_no_snapshot_is_refused() -> None:
+    anchor = anchors()[1]
+    data = snapshot_to_bytes(anchor)
+    model = safetensors.torch.save({"w": torch.ones(1)}, {"format": "pt"})
+    short = snapshot_to_bytes(replace(anchor, values=anchor.values[:-1]))
+    cases = {
+        b"": "not a snapshot",
+        b"\xff" * 40: "not a snapshot",
+        model: "format 'pt'",
+        data[:-3]: "damaged",
+        data[:200]: "not a snapshot",
+        short: "don't fit",
+    }
+    for wrong, problem in cases.items():
+        with pytest.raises(SnapshotError, match=problem):
+            snapshot_from_bytes(wrong)
