@@ -38,15 +38,14 @@ class _About(msgspec.Struct, frozen=True):
     layout: Layout
 
 
-def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a model so that `model.load_state_dict(safetensors.torch.load_file(path))` reads it in plain torch.
+def model_to_bytes(model: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A model such that `model.load_state_dict(safetensors.torch.load(data))` reads it in plain torch.
 
     Tied weights are written under each of their names: the file is larger by them, and a strict `load_state_dict`
-    finds all it asks for. The file appears whole or not at all.
+    finds all it asks for.
 
     Raises:
         SnapshotError: the state dict holds something that is not a tensor.
-        OSError: the directory can't be made or written.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
@@ -54,7 +53,17 @@ def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str] | None 
             raise SnapshotError(f"state {name!r} is a {type(value).__name__}", "keep extra state in tensor buffers")
         # A copy each: safetensors refuses tensors that share memory.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
-    write_atomically(path, safetensors.torch.save(tensors, {"format": "pt", **(metadata or {})}))
+    return safetensors.torch.save(tensors, {"format": "pt", **(metadata or {})})
+
+
+def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes `model_to_bytes` to a file, which appears whole or not at all.
+
+    Raises:
+        SnapshotError: as `model_to_bytes`.
+        OSError: the directory can't be made or written.
+    """
+    write_atomically(path, model_to_bytes(model, metadata))
 
 
 def snapshot_to_bytes(anchor: Anchor) -> bytes:

@@ -1,0 +1,60 @@
+"""The last few averages of a job that are held here, so that others can fetch them and late appliers find them."""
+
+from collections import OrderedDict
+
+from bus.tensors import TensorBus, TensorUnavailable
+
+from schemas.ids import NodeId
+from schemas.training import Average
+
+# Averages kept for whoever is behind: more than a trainer applies one by one before it takes a snapshot.
+KEPT = 8
+# Seconds for one holder to come up with an average before the next holder is asked.
+FETCH_SECONDS = 60.0
+
+
+class Averages:
+    """Gets averages and keeps the last ones, under the names that their makers gave them."""
+
+    def __init__(self, tensors: TensorBus, node: NodeId) -> None:
+        self._tensors = tensors
+        self._node = node
+        self._kept: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+
+    def keep(self, name: str, payload: bytes) -> Average:
+        """Hold an average that was made here or fetched; forgets the oldest."""
+        held = self._tensors.keep("average", name, payload)
+        self._kept[held.digest] = (name, payload)
+        while len(self._kept) > KEPT:
+            _, (old, _) = self._kept.popitem(last=False)
+            self._tensors.drop("average", old)
+        return Average(key=name, size=held.size, digest=held.digest, holders=(self._node,))
+
+    def here(self, digest: str) -> bytes | None:
+        """The bytes of an average that is held here."""
+        kept = self._kept.get(digest)
+        return kept[1] if kept is not None else None
+
+    async def get(self, average: Average) -> bytes:
+        """The bytes of an average, from here or from the first holder that has it; held here afterwards.
+
+        Raises:
+            TensorUnavailable: no holder came up with it.
+        """
+        payload = self.here(average.digest)
+        if payload is not None:
+            return payload
+        failure: TensorUnavailable | None = None
+        for holder in average.holders:
+            if holder == self._node:
+                continue
+            try:
+                payload = await self._tensors.fetch(
+                    holder, "average", average.key, average.size, average.digest, FETCH_SECONDS
+                )
+            except TensorUnavailable as error:
+                failure = error
+                continue
+            self.keep(average.key, payload)
+            return payload
+        raise failure or TensorUnavailable(f"nobody holds average {average.key} any more")

@@ -1,0 +1,96 @@
+"""Carries out what the reducer core asks for: following streams, collecting, averaging."""
+
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bus.tensors import TensorBus, TensorUnavailable
+from torch import Tensor
+
+from agents.effects import Work
+from agents.inputs import Result
+from agents.reducer import works
+from runners.jobs.averages import Averages
+from runners.jobs.codecs import CodecError
+from runners.jobs.session import Session, WrongShape
+from runners.jobs.tasks import KeyedTasks, TorchThread
+from schemas.ids import NodeId
+
+Post = Callable[[Result], None]
+
+# Seconds for a contribution to arrive in whole once it is offered; a slow link's comes late then, not never.
+COLLECT_SECONDS = 120.0
+# Collected contributions kept at once, late ones included: beyond it the oldest are fetched again if they are wanted.
+KEPT = 64
+
+
+class ReducerWorks:
+    """The work runner of a reducer's host."""
+
+    def __init__(
+        self,
+        session: Session,
+        tensors: TensorBus,
+        averages: Averages,
+        torch_thread: TorchThread,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._session = session
+        self._tensors = tensors
+        self._averages = averages
+        self._torch = torch_thread
+        self._tasks = KeyedTasks(failed)
+        self._collected: dict[tuple[NodeId, int], Tensor] = {}
+
+    def start(self, key: str, work: Work, post: Post) -> None:
+        """Begin a piece of work."""
+        run: dict[type[Work], Callable[[Any, Post], Coroutine[Any, Any, None]]] = {
+            works.Follow: self._follow,
+            works.Collect: self._collect,
+            works.Reduce: self._reduce,
+            works.Release: self._release,
+        }
+        self._tasks.start(key, run[type(work)](work, post))
+
+    def stop(self, key: str, reason: str) -> None:
+        """End a piece of work; following a kind of tensor is one that goes on until it is stopped."""
+        if key == "follow":
+            self._tasks.start("unfollow", self._tensors.unfollow("delta"))
+        self._tasks.stop(key)
+
+    async def close(self) -> None:
+        """End all work."""
+        await self._tasks.close()
+
+    async def _follow(self, work: works.Follow, post: Post) -> None:
+        await self._tensors.follow(work.kind)
+
+    async def _collect(self, work: works.Collect, post: Post) -> None:
+        begun = time.monotonic()
+        who = work.contributor, work.round
+        try:
+            payload = await self._tensors.fetch(
+                work.contributor, "delta", work.key, work.size, work.digest, COLLECT_SECONDS
+            )
+            self._collected[who] = await self._torch.run(self._session.decoded, payload)
+        except TensorUnavailable as error:
+            post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
+            return
+        except (CodecError, WrongShape) as error:
+            post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error), unsound=True))
+            return
+        seconds = time.monotonic() - begun
+        post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds))
+
+    async def _reduce(self, work: works.Reduce, post: Post) -> None:
+        parts = [(part.weight, self._collected[part.node, part.round]) for part in work.parts]
+        payload = await self._torch.run(self._session.average, parts, work.encoding)
+        name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
+        average = self._averages.keep(name, payload)
+        post(works.Reduced(round=work.round, term=work.term, average=average))
+        await self._tensors.stream("average", name)
+
+    async def _release(self, work: works.Release, post: Post) -> None:
+        for node, round_ in work.parts:
+            self._collected.pop((node, round_), None)

@@ -1,0 +1,157 @@
+"""What torch holds of a job on one node: the anchor, the working model, what encoding still owes.
+
+All methods block and run one at a time in one worker thread; nothing here knows of the bus.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from runners.jobs.anchor import Anchor, outer_step, weighted_average
+from runners.jobs.codecs import ErrorFeedback, decode
+from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
+from runners.jobs.snapshots import model_to_bytes, snapshot_from_bytes, snapshot_to_bytes
+from runners.jobs.spec import JobSpec
+from runners.jobs.workload import load_workload
+from schemas.errors import ShoalError
+from schemas.jobs import Encoding
+
+T = TypeVar("T")
+
+
+class WrongShape(ShoalError):
+    """A difference of another model than this job's. Attributes: `found`, `wanted` (elements)."""
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(
+            f"a difference of {found} elements where the model has {wanted}: that node runs another version of the workload"
+        )
+        self.found = found
+        self.wanted = wanted
+
+
+@dataclass
+class Session:
+    """One job's tensors on one node."""
+
+    spec: JobSpec
+    trainer: LocalTrainer
+    anchor: Anchor
+    digest: str
+    owed: ErrorFeedback
+    owed_average: ErrorFeedback
+    training: bool = False
+    """Whether the model is in the midst of local steps."""
+
+    @classmethod
+    def load(cls, spec: JobSpec, checkpoint: bytes | None = None) -> "Session":
+        """Import the workload, build the model from the job's seed, or from a checkpoint of an earlier job.
+
+        Raises:
+            WorkloadError: it can't be imported or is none.
+            SnapshotError, LayoutMismatch: the checkpoint is damaged or of another model.
+        """
+        torch.set_num_threads(max(1, torch.get_num_threads() if torch.cuda.is_available() else 1))
+        workload = load_workload(spec.request.workload, Path(spec.app_dir) if spec.app_dir else None)
+        trainer = LocalTrainer(workload, seed=spec.request.seed, node=spec.node, device=pick_device(spec.device))
+        anchor = trainer.anchor(0)
+        if checkpoint is not None:
+            stored = snapshot_from_bytes(checkpoint)
+            anchor.layout.require(stored.layout)
+            anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants)
+            trainer.load(anchor, constants=True)
+        count = anchor.layout.count
+        return cls(spec, trainer, anchor, anchor.digest(), ErrorFeedback(count), ErrorFeedback(count))
+
+    # Local steps.
+
+    def begin_steps(self) -> str:
+        """Load the anchor into the model; gives the anchor's digest."""
+        self.trainer.load(self.anchor)
+        self.training = True
+        return self.digest
+
+    def step(self, microbatch: int) -> StepResult:
+        """One optimizer step."""
+        return self.trainer.step(microbatch)
+
+    def difference(self, encoding: Encoding) -> bytes:
+        """End the local steps: what they added, encoded, with what earlier encodings owed."""
+        delta = self.trainer.delta(self.anchor)
+        self.training = False
+        return self.owed.encode(delta, encoding)
+
+    # The anchor.
+
+    def apply(self, version: int, payload: bytes) -> str | None:
+        """Take the outer step of a version with the encoded average; gives the digest. None if it isn't the next one."""
+        if version != self.anchor.version + 1:
+            return None
+        request = self.spec.request
+        average = self.decoded(payload)
+        self._move(outer_step(self.anchor, average, request.outer, request.outer_lr, request.outer_momentum))
+        return self.digest
+
+    def replace(self, snapshot: bytes) -> tuple[int, str]:
+        """Take over an anchor from elsewhere; gives version and digest. Local steps under way keep what they added."""
+        fetched = snapshot_from_bytes(snapshot)
+        self.anchor.layout.require(fetched.layout)
+        if fetched.version >= self.anchor.version:
+            self._move(fetched)
+        return self.anchor.version, self.digest
+
+    def _move(self, new: Anchor) -> None:
+        if self.training:
+            self.trainer.rebase(self.anchor, new)
+        self.anchor = new
+        self.digest = new.digest()
+
+    def snapshot(self) -> tuple[int, bytes]:
+        """The anchor whole: its version and its bytes."""
+        return self.anchor.version, snapshot_to_bytes(self.anchor)
+
+    # Reducing.
+
+    def decoded(self, payload: bytes) -> Tensor:
+        """The difference that a payload holds, flat float32.
+
+        Raises:
+            CodecError: damaged, or not finite.
+            WrongShape: of another model.
+        """
+        delta = decode(payload)
+        if delta.numel() != self.anchor.layout.count:
+            raise WrongShape(delta.numel(), self.anchor.layout.count)
+        return delta
+
+    def average(self, parts: Sequence[tuple[float, Tensor]], encoding: Encoding) -> bytes:
+        """The weighted average, encoded once for everybody."""
+        return self.owed_average.encode(weighted_average(parts), encoding)
+
+    # Looking after it.
+
+    def at_anchor(self) -> tuple[float, bytes]:
+        """Held-out loss of the anchor, and the model with its parameters as plain safetensors."""
+        return self._with_anchor(lambda: (self.trainer.validate(), self._model_bytes()))
+
+    def validate(self) -> float:
+        """Held-out loss of the anchor, without disturbing local steps under way."""
+        return self._with_anchor(self.trainer.validate)
+
+    def _model_bytes(self) -> bytes:
+        about = {"job": self.spec.job, "workload": self.spec.request.workload, "version": str(self.anchor.version)}
+        return model_to_bytes(self.trainer.model, about)
+
+    def _with_anchor(self, look: Callable[[], T]) -> T:
+        layout, model = self.anchor.layout, self.trainer.model
+        working = layout.flatten(model) if self.training else None
+        self.trainer.load(self.anchor)
+        try:
+            return look()
+        finally:
+            if working is not None:
+                layout.unflatten(working, model)

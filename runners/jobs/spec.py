@@ -1,0 +1,37 @@
+"""What a node tells the process that it starts for a job: one JSON document on its standard input."""
+
+import msgspec
+
+from schemas.ids import JobId, NodeId
+from schemas.jobs import JobRequest
+
+# Exit codes of a job process: what its node makes of its end (`WorkFailed.kind`).
+EXIT_DONE = 0
+EXIT_IMPORT = 3
+"""The workload can't be imported or is none: starting it again won't help."""
+EXIT_RAISED = 4
+"""The workload's code raised."""
+EXIT_MEMORY = 5
+"""Out of memory, on the CPU or the GPU."""
+EXIT_BUS = 6
+"""The server can't be reached or refused the credentials."""
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One job on one node."""
+
+    job: JobId
+    node: NodeId
+    server: str
+    """URL of the NATS server as this node reaches it; of the emulated link's near end where there is one."""
+    request: JobRequest
+    token_file: str | None = None
+    """Where the server's token is, if it wants one."""
+    app_dir: str | None = None
+    """Where the workload's module is looked for; by default the working directory."""
+    slowdown: float = 1.0
+    """Emulated slowness: every step takes this many times as long."""
+    step_time_ms: float = 0.0
+    """Emulated speed: a step of the job's starting microbatch takes at least this long, others in proportion."""
+    device: str | None = None
+    """A torch device; by default CUDA where there is some, else the CPU."""

@@ -1,0 +1,201 @@
+"""Carries out what the trainer core asks for: local steps, outer steps, fetching, validating, storing."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bus.tensors import TensorBus, TensorUnavailable
+
+from agents.effects import Work
+from agents.inputs import Result
+from agents.trainer import works
+from bus.port import Bus, BusError
+from runners.jobs.averages import Averages
+from runners.jobs.session import Session
+from runners.jobs.snapshots import SnapshotError
+from runners.jobs.tasks import KeyedTasks, TorchThread
+
+Post = Callable[[Result], None]
+
+# Seconds between signs of life from local steps.
+SIGN_OF_LIFE = 0.5
+# Seconds for one donor to hand over a snapshot: 4 MB over an unstable link take some 100.
+CATCH_UP_SECONDS = 180.0
+
+
+def checkpoint_name(job: str) -> str:
+    """Where a job's last checkpoint is in the object store."""
+    return f"{job}/checkpoint.safetensors"
+
+
+def model_name(job: str) -> str:
+    """Where a job's final model is in the object store."""
+    return f"{job}/model.safetensors"
+
+
+class TrainerWorks:
+    """The work runner of a trainer's host."""
+
+    def __init__(
+        self,
+        session: Session,
+        bus: Bus,
+        tensors: TensorBus,
+        averages: Averages,
+        torch_thread: TorchThread,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._session = session
+        self._bus = bus
+        self._tensors = tensors
+        self._averages = averages
+        self._torch = torch_thread
+        self._tasks = KeyedTasks(failed)
+
+    def start(self, key: str, work: Work, post: Post) -> None:
+        """Begin a piece of work."""
+        run: dict[type[Work], Callable[[Any, Post], Coroutine[Any, Any, None]]] = {
+            works.LocalRound: self._local_round,
+            works.Stream: self._stream,
+            works.Drop: self._drop,
+            works.HoldAverage: self._hold,
+            works.ApplyAverage: self._apply,
+            works.CatchUp: self._catch_up,
+            works.Validate: self._validate,
+            works.StoreAnchor: self._store,
+        }
+        self._tasks.start(key, run[type(work)](work, post))
+
+    def stop(self, key: str, reason: str) -> None:
+        """End a piece of work."""
+        self._tasks.stop(key)
+
+    async def close(self) -> None:
+        """End all work."""
+        await self._tasks.close()
+
+    async def _local_round(self, work: works.LocalRound, post: Post) -> None:
+        session = self._session
+        await self._tensors.set_streams(work.streams)
+        base = await self._torch.run(session.begin_steps)
+        samples, loss, seconds, said = 0, 0.0, 0.0, time.monotonic()
+        for number in range(1, work.steps + 1):
+            begun = time.monotonic()
+            step = await self._torch.run(session.step, work.microbatch)
+            await self._pad(step.seconds, work.microbatch, begun)
+            now = time.monotonic()
+            seconds += now - begun
+            samples += step.samples
+            loss += step.loss * step.samples
+            if now - said > SIGN_OF_LIFE:
+                said = now
+                post(works.StepTaken(round=work.round, step=number, steps=work.steps))
+        payload = await self._torch.run(session.difference, work.encoding)
+        held = self._tensors.keep("delta", str(work.round), payload)
+        post(
+            works.LocalRoundDone(
+                round=work.round,
+                base_digest=base,
+                samples=samples,
+                steps=work.steps,
+                microbatch=work.microbatch,
+                loss=loss / max(1, samples),
+                seconds=seconds,
+                encoding=work.encoding,
+                key=str(work.round),
+                size=held.size,
+                digest=held.digest,
+            )
+        )
+
+    async def _pad(self, took: float, microbatch: int, begun: float) -> None:
+        """Emulated speed: wait until the step has taken as long as it would on the machine that this node plays."""
+        spec = self._session.spec
+        nominal = spec.step_time_ms / 1000 * microbatch / spec.request.microbatch
+        until = begun + max(took, nominal) * spec.slowdown
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
+
+    async def _stream(self, work: works.Stream, post: Post) -> None:
+        await self._tensors.stream(work.kind, work.name)
+
+    async def _drop(self, work: works.Drop, post: Post) -> None:
+        for tensor in work.tensors:
+            kind, _, name = tensor.partition("/")
+            self._tensors.drop(kind, name)
+
+    async def _hold(self, work: works.HoldAverage, post: Post) -> None:
+        begun = time.monotonic()
+        try:
+            payload = await self._averages.get(work.average)
+        except TensorUnavailable as error:
+            post(works.FetchFailed(work="hold", round=work.round, reason=str(error)))
+            return
+        post(
+            works.AverageHere(
+                round=work.round, digest=work.average.digest, bytes=len(payload), seconds=time.monotonic() - begun
+            )
+        )
+
+    async def _apply(self, work: works.ApplyAverage, post: Post) -> None:
+        begun = time.monotonic()
+        try:
+            payload = await self._averages.get(work.average)
+        except TensorUnavailable as error:
+            post(works.FetchFailed(work="apply", round=work.round, reason=str(error)))
+            return
+        digest = await self._torch.run(self._session.apply, work.round, payload)
+        if digest is None:
+            reason = f"the anchor is at version {self._session.anchor.version}"
+            post(works.FetchFailed(work="apply", round=work.round, reason=reason))
+            return
+        post(works.Applied(version=work.round, digest=digest, seconds=time.monotonic() - begun))
+
+    async def _catch_up(self, work: works.CatchUp, post: Post) -> None:
+        begun = time.monotonic()
+        reasons: list[str] = []
+        for donor in work.donors:
+            try:
+                _, data = await self._tensors.fetch_latest(donor, "anchor", CATCH_UP_SECONDS)
+                version, digest = await self._torch.run(self._session.replace, data)
+            except (TensorUnavailable, SnapshotError) as error:
+                reasons.append(f"{donor}: {error}")
+                continue
+            if version < work.version:
+                reasons.append(f"{donor} is at version {version} itself")
+                continue
+            post(_fetched(version, digest, donor, len(data), begun))
+            return
+        try:
+            data = await self._bus.get_object(checkpoint_name(self._session.spec.job))
+            version, digest = await self._torch.run(self._session.replace, data)
+            post(_fetched(version, digest, "store", len(data), begun))
+        except (KeyError, BusError, SnapshotError) as error:
+            reasons.append(f"no checkpoint in the store ({error})")
+            post(works.FetchFailed(work="catch_up", round=work.version, reason="; ".join(reasons)))
+
+    async def _validate(self, work: works.Validate, post: Post) -> None:
+        begun = time.monotonic()
+        loss = await self._torch.run(self._session.validate)
+        post(works.ValidationDone(round=work.round, loss=loss, seconds=time.monotonic() - begun))
+
+    async def _store(self, work: works.StoreAnchor, post: Post) -> None:
+        job = self._session.spec.job
+        try:
+            _, snapshot = await self._torch.run(self._session.snapshot)
+            await self._bus.put_object(checkpoint_name(job), snapshot)
+            name, data, loss = checkpoint_name(job), snapshot, None
+            if work.final:
+                loss, data = await self._torch.run(self._session.at_anchor)
+                name = model_name(job)
+                await self._bus.put_object(name, data)
+        except BusError as error:
+            post(works.FetchFailed(work="store", round=work.round, reason=str(error)))
+            return
+        digest = hashlib.sha256(data).hexdigest()
+        post(works.AnchorStored(round=work.round, final=work.final, name=name, size=len(data), digest=digest, loss=loss))
+
+
+def _fetched(version: int, digest: str, donor: str, size: int, begun: float) -> works.AnchorFetched:
+    return works.AnchorFetched(version=version, digest=digest, donor=donor, bytes=size, seconds=time.monotonic() - begun)

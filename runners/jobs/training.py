@@ -1,0 +1,171 @@
+"""The process of a training job on one node: two cores, trainer and reducer, and the torch they ask for.
+
+`python -m runners.jobs.training` reads a `JobSpec` as JSON from its standard input. Its node starts it, watches it, and
+ends it with SIGTERM. What happens in it comes back as events on the bus; what it prints becomes `shoal logs JOB`.
+"""
+
+import asyncio
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import msgspec
+from bus.nats import NatsBus
+from bus.tensors import TensorBus
+
+from agents.reducer import Reducer, ReducerSettings
+from agents.trainer import Trainer, TrainerSettings, works
+from bus.port import BusError, Start
+from runners.host import Host
+from runners.jobs.averages import Averages
+from runners.jobs.reducer_works import ReducerWorks
+from runners.jobs.session import Session
+from runners.jobs.spec import EXIT_BUS, EXIT_DONE, EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED, JobSpec
+from runners.jobs.tasks import TorchThread
+from runners.jobs.trainer_works import TrainerWorks, checkpoint_name
+from runners.jobs.workload import WorkloadError
+from schemas.errors import ShoalError
+
+
+class Failure:
+    """The first thing that went wrong in a work, which ends the process."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self._raised = asyncio.Event()
+
+    def __call__(self, error: BaseException) -> None:
+        """Note it; later ones are its consequences."""
+        if self.error is None:
+            self.error = error
+        self._raised.set()
+
+    async def wait(self) -> None:
+        """Until something has gone wrong."""
+        await self._raised.wait()
+
+
+async def run(spec: JobSpec) -> int:
+    """Take part in a job until the node says stop; gives the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    token = Path(spec.token_file).read_text().strip() if spec.token_file else None
+    bus = await NatsBus.connect(spec.server, source=f"trainer/{spec.job}/{spec.node}", token=token)
+    tensors = await TensorBus.connect(spec.server, job=spec.job, node=spec.node, token=token)
+    try:
+        return await _take_part(spec, bus, tensors, stop)
+    finally:
+        await tensors.close()
+        await bus.close()
+
+
+async def _take_part(spec: JobSpec, bus: NatsBus, tensors: TensorBus, stop: asyncio.Event) -> int:
+    torch_thread, failure = TorchThread(), Failure()
+    averages = Averages(tensors, spec.node)
+    checkpoint = await _checkpoint(spec, bus)
+    loading = asyncio.ensure_future(torch_thread.run(Session.load, spec, checkpoint))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        return EXIT_DONE
+    session = loading.result()
+
+    async def provide(kind: str) -> tuple[str, bytes] | None:
+        if kind != "anchor":
+            return None
+        version, data = await torch_thread.run(session.snapshot)
+        return str(version), data
+
+    tensors.provider = provide
+    await tensors.follow("average")
+    incarnation = int(time.time() * 1000)
+    scope = {"job": spec.job}
+    trainer = Host(
+        Trainer(TrainerSettings(), random.Random(f"{spec.request.seed}/{spec.node}"), job=spec.job, node=spec.node),
+        bus,
+        source=f"trainer/{spec.job}/{spec.node}",
+        scope=scope,
+        works=TrainerWorks(session, bus, tensors, averages, torch_thread, failure),
+        incarnation=incarnation,
+        durable=False,
+        start=Start.LAST,
+        announce=False,
+    )
+    reducer = Host(
+        Reducer(ReducerSettings(), random.Random(0), job=spec.job, node=spec.node),
+        bus,
+        source=f"reducer/{spec.job}/{spec.node}",
+        scope=scope,
+        works=ReducerWorks(session, tensors, averages, torch_thread, failure),
+        incarnation=incarnation,
+        durable=False,
+        start=Start.LAST,
+        announce=False,
+    )
+    hosts = [asyncio.ensure_future(trainer.run()), asyncio.ensure_future(reducer.run())]
+    count, device = session.anchor.layout.parameters, str(session.trainer.device)
+    trainer.post(works.ModelBuilt(digest=session.digest, parameters=count, device=device))
+    failing = asyncio.ensure_future(failure.wait())
+    await asyncio.wait({stopping, failing, *hosts}, return_when=asyncio.FIRST_COMPLETED)
+    for host in (trainer, reducer):
+        host.stop("the node ends the job's process")
+    await asyncio.gather(*hosts)
+    failing.cancel()
+    if failure.error is not None:
+        raise failure.error
+    return EXIT_DONE
+
+
+async def _checkpoint(spec: JobSpec, bus: NatsBus) -> bytes | None:
+    """The parameters that the job goes on from, if it resumes another."""
+    if spec.request.resume is None:
+        return None
+    try:
+        return await bus.get_object(checkpoint_name(spec.request.resume))
+    except KeyError:
+        raise MissingCheckpoint(spec.request.resume) from None
+
+
+class MissingCheckpoint(ShoalError):
+    """A job to resume that left no checkpoint. Attribute: `job`."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"job {job} left no checkpoint to resume: name another, or leave `resume` out")
+        self.job = job
+
+
+def exit_code(error: BaseException) -> int:
+    """What a failure means to the node."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return EXIT_MEMORY
+    if isinstance(error, WorkloadError | MissingCheckpoint):
+        return EXIT_IMPORT
+    return EXIT_BUS if isinstance(error, BusError) else EXIT_RAISED
+
+
+def main() -> int:
+    """Read the specification, take part; print what went wrong, its last line last."""
+    spec = msgspec.json.decode(sys.stdin.buffer.read(), type=JobSpec)
+    try:
+        return asyncio.run(run(spec))
+    except ShoalError as error:
+        if not isinstance(error, BusError):
+            traceback.print_exc()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return exit_code(error)
+    except BaseException as error:
+        traceback.print_exc()
+        return exit_code(error)
+
+
+if __name__ == "__main__":
+    from bus.processes import die_with_parent
+
+    die_with_parent()
+    sys.exit(main())
