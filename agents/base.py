@@ -26,7 +26,8 @@ from agents.effects import (
 )
 from agents.inputs import Asked, Result
 from schemas.errors import ShoalError
-from schemas.wire import Message, Request
+from schemas.requests import Refusal
+from schemas.wire import Answer, Message, Request
 
 Effects = Iterator[Effect]
 S = TypeVar("S", bound=msgspec.Struct)
@@ -120,6 +121,14 @@ class Agent(Generic[S]):
     def answers(cls) -> tuple[type[Request], ...]:
         """The requests that this core answers."""
         return tuple(kind for kind in cls.handlers if issubclass(kind, Request))
+
+    @classmethod
+    def refusal(cls, field: str, reason: str) -> Answer:
+        """The answer to a request that didn't decode, or whose handler raised: the host asks for it and sends it.
+
+        A core whose clients expect an answer type of their own overrides this.
+        """
+        return Refusal(accepted=False, field=field, reason=reason)
 
     def handle(self, event: msgspec.Struct, now: float, cause: str = "") -> list[Effect]:
         """Take one input in; give the effects it leads to.

@@ -1,0 +1,221 @@
+"""A core with all that makes it outlive its process: its timers, its journal, the way back from an input it raised on.
+
+No asyncio and no clock in here: `now` is an argument, as for the core itself.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from agents.base import Agent
+from agents.effects import CancelTimer, Effect, Publish, Reply, SetTimer, Timer
+from agents.inputs import Asked, Woken
+from runners.inputs import InputCodec
+from runners.journal import Entry, Journal, JournalUnreadable, Recovered, Snapshot, TimerSet
+from runners.seen import Seen
+from runners.steps import Input, Step, identity_of, lasting
+from runners.timers import Timers
+from runners.undo import Undo, pack_random, seal_effects, unpack_random
+from schemas.decisions import InputFailed
+
+# Characters of an error's text that are passed on: a line or two, and no message grows without bound.
+LONGEST_REASON = 1000
+
+
+@dataclass
+class Recovery:
+    """What was found of an earlier life."""
+
+    resumed: bool = False
+    inputs: int = 0
+    """Inputs that were handled again."""
+    now: float = 0.0
+    """When the earlier life's last input came; 0 where there was none."""
+    unfinished: list[Step] = field(default_factory=list)
+    """Steps whose lasting effects must be carried out again."""
+    damaged: int = 0
+    """Bytes of the journal that were cut off."""
+
+
+class JournaledCore:
+    """One core, its timers and its journal. `journal=None`: each life starts afresh."""
+
+    def __init__(self, agent: Agent[Any], source: str, incarnation: int, journal: Journal | None) -> None:
+        self.agent = agent
+        self.source = source
+        self.incarnation = incarnation
+        self.timers = Timers()
+        self.failures = 0
+        """Inputs of this life that the core raised on."""
+        self._journal = journal
+        self._codec = InputCodec(agent.handlers)
+        self._undo = Undo(agent, source)
+        self._seen = Seen()
+        self._sequence = 0
+        self._number = 0
+        self._now = 0.0
+        self._open: set[int] = set()
+        """Steps with effects under way that a later life would have to redo."""
+        self._done: list[int] = []
+
+    def recover(self, now: float) -> Recovery:
+        """Find the state of the earlier life, handling its inputs again, and begin a new life.
+
+        Raises:
+            JournalUnreadable: the journal is damaged beyond its tail, or of another version of the core.
+        """
+        if self._journal is None:
+            return Recovery(now=now)
+        incarnation = self.incarnation
+        found = self._journal.load()
+        if found is None:
+            self._journal.rotate(self._snapshot(now))
+            return Recovery(now=now)
+        recovery = self._replay(found)
+        self.incarnation = max(incarnation, self.incarnation + 1)
+        self._sequence = 0
+        return recovery
+
+    def take(self, entry: Input, now: float) -> Step | None:
+        """Give one input to the core: timers are set, messages sealed, the rest is in the step. None for a duplicate."""
+        if entry.id and not self._seen.add(entry.id):
+            return None
+        self._number += 1
+        if self._journal is not None:
+            kind, body = self._codec.pack(entry.event)
+            self._journal.append(Entry(self._number, kind, body, now, entry.cause, entry.id))
+        step = self._handle(entry, self._number, now)
+        if self._journal is not None and any(map(lasting, step.effects)):
+            self._open.add(step.number)
+        return step
+
+    def finished(self, step: Step) -> bool:
+        """The effects of a step are carried out; says whether a mark waits for `flush`."""
+        if step.number in self._open:
+            self._open.discard(step.number)
+            self._done.append(step.number)
+        return bool(self._done)
+
+    def flush(self, now: float) -> None:
+        """Put what was taken and finished on file; where the file is full and nothing is under way, a snapshot.
+
+        Raises:
+            JournalUnwritable: the disk takes no more.
+        """
+        if self._journal is None:
+            return
+        if self._done:
+            self._journal.done(self._done)
+            self._done = []
+        self._journal.flush()
+        if self._journal.full and not self._open:
+            self._journal.rotate(self._snapshot(now))
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing should be taken until the steps under way are finished: the file is full."""
+        return self._journal is not None and self._journal.full and bool(self._open)
+
+    def close(self, now: float) -> None:
+        """Leave everything on file: a snapshot where nothing is under way, so that the next life has nothing to redo."""
+        if self._journal is not None:
+            self.flush(now)
+            if not self._open:
+                self._journal.rotate(self._snapshot(now))
+            self._journal.close()
+
+    def _handle(self, entry: Input, number: int, now: float) -> Step:
+        self._now = now
+        event = entry.event
+        if isinstance(event, Woken):
+            self.incarnation = event.incarnation
+            self._sequence = 0
+        before = self._sequence
+        try:
+            effects = self.agent.handle(event, now, entry.cause)
+        except Exception as error:  # a core's fault must not end its agent: set the input aside, say so, go on
+            self._undo.restore()
+            self.failures += 1
+            effects = self._failed(entry, error)
+        else:
+            self._undo.remember(event, now, entry.cause, self.incarnation, before)
+        self._sequence = seal_effects(effects, self.source, self.incarnation, before, now)
+        for effect in effects:
+            if type(effect) is SetTimer:
+                self.timers.set(effect.timer, max(effect.at, now), effect.cause)
+            elif type(effect) is CancelTimer:
+                self.timers.cancel(effect.timer)
+        journaled = self._journal is not None
+        return Step(number, entry, effects, identity_of(event, entry.cause, self.incarnation, number, journaled))
+
+    def _failed(self, entry: Input, error: Exception) -> list[Effect]:
+        asked = entry.event if isinstance(entry.event, Asked) else None
+        kind = type(asked.request if asked else entry.event).__name__
+        reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+        told = InputFailed(agent=self.source.replace("/", "-")[:64], input=kind, reason=reason)
+        effects: list[Effect] = [Publish(message=told, cause=entry.cause)]
+        if asked:
+            effects.append(Reply(to=asked.reply_to, answer=self.agent.refusal("$", f"internal error: {reason}")))
+        return effects
+
+    # An earlier life.
+
+    def _replay(self, found: Recovered) -> Recovery:
+        kept = found.snapshot
+        try:
+            self.agent.state = msgspec.msgpack.decode(kept.state, type=type(self.agent.state))
+            timers = [(self._codec.unpack(each.kind, each.body), each) for each in kept.timers]
+        except msgspec.DecodeError as error:
+            raise self._unreadable(f"its state is of another version: {error}") from error
+        for timer, each in timers:
+            if isinstance(timer, Timer):
+                self.timers.set(timer, each.at, each.cause)
+        unpack_random(self.agent.rng, kept.random)
+        self._undo = Undo(self.agent, self.source)
+        self._seen.restore(kept.seen)
+        self._number, self._sequence, self.incarnation, self._now = kept.number, kept.sequence, kept.incarnation, kept.now
+        unfinished = [step for entry in found.entries if (step := self._again(entry, found.done)) is not None]
+        return Recovery(
+            resumed=self._number > 0,
+            inputs=len(found.entries),
+            now=self._now,
+            unfinished=unfinished,
+            damaged=found.damaged,
+        )
+
+    def _again(self, entry: Entry, done: set[int]) -> Step | None:
+        """Handle an input of the earlier life again; gives the step where its effects were cut short, else None."""
+        self._number = entry.number
+        if entry.id:
+            self._seen.add(entry.id)
+        try:
+            event = self._codec.unpack(entry.kind, entry.body)
+        except msgspec.DecodeError as error:
+            raise self._unreadable(f"a {entry.kind} in it is of another version: {error}") from error
+        if event is None:
+            return None
+        if isinstance(event, Timer):
+            self.timers.cancel(event)
+        step = self._handle(Input(event, entry.cause), entry.number, entry.now)
+        if entry.number in done or not any(map(lasting, step.effects)):
+            return None
+        self._open.add(entry.number)
+        return step
+
+    def _unreadable(self, why: str) -> JournalUnreadable:
+        assert self._journal is not None
+        return JournalUnreadable(self._journal.folder, why)
+
+    def _snapshot(self, now: float) -> Snapshot:
+        timers = [TimerSet(*self._codec.pack(timer), at, cause) for timer, at, cause in self.timers.in_order()]
+        return Snapshot(
+            number=self._number,
+            now=max(now, self._now),
+            incarnation=self.incarnation,
+            sequence=self._sequence,
+            state=msgspec.msgpack.encode(self.agent.state),
+            random=pack_random(self.agent.rng),
+            timers=timers,
+            seen=self._seen.ids(),
+        )
