@@ -1,0 +1,17 @@
+"""Owns one machine: says what it is and that it lives, starts job processes and watches over them."""
+
+from agents.node.core import NodeAgent
+from agents.node.settings import NodeAgentSettings
+from agents.node.state import JobHere, NodeState
+from agents.node.works import AbortWork, MachineSampled, SampleMachine, TrainingWork
+
+__all__ = [
+    "AbortWork",
+    "JobHere",
+    "MachineSampled",
+    "NodeAgent",
+    "NodeAgentSettings",
+    "NodeState",
+    "SampleMachine",
+    "TrainingWork",
+]

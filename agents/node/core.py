@@ -1,0 +1,329 @@
+"""The agent of one machine: alive is said every second, job processes follow rosters, failures are told and retried."""
+
+import random
+from collections.abc import Iterator
+
+from agents.base import Agent, CancelTimer, Effect, Effects, Probe, SetTimer, StartWork, StopWork, Timer, on
+from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
+from agents.node import policy
+from agents.node.settings import NodeAgentSettings
+from agents.node.state import JobHere, NodeState
+from agents.node.works import AbortWork, MachineSampled, SampleMachine, TrainingWork
+from schemas.ids import JobId
+from schemas.jobs import JobState
+from schemas.network import LinkProbed
+from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, WorkEnded, WorkFailed, WorkPrinted, WorkStarted
+from schemas.training import Roster, TrainingProgress
+
+_ENDED_KEPT = 1024
+"""Ended jobs remembered: more than the desk keeps, so that none of their rosters starts anything."""
+_NAMELESS_KEPT = 256
+"""Rosters kept for jobs whose state has not come in: as many as may be unfinished at once."""
+_PREFIX = "job/"
+
+
+class HeartbeatDue(Timer, frozen=True, kw_only=True):
+    """Time to say that this node lives."""
+
+
+class ProbeDue(Timer, frozen=True, kw_only=True):
+    """Time to measure a round trip."""
+
+
+class RestartDue(Timer, frozen=True, kw_only=True):
+    """A failed job has waited long enough to be started again."""
+
+    job: JobId
+
+
+class NoProgress(Timer, frozen=True, kw_only=True):
+    """A job process has shown no progress for as long as its request allows."""
+
+    job: JobId
+
+
+class NodeAgent(Agent[NodeState]):
+    """Owns a machine."""
+
+    name = "node"
+
+    def __init__(self, settings: NodeAgentSettings, rng: random.Random, state: NodeState | None = None) -> None:
+        super().__init__(state or NodeState(), rng)
+        self.settings = settings
+
+    # Being there.
+
+    @on(Woken)
+    def introduce(self, event: Woken, now: float) -> Effects:
+        """Say what this machine is; no process of an earlier life is left."""
+        s = self.settings
+        for here in self.state.jobs.values():
+            here.at_work, here.stopping, here.hung, here.retry_at = False, "", False, None
+        self.state.heard_at = now
+        yield self.publish(
+            NodeProfile(
+                node=s.node,
+                version=int(event.at * 1000),
+                host=s.host,
+                site=s.site,
+                cpus=s.cpus,
+                memory_bytes=s.memory_bytes,
+                accelerators=s.accelerators,
+                python=s.python,
+                torch=s.torch,
+                shoal=s.shoal,
+                emulated_link=s.emulated_link,
+                slowdown=s.slowdown,
+                step_time_ms=s.step_time_ms,
+            )
+        )
+        yield from self.beat(HeartbeatDue(), now)
+        yield from self.probe(ProbeDue(), now)
+        for job, here in self.state.jobs.items():
+            yield from self._settle(job, here, now, "the node is back")
+
+    @on(HeartbeatDue)
+    def beat(self, timer: HeartbeatDue, now: float) -> Effects:
+        """Alive, with the last look at the machine; now and then a new look."""
+        s, sample = self.settings, self.state.sample
+        self.state.sequence += 1
+        yield self.publish(
+            NodeHeartbeat(
+                node=s.node,
+                sequence=self.state.sequence,
+                interval=s.heartbeat_seconds,
+                cpu_percent=sample.cpu_percent if sample else 0.0,
+                memory_used_bytes=sample.memory_used_bytes if sample else 0,
+                accelerators=sample.accelerators if sample else (),
+                jobs=tuple(sorted(job for job, here in self.state.jobs.items() if here.at_work)),
+            )
+        )
+        yield SetTimer(timer=timer, at=now + s.heartbeat_seconds)
+        if self.state.sequence % s.sample_every == 1 or s.sample_every == 1:
+            yield StartWork(key="sample", work=SampleMachine(), reason="for the heartbeat")
+
+    @on(MachineSampled)
+    def remember(self, event: MachineSampled, now: float) -> None:
+        """For the next heartbeat."""
+        self.state.sample = event
+
+    @on(ProbeDue)
+    def probe(self, timer: ProbeDue, now: float) -> Effects:
+        """Measure the link."""
+        self.state.probes += 1
+        yield Probe(sequence=self.state.probes, timeout=self.settings.probe_timeout_seconds)
+        yield SetTimer(timer=timer, at=now + self.settings.probe_seconds)
+
+    @on(ProbeReturned)
+    def tell_probe(self, event: ProbeReturned, now: float) -> Effects:
+        """What the link is like now. After a silence of the server job processes get their time anew."""
+        if event.rtt is not None:
+            deaf = now - self.state.heard_at > self.settings.deaf_seconds
+            self.state.heard_at = now
+            for job, here in self.state.jobs.items():
+                if deaf and here.at_work and not here.stopping:
+                    yield self._watch(job, here, now)
+        rtt_ms = None if event.rtt is None else event.rtt * 1000
+        yield self.publish(
+            LinkProbed(node=self.settings.node, sequence=event.sequence, rtt_ms=rtt_ms, retransmitted=event.retransmitted)
+        )
+
+    @on(Stopping)
+    def leave(self, event: Stopping, now: float) -> Effects:
+        """Say goodbye, and end all processes."""
+        yield self.publish(NodeLeaving(node=self.settings.node, reason=event.reason))
+        for job, here in self.state.jobs.items():
+            if here.at_work:
+                here.stopping = event.reason
+                yield StopWork(key=_PREFIX + job, reason=event.reason)
+
+    # Which jobs should be at work here.
+
+    @on(JobState)
+    def follow_job(self, event: JobState, now: float) -> Effects:
+        """A job goes on, or is over."""
+        if event.job in self.state.ended and event.submitted_at <= self.state.ended[event.job]:
+            return
+        self.state.ended.pop(event.job, None)
+        here = self.state.jobs.get(event.job)
+        if event.state.ended:
+            self._remember_ended(event)
+            if here is None:
+                return
+        elif here is None:
+            here = self.state.jobs[event.job] = JobHere()
+        if event.version <= here.version:
+            return
+        here.version, here.phase, here.submitted_at = event.version, event.state, event.submitted_at
+        here.request = event.request
+        yield from self._settle(event.job, here, now, f"the job is {event.state.value}: {event.reason}")
+
+    @on(Roster)
+    def follow_roster(self, event: Roster, now: float) -> Effects:
+        """This node is in a job, or not."""
+        if event.job in self.state.ended:
+            return
+        if event.job not in self.state.jobs:
+            self._make_room()
+        here = self.state.jobs.setdefault(event.job, JobHere())
+        if event.version <= here.roster_version:
+            return
+        here.roster_version = event.version
+        here.enrolled = self.settings.node in event.nodes
+        if not here.enrolled:
+            here.given_up, here.failures = False, 0  # a roster that takes it in again asks for another try
+        taken = "is in" if here.enrolled else "is not in"
+        yield from self._settle(event.job, here, now, f"the node {taken} roster {event.version}: {event.reason}")
+
+    def _make_room(self) -> None:
+        """Rosters whose jobs nobody speaks of any more must not pile up."""
+        nameless = [job for job, here in self.state.jobs.items() if here.request is None]
+        for job in nameless[: max(0, len(nameless) - _NAMELESS_KEPT + 1)]:
+            del self.state.jobs[job]
+
+    def _remember_ended(self, event: JobState) -> None:
+        self.state.ended[event.job] = event.submitted_at
+        while len(self.state.ended) > _ENDED_KEPT:
+            del self.state.ended[next(iter(self.state.ended))]
+
+    def _settle(self, job: JobId, here: JobHere, now: float, reason: str) -> Iterator[Effect]:
+        """Bring what runs into line with what should."""
+        if here.wanted:
+            if not here.at_work and here.retry_at is None:
+                yield from self._start(job, here, now, reason)
+            return
+        if here.retry_at is not None:
+            here.retry_at = None
+            yield CancelTimer(timer=RestartDue(job=job))
+        if here.at_work and not here.stopping:
+            here.stopping = reason
+            yield CancelTimer(timer=NoProgress(job=job))
+            yield StopWork(key=_PREFIX + job, reason=reason, cause=self._cause)
+        if here.phase.ended and not here.at_work:
+            del self.state.jobs[job]
+
+    def _start(self, job: JobId, here: JobHere, now: float, reason: str) -> Iterator[Effect]:
+        assert here.request is not None
+        here.attempt += 1
+        here.at_work, here.started_at = True, now
+        if here.attempt == 1:
+            here.log_tokens, here.log_at = float(self.settings.log_burst), now
+        work = TrainingWork(job=job, request=here.request, attempt=here.attempt)
+        yield StartWork(key=_PREFIX + job, work=work, reason=reason, cause=self._cause)
+        yield self.publish(WorkStarted(node=self.settings.node, job=job, attempt=here.attempt, reason=reason))
+        yield self._watch(job, here, now, starting=True)
+
+    def _watch(self, job: JobId, here: JobHere, now: float, starting: bool = False) -> Effect:
+        assert here.request is not None
+        allowance = self.settings.startup_seconds if starting else 0.0
+        return self.set_timer(NoProgress(job=job), now + here.request.hang_seconds + allowance)
+
+    # Watching over them.
+
+    @on(TrainingProgress)
+    def see_progress(self, event: TrainingProgress, now: float) -> Effects:
+        """It works, so it doesn't hang."""
+        here = self.state.jobs.get(event.job)
+        if event.node == self.settings.node and here is not None and here.at_work and not here.stopping:
+            yield self._watch(event.job, here, now, starting=event.doing == "loading")
+
+    @on(NoProgress)
+    def end_hung(self, timer: NoProgress, now: float) -> Effects:
+        """Alive but not working: end it, so that it prints where it hangs. Unless the silence is the server's."""
+        here = self.state.jobs.get(timer.job)
+        if here is None or not here.at_work or here.stopping or here.request is None:
+            return
+        if now - self.state.heard_at > self.settings.deaf_seconds:
+            yield self._watch(timer.job, here, now)
+            return
+        here.hung = True
+        here.stopping = f"no progress for {here.request.hang_seconds:.0f} s"
+        key = _PREFIX + timer.job
+        yield StartWork(key=f"abort/{timer.job}", work=AbortWork(target=key), reason=here.stopping, cause=self._cause)
+        yield StopWork(key=key, reason=here.stopping, cause=self._cause)
+
+    @on(WorkLines)
+    def pass_on(self, event: WorkLines, now: float) -> Effects:
+        """What a job prints, as far as it keeps within bounds."""
+        job = event.key.removeprefix(_PREFIX)
+        here = self.state.jobs.get(job)
+        if here is None:
+            return
+        lines, dropped = policy.admit_lines(here, event.lines, now, self.settings)
+        if dropped:
+            lines = (self._left_out(dropped), *lines)
+        for first in range(0, len(lines), self.settings.log_batch):
+            batch = lines[first : first + self.settings.log_batch]
+            yield self.publish(WorkPrinted(node=self.settings.node, job=job, lines=batch))
+
+    def _left_out(self, dropped: int) -> str:
+        return f"[{dropped} left out: more than {self.settings.log_lines_per_second:.0f} lines a second]"
+
+    @on(WorkExited)
+    def judge_exit(self, event: WorkExited, now: float) -> Effects:
+        """A process has ended: as it should, or not, then it is started again for a while."""
+        job = event.key.removeprefix(_PREFIX)
+        here = self.state.jobs.get(job)
+        if not event.key.startswith(_PREFIX) or here is None or not here.at_work:
+            return
+        yield CancelTimer(timer=NoProgress(job=job))
+        if here.log_dropped:
+            note = self._left_out(here.log_dropped)
+            here.log_dropped = 0
+            yield self.publish(WorkPrinted(node=self.settings.node, job=job, lines=(note,)))
+        asked, hung = here.stopping, here.hung
+        here.at_work, here.stopping, here.hung = False, "", False
+        if (asked and not hung) or (event.code == 0 and not here.wanted):
+            yield self.publish(WorkEnded(node=self.settings.node, job=job, reason=asked or "the job is over"))
+        else:
+            why = policy.Failure("hung", asked, True) if hung else policy.failure(event.code, event.last_lines)
+            yield from self._judge_failure(job, here, event, why, now)
+        yield from self._settle(job, here, now, "its process has ended")
+
+    def _judge_failure(
+        self, job: JobId, here: JobHere, event: WorkExited, why: policy.Failure, now: float
+    ) -> Iterator[Effect]:
+        if now - here.started_at >= self.settings.healthy_seconds:
+            here.failures = 0
+        here.failures += 1
+        retry = why.may_pass and here.failures < self.settings.attempts and here.wanted
+        pause = policy.back_off(here.failures, self.settings)
+        if event.code == 0 and why.kind == "start" and retry:
+            # Often it has heard of the job's end a moment before this agent does; if not, it is wanted again.
+            yield self.publish(WorkEnded(node=self.settings.node, job=job, reason=why.words))
+        else:
+            then = f"starts again in {pause:g} s" if retry else "given up on this node"
+            here.given_up = not retry and here.wanted
+            yield self.publish(
+                WorkFailed(
+                    node=self.settings.node,
+                    job=job,
+                    attempt=here.attempt,
+                    kind=why.kind,
+                    code=event.code,
+                    last_lines=event.last_lines,
+                    retry=retry,
+                    reason=f"{why.words}; {then}",
+                )
+            )
+        if retry:
+            here.retry_at = now + pause
+            yield self.set_timer(RestartDue(job=job), here.retry_at)
+
+    @on(RestartDue)
+    def restart(self, timer: RestartDue, now: float) -> Effects:
+        """Try again, if the job still wants this node."""
+        here = self.state.jobs.get(timer.job)
+        if here is not None and here.retry_at is not None:
+            here.retry_at = None
+            yield from self._settle(timer.job, here, now, f"another attempt after {here.failures} failures")
+
+    def check(self) -> None:
+        """A job has one process at most, and none where it should not have one but for those that are ending."""
+        for job, here in self.state.jobs.items():
+            self.require(not here.at_work or here.retry_at is None, f"{job} is at work and waits to be started")
+            self.require(here.wanted or not here.at_work or bool(here.stopping), f"{job} is at work and should not be")
+            self.require(here.at_work or not here.stopping, f"{job} is being stopped but not at work")
+            self.require(not here.phase.ended or here.at_work, f"{job} is over and still kept")
+            self.require(here.failures <= self.settings.attempts, f"{job} failed more often than allowed")
+        self.require(len(self.state.ended) <= _ENDED_KEPT, "too many ended jobs are remembered")

@@ -1,0 +1,49 @@
+"""What a node is, and what can be set for its agent in `[node]` of `shoal.toml`."""
+
+import msgspec
+
+from schemas.ids import NodeId
+from schemas.nodes import Accelerator
+
+
+class NodeAgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The facts that the runner finds out about the machine, then what a user may set. Times in seconds."""
+
+    node: NodeId
+    host: str = ""
+    site: str = ""
+    """Processes of one site see each other without a network; a node with an emulated link is a site of its own."""
+    cpus: int = 1
+    memory_bytes: int = 0
+    accelerators: tuple[Accelerator, ...] = ()
+    python: str = ""
+    torch: str = ""
+    shoal: str = ""
+    emulated_link: str = ""
+    slowdown: float = 1.0
+    step_time_ms: float = 0.0
+
+    heartbeat_seconds: float = 1.0
+    """A death is known after some beats: at one a second within seconds, for 300 bytes a second."""
+    probe_seconds: float = 1.0
+    """Between measured round trips; the quality of a link is judged from some tens of them."""
+    probe_timeout_seconds: float = 3.0
+    """After which a probe counts as lost: six times the worst round trip of an unstable link."""
+    sample_every: int = 2
+    """Heartbeats between looks at CPU, memory and accelerators: reading a GPU's figures takes milliseconds."""
+    attempts: int = 3
+    """Failures in a row after which a job is given up on this node: what fails three times is no accident."""
+    back_off_seconds: float = 1.0
+    """Before the first restart; doubled with each failure in a row."""
+    healthy_seconds: float = 120.0
+    """A process that ran this long has its earlier failures forgiven: longer than any start takes."""
+    startup_seconds: float = 60.0
+    """Added to a job's `hang_seconds` until it has begun: torch's import and a cold disk take tens of seconds."""
+    deaf_seconds: float = 10.0
+    """Without an answer from the server for so long, silence of a job process says nothing about it."""
+    log_lines_per_second: float = 50.0
+    """Lines of a job's output that are passed on; a progress bar in a loop must not fill the stream."""
+    log_burst: int = 500
+    """Lines that may come at once: a long traceback of several threads."""
+    log_batch: int = 200
+    """Lines to a message, of up to a thousand characters: stays well under the server's limit of 1 MiB."""

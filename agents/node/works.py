@@ -1,0 +1,47 @@
+"""What a node asks of its host: job processes, a look at the machine; and what comes back besides `WorkExited`."""
+
+from agents.effects import Work
+from agents.inputs import Result
+from schemas.ids import JobId
+from schemas.jobs import JobRequest
+from schemas.nodes import Accelerator
+
+# Exit codes of job processes, beyond 0 (the job is over, or it was asked to stop). Under 64, clear of the shells' own.
+EXIT_IMPORT = 3
+"""The workload can't be imported: no restart mends that."""
+EXIT_RAISED = 4
+"""The workload's code raised."""
+EXIT_MEMORY = 5
+"""Out of memory, the machine's or an accelerator's."""
+EXIT_NOT_STARTED = 127
+"""The process could not be started: the shells' code for a command that isn't there."""
+
+OUT_OF_MEMORY_KILL = "ended by the kernel's out-of-memory killer"
+"""Line that the host adds to the last lines of a process that was killed so."""
+
+
+class TrainingWork(Work, frozen=True, kw_only=True):
+    """The process of a training job on this node."""
+
+    job: JobId
+    request: JobRequest
+    attempt: int
+
+
+class AbortWork(Work, frozen=True, kw_only=True):
+    """End the process of another key at once, so that it prints where it hangs; `WorkExited` of that key follows."""
+
+    target: str
+
+
+class SampleMachine(Work, frozen=True, kw_only=True):
+    """Look at the machine once; comes back as `MachineSampled`."""
+
+
+class MachineSampled(Result, frozen=True, kw_only=True):
+    """How busy the machine is."""
+
+    cpu_percent: float
+    """Of all cores together, 0 to 100, since the last look."""
+    memory_used_bytes: int
+    accelerators: tuple[Accelerator, ...] = ()
