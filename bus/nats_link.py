@@ -1,0 +1,273 @@
+"""One connection to a NATS server that lasts: it comes back by itself, says so, and measures its own line."""
+
+import asyncio
+import contextlib
+import enum
+import logging
+import random
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from nats import errors
+from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
+
+from bus.port import Unreachable
+
+log = logging.getLogger("shoal.bus")
+
+_CONNECT_TIMEOUT = 5  # seconds an attempt may take: an unstable link (500 ms, losses) greets within three
+_FIRST_RETRY = 0.05  # seconds before the first attempt to come back: a restarted server is up within 30 ms
+_LAST_RETRY = 2.0  # seconds between later attempts: how late a server that was away for long is noticed
+_PING_INTERVAL = 10  # seconds between pings of an idle connection; three unanswered ones and it counts as lost
+_MAX_PINGS = 3
+_FLUSH_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
+_MAX_SUBJECTS = 65_536  # bytes of a publish that aren't payload; the server's limit is on payload and headers together
+
+
+class LinkState(enum.Enum):
+    """What becomes of a connection."""
+
+    LOST = "lost"
+    """The server is out of reach; attempts to come back go on."""
+    BACK = "back"
+    """Connected again, subscriptions restored."""
+    TROUBLE = "trouble"
+    """The server or the client refused something (a permission, a slow consumer); the connection stands."""
+    CLOSED = "closed"
+    """Over for good: closed on purpose, or the server refuses these credentials now."""
+
+
+OnState = Callable[[LinkState, str], None]
+"""Told of each change and the reason, in words."""
+
+
+class Link:
+    """A connection of nats-py with what it lacks: a first attempt that fails fast, jitter, and posts that never block."""
+
+    def __init__(self, url: str, name: str, token: str | None, on_state: OnState | None) -> None:
+        self.nc = Client()
+        self.up = False
+        self.closed = False
+        self.address = address_of(url)
+        self.away = 0.0
+        """Seconds that the last absence of the server took."""
+        self.on_back: list[Callable[[], None]] = []
+        """Called after each reconnection, once subscriptions are restored."""
+        self._url = url
+        self._name = name
+        self._token = token
+        self._on_state = on_state
+        self._is_up = asyncio.Event()
+        self._lost_at = 0.0
+        self._attempts = 0
+        self._last_error = ""
+        self._posts: deque[tuple[str, bytes, str]] = deque()
+        self._posting: asyncio.Task[None] | None = None
+        self._probes: dict[bytes, asyncio.Future[None]] = {}
+        self._probe_number = 0
+        self._inbox = ""
+        self._segments = (0, 0)
+
+    async def open(self, **options: Any) -> None:
+        """Connect; further options go to nats-py. Raises `Unreachable` at once where the first attempt fails."""
+        try:
+            await self.nc.connect(
+                self._url,
+                name=self._name,
+                token=self._token,
+                error_cb=self._erred,
+                disconnected_cb=self._disconnected,
+                reconnected_cb=self._reconnected,
+                closed_cb=self._was_closed,
+                connect_timeout=_CONNECT_TIMEOUT,
+                ping_interval=_PING_INTERVAL,
+                max_outstanding_pings=_MAX_PINGS,
+                reconnect_to_server_handler=self._next_attempt,
+                # With reconnection allowed the first `connect` would try for ever instead of saying what is wrong.
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                **options,
+            )
+        except (OSError, errors.Error, TimeoutError) as error:
+            raise Unreachable(self._why_not(error)) from error
+        self.nc.options["allow_reconnect"] = True
+        self.nc.options["max_reconnect_attempts"] = -1
+        self._inbox = self.nc.new_inbox()
+        await self.nc.subscribe(self._inbox, cb=self._probe_returned)
+        self._set_up()
+        self.retransmitted()
+
+    def _why_not(self, error: Exception) -> str:
+        said = f"{error} {self._last_error}".lower()
+        if "authorization" in said or "authentication" in said:
+            return (
+                f"{self.address} refused the token: give the one that `shoal up --listen` printed, or its store's `token`"
+            )
+        if "refused" in said:
+            return f"no server at {self.address}: start one with `shoal up`, or give another --server"
+        detail = self._last_error or str(error) or type(error).__name__
+        return f"{self.address} can't be reached ({detail}): check --server and the network, or start one with `shoal up`"
+
+    def _next_attempt(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
+        """For nats-py: which server to try and after how many seconds. The jitter keeps a fleet from coming all at once."""
+        wait = min(_LAST_RETRY, _FIRST_RETRY * 2.0 ** min(self._attempts, 16))
+        self._attempts += 1
+        return servers[self._attempts % len(servers)], wait * random.uniform(0.5, 1.0)
+
+    async def _erred(self, error: Exception) -> None:
+        self._last_error = str(error) or type(error).__name__
+        if self.up and isinstance(error, errors.SlowConsumerError):
+            self._tell(LinkState.TROUBLE, f"slow_consumer: messages on {error.subject} were dropped: too many were waiting")
+        elif self.up and "permissions violation" in self._last_error.lower():
+            self._tell(LinkState.TROUBLE, f"permission: {self._last_error.removeprefix('nats: ')}")
+
+    async def _disconnected(self) -> None:
+        if self.up:
+            self.up = False
+            self._is_up.clear()
+            self._lost_at = time.monotonic()
+            self._posts.clear()
+            if not self.closed:
+                self._tell(LinkState.LOST, self._last_error or "the connection ended")
+
+    async def _reconnected(self) -> None:
+        self.away = time.monotonic() - self._lost_at
+        self._attempts = 0
+        self._segments = (0, 0)
+        self._set_up()
+        self._tell(LinkState.BACK, f"the server was out of reach for {self.away:.1f} s")
+        for listener in self.on_back:
+            listener()
+
+    async def _was_closed(self) -> None:
+        self.up = False
+        self.closed = True
+        self._tell(LinkState.CLOSED, str(self.nc.last_error or "closed"))
+
+    def _set_up(self) -> None:
+        self.up = True
+        self._is_up.set()
+
+    def _tell(self, state: LinkState, reason: str) -> None:
+        if self._on_state is not None:
+            self._on_state(state, reason)
+
+    async def wait_up(self, timeout: float) -> None:
+        """Returns once connected. Raises `Unreachable` after `timeout` seconds, or when the link was closed."""
+        if self.up:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._is_up.wait()
+        except TimeoutError:
+            raise Unreachable(
+                f"{self.address} is out of reach; it is tried again all the time: is the server up?"
+            ) from None
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that a message may have, headers and subject allowed for."""
+        return self.nc.max_payload - _MAX_SUBJECTS
+
+    def post(self, subject: str, data: bytes = b"", reply: str = "") -> None:
+        """Publish soon, in order, without waiting. Dropped while the server is away."""
+        if not self.up:
+            return
+        self._posts.append((subject, data, reply))
+        if self._posting is None:
+            self._posting = asyncio.get_running_loop().create_task(self._post_all())
+
+    async def _post_all(self) -> None:
+        while self._posts:
+            subject, data, reply = self._posts.popleft()
+            try:
+                await self.nc.publish(subject, data, reply)
+            except errors.Error as error:
+                log.debug("a post on %s was dropped: %s", subject, error)
+        self._posting = None
+
+    async def round_trip(self, timeout: float) -> float | None:
+        """Seconds for a message to this connection's own inbox, by way of the server; None after `timeout` seconds.
+
+        A message and not a ping: nats-py's reading task dies of a pong whose waiter has given up, which on a bad link is
+        the usual case. Everything sent earlier on this connection has reached the server when it returns.
+        """
+        if not self.up:
+            return None
+        self._probe_number += 1
+        key = b"%d" % self._probe_number
+        returned = self._probes[key] = asyncio.get_running_loop().create_future()
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.nc.publish(self._inbox, key)
+                await returned
+            return time.perf_counter() - begun
+        except (TimeoutError, errors.Error):
+            return None
+        finally:
+            del self._probes[key]
+
+    async def _probe_returned(self, msg: Msg) -> None:
+        waiter = self._probes.get(msg.data)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def retransmitted(self) -> float | None:
+        """Fraction of data segments that TCP sent again on this connection since the last call; None if unknown."""
+        counted = segments_of(self._socket())
+        if counted is None:
+            return None
+        again, sent = counted[0] - self._segments[0], counted[1] - self._segments[1]
+        self._segments = counted
+        return max(0, again) / sent if sent > 0 else None
+
+    def _socket(self) -> socket.socket | None:
+        # nats-py has no public way to its socket; without it there is no figure, and nothing else depends on it.
+        writer = getattr(getattr(self.nc, "_transport", None), "_io_writer", None)
+        return writer.get_extra_info("socket") if writer is not None else None
+
+    async def close(self) -> None:
+        """Send what is left, then go. No callback runs after it."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.up:
+            posting = self._posting
+            if posting is not None:
+                await asyncio.wait([posting])
+            await self.round_trip(_FLUSH_PATIENCE)
+        with contextlib.suppress(errors.Error, OSError):
+            await self.nc.close()
+        self.up = False
+
+
+def address_of(url: str) -> str:
+    """The URL as messages show it: without the token that may be in it."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+# Offsets in `struct tcp_info` (linux/tcp.h), part of the kernel's ABI: fields are only ever added at its end.
+_TOTAL_RETRANS = 100  # bytes; u32
+_DATA_SEGS_OUT = 156  # bytes; u32, since Linux 4.6
+
+
+def segments_of(connection: socket.socket | None) -> tuple[int, int] | None:
+    """(segments sent again, data segments sent) of a TCP connection since it was made; None where the system won't say."""
+    if connection is None or not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DATA_SEGS_OUT + 4)
+    except OSError:
+        return None
+    if len(info) < _DATA_SEGS_OUT + 4:
+        return None
+    return struct.unpack_from("=I", info, _TOTAL_RETRANS)[0], struct.unpack_from("=I", info, _DATA_SEGS_OUT)[0]

@@ -1,0 +1,160 @@
+"""Large values in JetStream: the layout of NATS's object store (ADR-20), so that `nats object` reads them too.
+
+Written with many publishes under way and read by pulls: several times as fast as nats-py's own object store, which waits
+for each chunk's acknowledgement and reads by an iterator.
+"""
+
+import asyncio
+import base64
+import contextlib
+import datetime
+import hashlib
+
+import msgspec
+from nats import errors
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError
+
+from bus.nats_history import read_stored
+from bus.nats_link import Link
+from bus.nats_publish import StreamPublisher
+from bus.port import BusError, Unreachable
+
+BUCKET = "shoal-objects"
+STREAM = f"OBJ_{BUCKET}"
+
+_CHUNK = 128 * 1024  # bytes: what every client of the object store uses
+_HASH_IN_THREAD = 4 * 1024 * 1024  # bytes from which hashing (some 1 GB/s) would hold up the loop for over 4 ms
+_MADE_TIMEOUT = 5.0  # seconds for the server to make the bucket
+
+
+class _Options(msgspec.Struct):
+    max_chunk_size: int = _CHUNK
+
+
+class _Meta(msgspec.Struct, omit_defaults=True):
+    """What the bucket says of one object."""
+
+    name: str
+    bucket: str = ""
+    nuid: str = ""
+    size: int = 0
+    mtime: str = ""
+    chunks: int = 0
+    digest: str = ""
+    deleted: bool = False
+    options: _Options | None = None
+
+
+_META = msgspec.json.Decoder(_Meta)
+
+
+class CorruptObject(BusError):
+    """A value in the object store is not what was put there. Attribute: `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the object {name!r} is damaged in the store: remove it with `nats object rm {BUCKET} {name}`")
+        self.name = name
+
+
+class ObjectStore:
+    """Puts and gets of whole values."""
+
+    def __init__(self, link: Link, publisher: StreamPublisher) -> None:
+        self._link = link
+        self._publisher = publisher
+        self._made = False
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Keep `data` under a name; an older value is removed once the new one is there."""
+        await self._make()
+        older = await self._meta(name)
+        nuid = self._link.nc.new_inbox().rpartition(".")[2]
+        subject = f"$O.{BUCKET}.C.{nuid}"
+        view = memoryview(data)
+        parts = [bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)]
+        digest, _ = await asyncio.gather(
+            _digest(data),
+            asyncio.gather(
+                *(self._publisher.store(subject, part, f"{nuid}:{index}", False) for index, part in enumerate(parts))
+            ),
+        )
+        meta = _Meta(
+            name=name,
+            bucket=BUCKET,
+            nuid=nuid,
+            size=len(data),
+            mtime=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
+            chunks=len(parts),
+            digest=digest,
+            options=_Options(),
+        )
+        # The stream keeps one message of a subject of metadata, so the newest is the only one.
+        await self._publisher.store(_meta_subject(name), msgspec.json.encode(meta), f"{nuid}:meta", False, rollup=True)
+        if older is not None:
+            with contextlib.suppress(errors.Error):
+                await self._link.nc.jetstream().purge_stream(STREAM, subject=f"$O.{BUCKET}.C.{older.nuid}")
+
+    async def get(self, name: str) -> bytes:
+        """The value. Raises `KeyError` where there is none, `CorruptObject` where its hash is wrong."""
+        meta = await self._meta(name)
+        if meta is None:
+            raise KeyError(name)
+        parts = (
+            [msg.data async for msg in read_stored(self._link, STREAM, [f"$O.{BUCKET}.C.{meta.nuid}"])] if meta.size else []
+        )
+        data = b"".join(parts)
+        if len(data) != meta.size or await _digest(data) != meta.digest:
+            newer = await self._meta(name)
+            if newer is not None and newer.nuid != meta.nuid:
+                return await self.get(name)  # replaced while it was read
+            raise CorruptObject(name)
+        return data
+
+    async def _meta(self, name: str) -> _Meta | None:
+        try:
+            found = await self._link.nc.jetstream().get_last_msg(STREAM, _meta_subject(name), direct=True)
+        except NotFoundError:
+            return None
+        except errors.NoRespondersError:
+            return None  # no bucket yet
+        except errors.Error as error:
+            raise Unreachable(f"the object store on {self._link.address} does not answer: is the server up?") from error
+        meta = _META.decode(found.data or b"{}")
+        return None if meta.deleted else meta
+
+    async def _make(self) -> None:
+        if self._made:
+            return
+        js = self._link.nc.jetstream(timeout=_MADE_TIMEOUT)
+        try:
+            try:
+                await js.stream_info(STREAM)
+            except NotFoundError:
+                await js.add_stream(
+                    StreamConfig(
+                        name=STREAM,
+                        description="Shoal: models, checkpoints and reports",
+                        subjects=[f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
+                        storage=StorageType.FILE,
+                        discard=DiscardPolicy.NEW,  # full: a put fails, rather than an older model losing its beginning
+                        allow_rollup_hdrs=True,
+                        allow_direct=True,
+                    )
+                )
+        except APIError as error:
+            raise BusError(
+                f"the object store can't be made ({error.description}): raise the server's JetStream limits"
+            ) from error
+        except errors.Error as error:
+            raise Unreachable(f"JetStream on {self._link.address} does not answer: is the server up?") from error
+        self._made = True
+
+
+def _meta_subject(name: str) -> str:
+    return f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+async def _digest(data: bytes) -> str:
+    hashed = await asyncio.to_thread(hashlib.sha256, data) if len(data) >= _HASH_IN_THREAD else hashlib.sha256(data)
+    return "SHA-256=" + base64.urlsafe_b64encode(hashed.digest()).decode()

@@ -1,0 +1,101 @@
+"""The two JetStream streams, made from the registry: one for RECORD, one for LAST_VALUE."""
+
+import asyncio
+
+from nats.aio.client import Client
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+
+import schemas.catalogue  # noqa: F401 - the registry is complete only with every message module imported
+from bus.port import Unreachable
+from schemas.wire import Delivery, registered
+
+RECORD = "SHOAL_RECORD"
+LATEST = "SHOAL_LATEST"
+STREAM_OF = {Delivery.RECORD: RECORD, Delivery.LAST_VALUE: LATEST}
+
+_MIB = 1024 * 1024
+_DAY = 86_400.0  # seconds
+_RECORD_BYTES = 2048 * _MIB  # some four million events of 500 bytes: weeks of a busy fleet; the oldest go first
+_RECORD_AGE = 30 * _DAY  # a job that ended longer ago is in the recorder's history, not here
+_LATEST_BYTES = 256 * _MIB  # a value per node and per job: 10,000 nodes with 10 KB each, twice over
+_LATEST_AGE = 366 * _DAY  # a value holds until superseded; this only clears away what everybody has forgotten
+# Seconds in which the server itself drops a second message with a known `Nats-Msg-Id`. It keeps the ids in memory, so it is
+# short, but longer than a publisher tries to store one message and than an agent takes to restart and redo its last
+# effects. Receivers drop later duplicates by the message's `id`.
+_DUPLICATE_WINDOW = 120.0
+
+
+def configs() -> list[StreamConfig]:
+    """What the streams should be. Every type brings its own pattern: nothing else is captured, above all no requests."""
+
+    def subjects(delivery: Delivery) -> list[str]:
+        return sorted(wire.pattern for wire in registered() if wire.delivery is delivery)
+
+    common = {
+        "retention": RetentionPolicy.LIMITS,
+        "storage": StorageType.FILE,
+        "discard": DiscardPolicy.OLD,
+        "duplicate_window": _DUPLICATE_WINDOW,
+        "allow_direct": True,
+    }
+    return [
+        StreamConfig(
+            name=RECORD,
+            description="Shoal: facts, each kept",
+            subjects=subjects(Delivery.RECORD),
+            max_bytes=_RECORD_BYTES,
+            max_age=_RECORD_AGE,
+            **common,  # type: ignore[arg-type]
+        ),
+        StreamConfig(
+            name=LATEST,
+            description="Shoal: the newest value of each subject",
+            subjects=subjects(Delivery.LAST_VALUE),
+            max_msgs_per_subject=1,
+            max_bytes=_LATEST_BYTES,
+            max_age=_LATEST_AGE,
+            **common,  # type: ignore[arg-type]
+        ),
+    ]
+
+
+async def ensure_streams(nc: Client, timeout: float) -> None:
+    """Make the streams that are missing, widen those that lack subjects of newer types.
+
+    Subjects are only ever added: participants of several versions may share a server.
+
+    Raises:
+        Unreachable: the server has no JetStream, or refuses the streams.
+    """
+    js = nc.jetstream(timeout=timeout)
+    try:
+        await asyncio.gather(*(_ensure(js, config) for config in configs()))
+    except (ServiceUnavailableError, NoRespondersError) as error:
+        raise Unreachable(
+            "the server has no JetStream: start it with `shoal up`, or with `jetstream {}` configured"
+        ) from error
+    except NatsTimeout as error:
+        raise Unreachable(
+            "the server's JetStream does not answer: is its disk full or its cluster without a leader?"
+        ) from error
+    except APIError as error:
+        raise Unreachable(
+            f"the server refuses Shoal's streams ({error.description}): raise its JetStream limits, "
+            "or remove older streams of these subjects with `nats stream rm`"
+        ) from error
+
+
+async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
+    assert wanted.name is not None
+    try:
+        found = (await js.stream_info(wanted.name)).config
+    except NotFoundError:
+        await js.add_stream(wanted)
+        return
+    there, ours = set(found.subjects or ()), set(wanted.subjects or ())
+    if not ours <= there:
+        await js.update_stream(wanted.evolve(subjects=sorted(there | ours)))
