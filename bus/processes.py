@@ -165,7 +165,9 @@ def wait_gone(pid: int, timeout: float) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process `pid` exists."""
+    """Whether a process `pid` runs. One that has ended and that nobody has asked after yet (a zombie) doesn't."""
+    if sys.platform == "linux":
+        return not wait_gone(pid, 0.0)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

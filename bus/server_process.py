@@ -24,8 +24,8 @@ class ServerFailed(ShoalError):
     """The nats-server didn't come up. Attributes: `last_lines` of its log, `log_path`."""
 
     def __init__(self, why: str, last_lines: tuple[str, ...], log_path: Path) -> None:
-        said = "".join(f"\n    {line}" for line in last_lines[-TAIL_LINES:])
-        super().__init__(f"nats-server didn't start: {why}; its log is {log_path}{said}")
+        said = f": {last_lines[-1]}" if last_lines else ""
+        super().__init__(f"nats-server didn't start: {why}; see {log_path}{said}")
         self.last_lines = last_lines
         self.log_path = log_path
 

@@ -233,6 +233,7 @@ class Supervisor:
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task], timeout=WORK_GRACE)
+            if self.signalled is not None and (task.cancelled() or not task.done()):
                 return None
             return await task
         finally:
