@@ -1,0 +1,75 @@
+"""One link as a whole: its score, its outages, whether it flaps, and what must always hold of it."""
+
+from agents.network_monitor import policy
+from agents.network_monitor.estimate import MOST_HELD, answered, loss
+from agents.network_monitor.settings import NetworkMonitorSettings
+from agents.network_monitor.state import SENT_AGAIN, UNANSWERED, Link
+from schemas.network import LinkQuality
+
+MOST_OUTAGES = 1000.0
+"""More than this makes no difference to a score."""
+
+CHANGES_KEPT = 32
+"""Changes of grade remembered at most: as many as may make a link flap."""
+
+
+def lost(link: Link, settings: NetworkMonitorSettings) -> float:
+    """Fraction of probes lost, 0 to 1."""
+    return loss(link.estimate, settings.loss_prior)
+
+
+def score_of(link: Link, settings: NetworkMonitorSettings, now: float) -> float:
+    """0 to 100: latency 40, loss 30, reliability 30. A round trip counts only as far as probes are answered at all."""
+    estimate = link.estimate
+    heard = answered(estimate, settings.loss_prior)
+    return (
+        policy.latency_points(estimate.smoothed_ms, settings) * heard
+        + policy.loss_points(lost(link, settings), settings)
+        + policy.steadiness_points(estimate.deviation_ms, settings) * heard
+        + policy.availability_points(heard, outages(link, settings, now))
+    )
+
+
+def outages(link: Link, settings: NetworkMonitorSettings, now: float) -> float:
+    """Outages so far, each halved every half-life."""
+    if link.outages == 0.0:
+        return 0.0
+    return float(link.outages * 0.5 ** (max(0.0, now - link.outages_at) / settings.outage_half_life))
+
+
+def count_outage(link: Link, weight: float, settings: NetworkMonitorSettings, now: float) -> None:
+    """One more outage, or a part of one."""
+    link.outages = min(MOST_OUTAGES, outages(link, settings, now) + weight)
+    link.outages_at = now
+
+
+def count_change(link: Link, settings: NetworkMonitorSettings, now: float) -> None:
+    """The grade changed now."""
+    recent = [at for at in link.changes if now - at < settings.flap_seconds]
+    link.changes = [*recent, now][-CHANGES_KEPT:]
+
+
+def flapping(link: Link, settings: NetworkMonitorSettings, now: float) -> bool:
+    """Whether the grade has changed too often of late."""
+    return sum(now - at < settings.flap_seconds for at in link.changes) >= settings.flap_changes
+
+
+def faults(link: Link, settings: NetworkMonitorSettings) -> list[str]:
+    """What is wrong with a link's state, in words; nothing, if all is well."""
+    estimate, history = link.estimate, link.estimate.history
+    demands = (
+        (len(history) <= settings.window, "history longer than its window"),
+        (estimate.unanswered == history.count(UNANSWERED), "unanswered probes miscounted"),
+        (estimate.sent_again == history.count(SENT_AGAIN), "late probes miscounted"),
+        (len(estimate.held) < MOST_HELD, "too many late answers held"),
+        (0 <= lost(link, settings) <= 1, "loss is no fraction"),
+        (estimate.smoothed_ms >= 0 and estimate.deviation_ms >= 0, "a negative round trip"),
+        (all(-1e-9 <= score <= 100 + 1e-9 for score in link.scores), "score out of range"),
+        (len(link.scores) <= settings.trend_window, "too many scores kept"),
+        (len(link.changes) <= CHANGES_KEPT, "too many changes kept"),
+        (-settings.dwell_worse < link.crossing, "a lasting fall wasn't told"),
+        (link.crossing < settings.dwell_better * settings.flap_dwell, "a lasting rise wasn't told"),
+        ((link.version == 0) == (link.quality is None), "a grade goes with a version"),
+        (link.quality is LinkQuality.OFFLINE or link.watched, "nobody would notice its silence"),
+    )
+    return [what for holds, what in demands if not holds]
