@@ -1,0 +1,250 @@
+"""What a node's process does for its agent: job processes are started, listened to and ended; the machine is looked at."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agents.effects import Work
+from agents.inputs import Result, WorkExited
+from agents.node.works import (
+    EXIT_NOT_STARTED,
+    OUT_OF_MEMORY_KILL,
+    AbortWork,
+    MachineSampled,
+    SampleMachine,
+    TrainingWork,
+)
+from bus import processes
+from runners.jobs.devices import Machine
+from runners.jobs.spec import JobSpec
+from runners.process_group import ProcessGroup
+from runners.process_lines import ProcessLines
+from schemas.errors import ShoalError
+from schemas.ids import NodeId
+
+Post = Callable[[Result], None]
+
+# Seconds between SIGTERM and SIGKILL: a job process has its last message to send over a bad link, and a whole `shoal up`
+# must be gone within ten.
+GRACE = 5.0
+# Agents come before jobs on a small machine; 19 would starve a job beside any other program.
+NICE = 10
+_VMSTAT = Path("/proc/vmstat")
+
+
+class UnknownWork(ShoalError):
+    """A node was asked for work that it can't do. Attribute: `work`."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(f"a node can't do {type(work).__name__}: start it in the process that can")
+        self.work = work
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeWorksConfig:
+    """What all job processes of a node have in common."""
+
+    node: NodeId
+    server: str
+    """As job processes reach it: the near end of the emulated link where there is one."""
+    folder: Path
+    """Where what processes are told is kept while they run."""
+    token_file: Path | None = None
+    app_dir: Path | None = None
+    slowdown: float = 1.0
+    step_time_ms: float = 0.0
+    device: str | None = None
+    threads: int | None = 1
+    """Threads that torch may use in one process; None leaves it to torch (a machine of its own, or with a GPU)."""
+    argv: tuple[str, ...] = (sys.executable, "-m", "runners.jobs.training")
+    """The program of a job's process; `--spec FILE` with a `JobSpec` as JSON is added."""
+    grace: float = GRACE
+
+
+@dataclass(eq=False)
+class _Running:
+    """One job process, from its start to the end of its output."""
+
+    post: Post
+    process: ProcessGroup | None = None
+    stop_asked: bool = False
+    aborted: bool = False
+    """It is printing its stacks: a SIGTERM would cut that short."""
+    kill_timer: asyncio.TimerHandle | None = None
+    oom_kills: int = field(default=0)
+    """Of the kernel, before it started."""
+
+
+class NodeWorks:
+    """The work runner of a node's process. To be used from the main thread's loop alone."""
+
+    def __init__(self, config: NodeWorksConfig, machine: Callable[[], Machine] = Machine) -> None:
+        """Nothing runs yet. `machine` makes the reader of the machine's figures."""
+        self._config = config
+        self._running: dict[str, _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._new_machine = machine
+        self._machine: Machine | None = None
+        # One thread, always the same: what the CPU did is counted since the same thread's last look.
+        self._eye = ThreadPoolExecutor(1, thread_name_prefix="machine")
+        self._looking: set[str] = set()
+
+    def start(self, key: str, work: Work, post: Post) -> None:
+        """Begin a piece of work; a key at work already is left alone.
+
+        Raises:
+            UnknownWork: it is of a kind that nodes can't do.
+        """
+        if isinstance(work, SampleMachine):
+            if key not in self._looking:
+                self._looking.add(key)
+                self._spawn(self._look(key, post))
+        elif isinstance(work, AbortWork):
+            self._abort(work.target)
+        elif isinstance(work, TrainingWork):
+            if key not in self._running:
+                self._running[key] = running = _Running(post)
+                self._spawn(self._run(key, work, running))
+        else:
+            raise UnknownWork(work)
+
+    def stop(self, key: str, reason: str) -> None:
+        """End a job process: SIGTERM, and SIGKILL after the grace; `WorkExited` follows."""
+        running = self._running.get(key)
+        if running is None or running.stop_asked:
+            return
+        running.stop_asked = True
+        if running.process is not None:
+            self._terminate(running, running.process)
+
+    async def close(self) -> None:
+        """End all job processes and wait until they are gone."""
+        for key in list(self._running):
+            self.stop(key, "the node ends")
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._machine is not None:
+            await asyncio.get_running_loop().run_in_executor(self._eye, self._machine.close)
+        self._eye.shutdown(wait=False)
+
+    # The machine.
+
+    async def _look(self, key: str, post: Post) -> None:
+        try:
+            reading = await asyncio.get_running_loop().run_in_executor(self._eye, self._read)
+        finally:
+            self._looking.discard(key)
+        post(reading)
+
+    def _read(self) -> MachineSampled:
+        if self._machine is None:
+            self._machine = self._new_machine()
+        reading = self._machine.read()
+        return MachineSampled(
+            cpu_percent=reading.cpu_percent,
+            memory_used_bytes=reading.memory_used_bytes,
+            accelerators=reading.accelerators,
+        )
+
+    # Job processes.
+
+    async def _run(self, key: str, work: TrainingWork, running: _Running) -> None:
+        lines = ProcessLines(key, running.post)
+        running.oom_kills = _oom_kills()
+        told = self._config.folder / f"{work.job}-{os.getpid()}-{work.attempt}.json"
+        try:
+            code = await self._live(work, running, lines, told)
+        except OSError as error:
+            code = EXIT_NOT_STARTED
+            lines.note(f"{self._config.argv[0]}: {error}")
+        finally:
+            told.unlink(missing_ok=True)
+        if code == -signal.SIGKILL and not running.stop_asked and _oom_kills() > running.oom_kills:
+            lines.note(OUT_OF_MEMORY_KILL)
+        lines.close()
+        del self._running[key]
+        running.post(WorkExited(key=key, code=code, last_lines=lines.last))
+
+    async def _live(self, work: TrainingWork, running: _Running, lines: ProcessLines, told: Path) -> int:
+        """One life of a process; gives its exit code once its output has ended too."""
+        told.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(self._spec(work)))
+        process = await processes.spawn(
+            (*self._config.argv, "--spec", str(told)),
+            env=self._environment(),
+            stdout=PIPE,
+            stderr=STDOUT,
+            nice=NICE,
+            new_session=True,
+        )
+        assert process.stdout is not None
+        running.process = group = ProcessGroup(process)
+        if running.stop_asked:
+            self._terminate(running, group)
+        reading = asyncio.ensure_future(lines.read(process.stdout))
+        await group.ended()
+        group.kill()  # helpers that it left behind hold its output open
+        await reading
+        code = await process.wait()
+        if running.kill_timer is not None:
+            running.kill_timer.cancel()
+        group.close()
+        return code
+
+    def _spec(self, work: TrainingWork) -> JobSpec:
+        c = self._config
+        return JobSpec(
+            job=work.job,
+            node=c.node,
+            server=c.server,
+            request=work.request,
+            token_file=str(c.token_file) if c.token_file else None,
+            app_dir=str(c.app_dir) if c.app_dir else None,
+            slowdown=c.slowdown,
+            step_time_ms=c.step_time_ms,
+            device=c.device,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Lines at once, stacks at SIGABRT; and no more threads than it may have."""
+        environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        if self._config.threads is not None:
+            count = str(self._config.threads)
+            environment |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+        return environment
+
+    def _terminate(self, running: _Running, group: ProcessGroup) -> None:
+        if not running.aborted:
+            group.signal(signal.SIGTERM)
+        running.kill_timer = asyncio.get_running_loop().call_later(self._config.grace, group.kill)
+
+    def _abort(self, key: str) -> None:
+        """SIGABRT makes Python print the stacks of all threads, wherever they hang, and end."""
+        running = self._running.get(key)
+        if running is not None and running.process is not None:
+            running.aborted = True
+            running.process.signal(signal.SIGABRT)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for memory since it started; 0 where it doesn't tell."""
+    try:
+        with _VMSTAT.open() as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
