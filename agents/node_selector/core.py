@@ -1,0 +1,334 @@
+"""The node selector: who takes part in which job, who reduces, and who has to sit out."""
+
+import random
+from collections.abc import Generator
+from typing import TypeVar
+
+from agents.base import Effect, Effects, on
+from agents.node_selector import conduct
+from agents.node_selector.fleet import Fleet, QuarantineOver
+from agents.node_selector.invariants import broken
+from agents.node_selector.observe import close_round, learn_steps
+from agents.node_selector.roster import NOBODY_LEFT, Draft, adopt, count_low_rounds, draw_up, led_badly, rights
+from agents.node_selector.settings import NodeSelectorSettings
+from agents.node_selector.state import Force, Job, Member, NodeSelectorState
+from schemas.decisions import ForceNode, NodeQuarantined, NodeReleased
+from schemas.ids import JobId, NodeId
+from schemas.jobs import JobPhase, JobState
+from schemas.network import LinkQualityChanged
+from schemas.nodes import WorkFailed, WorkStarted
+from schemas.training import (
+    ContributionRefused,
+    DigestMismatch,
+    Roster,
+    RoundClosed,
+    StepTimed,
+    TrainerReady,
+    TrainingProgress,
+    Tuning,
+)
+
+# Jobs that ended, rosters without a job, and words on nodes that are kept: more than a day's jobs of a busy fleet, and
+# a bound on what a stranger's messages can make the selector remember.
+KEPT = 256
+
+V = TypeVar("V")
+
+
+class NodeSelector(Fleet):
+    """Owner of every job's `Roster`, of quarantines (`NodeQuarantined`, `NodeReleased`), and, as `Fleet`, of liveness.
+
+    Life, death, failure and a person's word change a roster at once. Choice (scores, turns, the order of reducers) does so
+    only as rounds close, once in a few rounds, and where the job's `Tuning` allows it.
+    """
+
+    def __init__(self, settings: NodeSelectorSettings, rng: random.Random, state: NodeSelectorState | None = None) -> None:
+        super().__init__(state if state is not None else NodeSelectorState(), rng)
+        self.settings = settings
+
+    # Jobs
+
+    @on(JobState)
+    def follow(self, event: JobState, now: float) -> Effects:
+        """A job that is queued gets a roster once there are enough nodes; one that ended is forgotten."""
+        jobs = self.state.jobs
+        if event.job in self.state.ended:
+            return
+        if event.state.ended:
+            jobs.pop(event.job, None)
+            self.state.unclaimed.pop(event.job, None)
+            _keep(self.state.ended, event.job, event.version)
+            return
+        job = jobs.get(event.job)
+        if job is not None:
+            if event.version > job.state_version:
+                job.state_version, job.phase, job.request = event.version, event.state, event.request
+            return
+        job = Job(request=event.request, phase=event.state, state_version=event.version, round=event.round)
+        job.adapt = event.request.adaptation != "off"
+        job.chose_at = event.round
+        jobs[event.job] = job
+        earlier = self.state.unclaimed.pop(event.job, None)
+        if earlier is not None:
+            yield from self._take_over(job, earlier, now)
+            yield from self._review(now, f"goes on from version {earlier.version}")
+        else:
+            yield from self._review(now, "the job was accepted", only=event.job)
+
+    @on(Roster)
+    def recall(self, event: Roster, now: float) -> Effects:
+        """Its own roster, told by the stream: news only to a selector that lost its memory, which then goes on from it."""
+        job = self.state.jobs.get(event.job)
+        if job is None:
+            if event.job not in self.state.ended:
+                _keep(self.state.unclaimed, event.job, event)
+            return
+        same = (event.nodes, event.reducers) == (job.nodes, job.reducers)
+        if event.version < job.version or (event.version == job.version and same):
+            return
+        yield from self._take_over(job, event, now)
+        yield from self._review(now, f"goes on from version {event.version}")
+
+    def _take_over(self, job: Job, roster: Roster, now: float) -> Effects:
+        for node in roster.nodes:
+            yield from self._presume(node, now)
+            job.members.setdefault(node, Member())
+        job.version, job.nodes, job.reducers = roster.version, roster.nodes, roster.reducers
+        job.quorum, job.excluded = roster.quorum, roster.excluded
+
+    @on(Tuning)
+    def heed(self, event: Tuning, now: float) -> None:
+        """Whether choices are allowed now."""
+        job = self.state.jobs.get(event.job)
+        if job is not None and event.version > job.tuning_version:
+            job.tuning_version, job.adapt = event.version, event.adapt
+
+    # What nodes do
+
+    @on(LinkQualityChanged)
+    def learn_link(self, event: LinkQualityChanged, now: float) -> None:
+        """A link's score; it counts at the next choice."""
+        record = self._record(event.node)
+        if event.version > record.link_version:
+            record.link_version, record.quality = event.version, event.quality
+            record.link = min(max(event.score, 0.0), 100.0)
+
+    @on(StepTimed)
+    def learn_speed(self, event: StepTimed, now: float) -> None:
+        """Seconds of computing."""
+        member = self._member(event.job, event.node)
+        if member is not None:
+            learn_steps(member, event, self.settings)
+
+    @on(TrainingProgress)
+    def learn_progress(self, event: TrainingProgress, now: float) -> None:
+        """A node that works or sends is slow at worst."""
+        member = self._member(event.job, event.node)
+        if member is not None and event.doing != "waiting":
+            member.busy = True
+
+    @on(WorkStarted)
+    def await_process(self, event: WorkStarted, now: float) -> None:
+        """A job process that was just started can't reduce yet."""
+        member = self._member(event.job, event.node)
+        if member is not None:
+            member.ready = False
+
+    @on(TrainerReady)
+    def note_ready(self, event: TrainerReady, now: float) -> None:
+        """Rounds may expect the node now."""
+        member = self._member(event.job, event.node)
+        if member is not None:
+            member.ready = True
+
+    @on(RoundClosed)
+    def weigh_round(self, event: RoundClosed, now: float) -> Effects:
+        """The occasion for judgements and choices."""
+        job = self.state.jobs.get(event.job)
+        if job is None or event.round <= job.round:
+            return
+        for node in close_round(self.state, job, event, self.settings):
+            yield from self._judge(node, now, f"missed round {event.round} of {event.job}")
+        count_low_rounds(self.state, job, self.settings, rights(self.state, job))
+        free = job.adapt and job.round - job.chose_at >= self.settings.choice_every
+        yield from self._review(
+            now, "", only=event.job, choosing=free and job.phase is JobPhase.RUNNING, reorder=led_badly(self.state, job)
+        )
+
+    @on(WorkFailed)
+    def hold_failure(self, event: WorkFailed, now: float) -> Effects:
+        """A crash counts against the node; one that isn't tried again ends its part in the job.
+
+        Before the job's first round nobody has shown that its code runs at all: then an exception is the workload's.
+        """
+        member, job = self._member(event.job, event.node), self.state.jobs.get(event.job)
+        if member is None or job is None:
+            return
+        member.ready = False
+        if not event.retry:
+            member.failed = f"the job has failed on it for good: {event.reason}"
+        if job.round > 0 or event.kind not in ("import", "raised"):
+            conduct.fail(self.state.nodes[event.node].conduct, self.settings)
+            yield from self._judge(event.node, now, f"its process of {event.job} failed ({event.kind})")
+        if not event.retry:
+            yield from self._review(now, f"the job has failed on {event.node} for good", only=event.job)
+
+    @on(ContributionRefused)
+    def hold_refusal(self, event: ContributionRefused, now: float) -> Effects:
+        """A contribution that can't be counted is a failure, once a round."""
+        yield from self._hold(event.job, event.contributor, event.round, now, f"refused: {event.reason}")
+
+    @on(DigestMismatch)
+    def hold_mismatch(self, event: DigestMismatch, now: float) -> Effects:
+        """So is an anchor with other bits."""
+        yield from self._hold(event.job, event.suspect, event.version + 1, now, "its anchor differs from the others'")
+
+    def _hold(self, job: JobId, node: NodeId, round: int, now: float, why: str) -> Effects:
+        member = self._member(job, node)
+        if member is None or round <= member.refused_round:
+            return
+        member.refused_round = round
+        conduct.fail(self.state.nodes[node].conduct, self.settings)
+        yield from self._judge(node, now, f"round {round} of {job}: {why}")
+
+    # Quarantine and force
+
+    def _judge(self, node: NodeId, now: float, why: str) -> Effects:
+        """After a failure: a quarantine, if it was one too many and every job of the node can spare it."""
+        record = self.state.nodes[node]
+        forced = node in self.state.forced
+        if not record.alive or forced or not conduct.deserves_quarantine(record.conduct, self.settings):
+            return
+        if not all(self._can_spare(job, node) for job in self.state.jobs.values()):
+            return
+        again = "on probation" if record.conduct.probation > 0 else f"{record.conduct.strikes:g} strikes"
+        failures = max(round(record.conduct.strikes), 1)
+        words = f"{again}, the last: {why}"
+        seconds = conduct.confine(record.conduct, now, words, self.settings)
+        yield self.publish(NodeQuarantined(node=node, seconds=seconds, failures=failures, reason=words))
+        yield self.set_timer(QuarantineOver(node=node), record.conduct.until)
+        yield from self._review(now, f"{node} is in quarantine for {seconds:.0f} s: {words}")
+
+    def _can_spare(self, job: Job, node: NodeId) -> bool:
+        if node not in job.nodes or node in job.request.include:
+            return True
+        others = sum(right.eligible for other, right in rights(self.state, job).items() if other != node)
+        return others >= max(job.request.min_nodes, job.quorum)
+
+    @on(QuarantineOver)
+    def release(self, timer: QuarantineOver, now: float) -> Effects:
+        """A quarantine has been served."""
+        record = self.state.nodes.get(timer.node)
+        if record is None or not record.conduct.quarantined:
+            return
+        if now < record.conduct.until:
+            yield self.set_timer(timer, record.conduct.until)
+            return
+        yield from self._free(timer.node, "its quarantine is over; on probation now")
+        yield from self._review(now, f"{timer.node} is released from quarantine, on probation")
+
+    def _free(self, node: NodeId, why: str) -> Effects:
+        conduct.release(self.state.nodes[node].conduct, self.settings)
+        yield self.publish(NodeReleased(node=node, reason=why))
+
+    @on(ForceNode)
+    def obey(self, event: ForceNode, now: float) -> Effects:
+        """A person's word, which also gives a node that had failed for good another chance."""
+        self.state.forced.pop(event.node, None)
+        if event.do != "neither":
+            _keep(self.state.forced, event.node, Force(event.do, event.reason))
+        if event.do == "include":
+            for job in self.state.jobs.values():
+                if event.node in job.members:
+                    job.members[event.node].failed = ""
+        word = {"include": "forced in", "exclude": "forced out", "neither": "no longer forced"}[event.do]
+        yield from self._review(now, f"{event.node} is {word}: {event.reason}")
+
+    # Rosters
+
+    def _review(
+        self,
+        now: float,
+        because: str,
+        *,
+        reasons: bool = True,
+        only: JobId | None = None,
+        choosing: bool = False,
+        reorder: bool = False,
+    ) -> Effects:
+        released = yield from self._release_needed()
+        for name, job in self.state.jobs.items():
+            if only is None or name == only or released:
+                mine = name == only
+                yield from self._redraw(
+                    name, job, because, reasons=reasons, choosing=choosing and mine, reorder=reorder and mine
+                )
+
+    def _release_needed(self) -> Generator[Effect, None, bool]:
+        """Ends quarantines early where a job would otherwise have fewer nodes than it needs; gives whether it did."""
+        released = False
+        if not any(record.alive and record.conduct.quarantined for record in self.state.nodes.values()):
+            return released
+        for name, job in self.state.jobs.items():
+            fair = rights(self.state, job)
+            lacking = job.request.min_nodes - sum(right.eligible for right in fair.values())
+            confined = [node for node, right in fair.items() if right.confined]
+            if lacking <= 0 or job.phase is JobPhase.FINISHING or (job.version == 0 and len(confined) < lacking):
+                continue
+            confined.sort(key=lambda node: self.state.nodes[node].conduct.level)
+            for node in confined[:lacking]:
+                released = True
+                yield from self._free(node, f"{name} has too few nodes without it; on probation now")
+        return released
+
+    def _redraw(self, name: JobId, job: Job, because: str, *, reasons: bool, choosing: bool, reorder: bool) -> Effects:
+        fair = rights(self.state, job)
+        present = sum(right.eligible for right in fair.values())
+        if job.version == 0 and present < job.request.min_nodes:
+            return
+        draft = draw_up(self.state, job, self.settings, choosing=choosing, reorder=reorder, fair=fair)
+        if job.version > 0 and not draft.differs_from(job, reasons=reasons):
+            return
+        moved = draft.differs_from(job, reasons=False)
+        chosen = adopt(job, draft, self.settings, chosen_now=choosing and moved)
+        reason = _reason(draft, because, chosen, job.request.min_nodes)
+        yield self.publish(
+            Roster(
+                job=name,
+                version=job.version,
+                nodes=job.nodes,
+                reducers=job.reducers,
+                quorum=job.quorum,
+                excluded=job.excluded,
+                reason=reason,
+            )
+        )
+
+    def _member(self, job: JobId, node: NodeId) -> Member | None:
+        """A node as a job sees it; None for a job or node that isn't known, which is no reason to remember it."""
+        known = self.state.jobs.get(job)
+        if known is None or node not in self.state.nodes:
+            return None
+        return known.members.setdefault(node, Member())
+
+    def check(self) -> None:
+        """Raises `BrokenInvariant` where a roster or the state is not what it must always be."""
+        for what in broken(self.state, self.settings, KEPT):
+            self.require(False, what)
+
+
+def _reason(draft: Draft, because: str, chosen: str, min_nodes: int) -> str:
+    """A roster's reason in words: the occasion, the choices, and what is amiss."""
+    clauses = [] if draft.nodes else [NOBODY_LEFT]
+    clauses += [clause for clause in (because, chosen) if clause]
+    if 0 < len(draft.nodes) < min_nodes:
+        clauses.append(f"goes on with {len(draft.nodes)} of at least {min_nodes} nodes")
+    return "; ".join(clauses) or "other nodes are out, or for other reasons"
+
+
+def _keep(table: dict[str, V], key: str, value: V) -> None:
+    """Put an entry in as the newest; the oldest gives way."""
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > KEPT:
+        del table[next(iter(table))]

@@ -1,0 +1,152 @@
+"""The part of the node selector that says who is alive: heartbeats, goodbyes, and the deadline of each node's silence."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from agents.base import Agent, Effect, Effects, SetTimer, Timer, on
+from agents.inputs import Woken
+from agents.node_selector import conduct, liveness
+from agents.node_selector.roster import few
+from agents.node_selector.settings import NodeSelectorSettings
+from agents.node_selector.state import NodeRecord, NodeSelectorState
+from schemas.decisions import NodeJoined, NodeLost
+from schemas.ids import NodeId
+from schemas.jobs import JobPhase
+from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
+
+
+class Silence(Timer, frozen=True, kw_only=True):
+    """A node's deadline: nothing was heard of it for five intervals."""
+
+    node: NodeId
+
+
+class Settle(Timer, frozen=True, kw_only=True):
+    """The nodes that joined a moment ago get into the rosters together."""
+
+
+class QuarantineOver(Timer, frozen=True, kw_only=True):
+    """A node's quarantine ends."""
+
+    node: NodeId
+
+
+class Fleet(Agent[NodeSelectorState]):
+    """Owner of liveness. What a change means for the jobs is up to `_review`."""
+
+    name: ClassVar[str] = "node_selector"
+    settings: NodeSelectorSettings
+
+    @abstractmethod
+    def _review(self, now: float, because: str, *, reasons: bool = True) -> Effects:
+        """Give every job the roster it should have now; `reasons`: also if only the nodes that are out differ."""
+
+    @on(Woken)
+    def wake(self, event: Woken, now: float) -> Effects:
+        """It was deaf itself: silences count from now, and every deadline is set again."""
+        self.state.hearing_since = now
+        for node, record in self.state.nodes.items():
+            if record.alive:
+                yield self._watch(node, record, now)
+            if record.conduct.quarantined:
+                yield self.set_timer(QuarantineOver(node=node), max(record.conduct.until, now))
+        if self.state.joined:
+            yield self.set_timer(Settle(), now + self.settings.settle_seconds)
+
+    @on(NodeProfile)
+    def meet(self, event: NodeProfile, now: float) -> None:
+        """A profile says that a node exists; only heartbeats say that it lives."""
+        self._record(event.node)
+
+    @on(NodeHeartbeat)
+    def hear(self, event: NodeHeartbeat, now: float) -> Iterator[Effect]:
+        """A sign of life moves the node's deadline; a first one makes it a member of the fleet."""
+        record = self._record(event.node)
+        life = liveness.incarnation_of(event.id)
+        if life and life == record.left:
+            return  # overtaken by its own goodbye
+        absent = max(now - record.heard_at, 0.0) if record.ever else 0.0
+        record.interval = liveness.bounded_interval(event.interval, self.settings)
+        record.life = life
+        liveness.note_hearing(self.state, record, now, self.settings)
+        yield self._watch(event.node, record, now)
+        if record.alive:
+            return
+        returned, record.ever, record.alive, record.gone = record.ever, True, True, ""
+        words = f"heartbeats are back after {absent:.1f} s" if returned else "its heartbeats began"
+        yield self.publish(NodeJoined(node=event.node, returned=returned, absent_seconds=absent, reason=words))
+        if not self.state.joined:
+            yield self.set_timer(Settle(), now + self.settings.settle_seconds)
+        self.state.joined.append(event.node)
+
+    @on(Settle)
+    def settle(self, timer: Settle, now: float) -> Effects:
+        """Everybody who joined gets into the rosters at once."""
+        joined, self.state.joined = self.state.joined, []
+        if joined:
+            yield from self._review(now, f"joined: {few(joined)}")
+
+    @on(NodeLeaving)
+    def see_off(self, event: NodeLeaving, now: float) -> Effects:
+        """A goodbye is a death without the wait, unless the node has begun another life since."""
+        record = self._record(event.node)
+        life = liveness.incarnation_of(event.id)
+        if liveness.is_older(life, record.life):
+            return
+        record.left = life
+        if record.alive:
+            yield from self._bury(event.node, now, f"it said goodbye: {event.reason}")
+
+    @on(Silence)
+    def doubt(self, timer: Silence, now: float) -> Effects:
+        """A deadline has passed in silence."""
+        record = self.state.nodes.get(timer.node)
+        if record is None or not record.alive:
+            return
+        again = liveness.look_again(self.state, record, now, self.settings)
+        if again is not None:
+            record.due = again
+            yield self.set_timer(timer, again)
+            return
+        if any(timer.node in job.nodes and job.phase is JobPhase.RUNNING for job in self.state.jobs.values()):
+            conduct.fail(record.conduct, self.settings, strike=0)
+        yield from self._bury(timer.node, now, f"no heartbeat for {now - record.heard_at:.1f} s")
+
+    def _bury(self, node: NodeId, now: float, why: str) -> Effects:
+        record = self.state.nodes[node]
+        record.alive, record.gone = False, f"lost: {why}"
+        for job in self.state.jobs.values():
+            if node in job.members:
+                job.members[node].ready = False
+        if node in self.state.joined:
+            self.state.joined.remove(node)
+        yield self.publish(NodeLost(node=node, silent_seconds=max(now - record.heard_at, 0.0), reason=why))
+        yield from self._review(now, f"{node} was lost: {why}", reasons=False)
+
+    def _presume(self, node: NodeId, now: float) -> Effects:
+        """A node of a roster that an earlier life of the selector published: alive until its silence says otherwise."""
+        record = self._record(node)
+        if not record.ever:
+            record.alive, record.ever, record.gone, record.heard_at = True, True, "", now
+            yield self._watch(node, record, now)
+
+    def _watch(self, node: NodeId, record: NodeRecord, now: float) -> SetTimer:
+        record.due = now + liveness.silence_limit(record, self.settings)
+        return self.set_timer(Silence(node=node), record.due)
+
+    def _record(self, node: NodeId) -> NodeRecord:
+        """The record of a node; where there are too many, the longest dead gives way."""
+        nodes = self.state.nodes
+        if node not in nodes:
+            dead = [name for name, record in nodes.items() if not record.alive] if self._crowded() else []
+            if dead:
+                oldest = min(dead, key=lambda name: nodes[name].heard_at)
+                del nodes[oldest]
+                for job in self.state.jobs.values():
+                    job.members.pop(oldest, None)
+            nodes[node] = NodeRecord()
+        return nodes[node]
+
+    def _crowded(self) -> bool:
+        return len(self.state.nodes) >= self.settings.nodes_kept

@@ -1,0 +1,50 @@
+"""What must hold of the node selector's state after every event."""
+
+from collections.abc import Iterator
+
+from agents.node_selector.policy import quorum_of
+from agents.node_selector.roster import rights
+from agents.node_selector.settings import NodeSelectorSettings
+from agents.node_selector.state import Job, NodeSelectorState
+from schemas.ids import JobId
+
+
+def broken(state: NodeSelectorState, settings: NodeSelectorSettings, kept: int) -> Iterator[str]:
+    """Each invariant that doesn't hold, in words."""
+    alive = sum(record.alive for record in state.nodes.values())
+    if len(state.nodes) > max(settings.nodes_kept, alive + 1):
+        yield f"{len(state.nodes)} nodes are remembered, {alive} of them alive"
+    for table in (state.ended, state.unclaimed, state.forced):
+        if len(table) > kept:
+            yield f"a table has {len(table)} entries"
+    if len(set(state.joined)) != len(state.joined) or not all(state.nodes[node].alive for node in state.joined):
+        yield f"the list of who joined is {state.joined}"
+    for name, job in state.jobs.items():
+        yield from _broken_in(name, job, state, settings)
+
+
+def _broken_in(name: JobId, job: Job, state: NodeSelectorState, settings: NodeSelectorSettings) -> Iterator[str]:
+    if not set(job.members) <= set(state.nodes):
+        yield f"{name} remembers members that are no nodes"
+    if job.version == 0:
+        return
+    inside, out = set(job.nodes), {exclusion.node for exclusion in job.excluded}
+    if len(inside) != len(job.nodes) or inside & out:
+        yield f"{name}: a node is in the roster twice, or in and out"
+    expected = min(settings.reducers, len(inside))
+    if not set(job.reducers) <= inside or len(set(job.reducers)) != len(job.reducers) or len(job.reducers) != expected:
+        yield f"{name}: reducers {job.reducers} of nodes {job.nodes}"
+    if job.quorum != quorum_of(len(inside)):
+        yield f"{name}: quorum {job.quorum} of {len(inside)}"
+    if not all(exclusion.reason for exclusion in job.excluded):
+        yield f"{name}: a node is out without a reason"
+    fair = rights(state, job)
+    for node in job.nodes:
+        if node not in fair or not fair[node].eligible:
+            yield f"{name}: {node} is in, but {fair[node].reason if node in fair else 'unknown'}"
+    idle = [node for node, right in fair.items() if right.eligible and node not in inside and node not in state.joined]
+    unexplained = [node for node in idle if node not in out]
+    if unexplained:
+        yield f"{name}: {unexplained} are out and it is nowhere said why"
+    if len(inside) < job.request.min_nodes and idle:
+        yield f"{name}: {len(inside)} nodes although {idle} could take part"

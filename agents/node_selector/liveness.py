@@ -1,0 +1,63 @@
+"""Whether a silent node is dead: heartbeats, one deadline a node, and doubts about the selector's own ears.
+
+A fixed time-out is the plain end of the failure detectors of Chandra and Toueg (J. ACM 43(2), 1996): complete, since a
+dead node is silent for good, and accurate as long as a heartbeat is not held up for five intervals.
+"""
+
+from agents.node_selector.settings import NodeSelectorSettings
+from agents.node_selector.state import NodeRecord, NodeSelectorState
+
+
+def bounded_interval(announced: float, settings: NodeSelectorSettings) -> float:
+    """Seconds between heartbeats to reckon with, whatever a node announces (not a number included)."""
+    if not announced > settings.interval_min:
+        return settings.interval_min
+    return min(announced, settings.interval_max)
+
+
+def silence_limit(record: NodeRecord, settings: NodeSelectorSettings) -> float:
+    """Seconds of silence after which this node is taken for dead."""
+    return settings.missed_beats * record.interval
+
+
+def deaf(state: NodeSelectorState, now: float, settings: NodeSelectorSettings) -> bool:
+    """Whether nobody at all is heard: the one that spoke last has missed several beats itself."""
+    return now - state.heard_at > settings.deaf_beats * state.heard_interval
+
+
+def note_hearing(state: NodeSelectorState, record: NodeRecord, now: float, settings: NodeSelectorSettings) -> None:
+    """A heartbeat was heard: if nobody's had been for a while, the silences of all nodes begin to count from now."""
+    if deaf(state, now, settings):
+        state.hearing_since = now
+    state.heard_at, state.heard_interval = now, record.interval
+    record.heard_at = now
+
+
+def look_again(state: NodeSelectorState, record: NodeRecord, now: float, settings: NodeSelectorSettings) -> float | None:
+    """When to look at a silent node again, or None: it is dead.
+
+    Three things speak against a death although the deadline has passed: the selector was asleep itself (the timer comes
+    an interval late and nothing came in between: it was stopped, or restarted); it only began to hear a moment ago; it
+    hears nobody at all.
+    """
+    limit = silence_limit(record, settings)
+    if now > record.due + record.interval and state.heard_at <= record.due:
+        state.hearing_since = now
+    deadline = max(record.heard_at, state.hearing_since) + limit
+    if now < deadline:
+        return deadline
+    patience_ends = state.heard_at + settings.deaf_seconds
+    if deaf(state, now, settings) and now < patience_ends:
+        return min(now + limit, patience_ends)
+    return None
+
+
+def incarnation_of(event_id: str) -> str:
+    """The incarnation in an event id (`source:incarnation:sequence`); empty where there is none."""
+    parts = event_id.rsplit(":", 2)
+    return parts[1] if len(parts) == 3 else ""
+
+
+def is_older(one: str, other: str) -> bool:
+    """Whether an incarnation precedes another; never where either isn't a number."""
+    return one.isdecimal() and other.isdecimal() and int(one) < int(other)

@@ -1,0 +1,214 @@
+"""A job's roster, drawn up from what is known: who may take part, whom the policy chooses, who reduces."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from agents.node_selector.policy import UNKNOWN, quorum_of, reducer_merit, reliability, turn_after
+from agents.node_selector.reducers import Standing, order_reducers
+from agents.node_selector.rules import NOBODY, relative_speeds, rule_for, scores
+from agents.node_selector.selection import Candidate, Selection, select
+from agents.node_selector.settings import NodeSelectorSettings
+from agents.node_selector.state import Force, Job, Member, NodeRecord, NodeSelectorState
+from schemas.ids import NodeId
+from schemas.network import LinkQuality
+from schemas.training import Exclusion
+
+BROKEN = (LinkQuality.CRITICAL, LinkQuality.OFFLINE)
+NOBODY_LEFT = "nobody is left; waiting"
+
+
+class Right(msgspec.Struct, frozen=True):
+    """Whether a node may take part in a job at all, before any choice."""
+
+    eligible: bool
+    forced: bool = False
+    """A person or the job's request wants it in."""
+    reason: str = ""
+    """Why it may not."""
+    confined: bool = False
+    """Only a quarantine keeps it out."""
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A roster as it should be now."""
+
+    nodes: tuple[NodeId, ...]
+    reducers: tuple[NodeId, ...]
+    quorum: int
+    excluded: tuple[Exclusion, ...]
+    selection: Selection
+
+    def differs_from(self, job: Job, *, reasons: bool) -> bool:
+        """Whether the job's present roster says something else; `reasons`: also if only of the nodes that are out."""
+        who = (self.nodes, self.reducers) != (job.nodes, job.reducers)
+        return who or (reasons and self.excluded != job.excluded)
+
+
+def right_of(job: Job, node: NodeId, record: NodeRecord, force: Force | None) -> Right:
+    """A node's right to take part. A person's word counts more than the request's, and that more than a quarantine."""
+    barred = _barred(job, node, record, force)
+    if barred:
+        return Right(False, reason=barred)
+    if force is not None or node in job.request.include:
+        return Right(True, forced=True)
+    if record.conduct.quarantined:
+        return Right(False, reason=f"in quarantine, then on probation: {record.conduct.why}", confined=True)
+    return Right(True)
+
+
+def _barred(job: Job, node: NodeId, record: NodeRecord, force: Force | None) -> str:
+    """What keeps a node out for certain; empty where nothing does."""
+    if not record.alive:
+        return record.gone
+    if force is not None and force.do == "exclude":
+        return f"kept out by force: {force.reason}"
+    if force is None and node in job.request.exclude:
+        return "the job's request leaves it out"
+    return job.members.get(node, NOBODY).failed
+
+
+def led_badly(state: NodeSelectorState, job: Job) -> bool:
+    """Whether the first reducer's link is so bad that it should not wait for a time of choice."""
+    return bool(job.reducers) and state.nodes[job.reducers[0]].quality in BROKEN
+
+
+def rights(state: NodeSelectorState, job: Job) -> dict[NodeId, Right]:
+    """Everybody's right to take part in a job."""
+    return {node: right_of(job, node, record, state.forced.get(node)) for node, record in state.nodes.items()}
+
+
+def draw_up(
+    state: NodeSelectorState,
+    job: Job,
+    settings: NodeSelectorSettings,
+    *,
+    choosing: bool,
+    reorder: bool,
+    fair: dict[NodeId, Right],
+) -> Draft:
+    """The roster that the job should have. `fair`: everybody's rights; `choosing`: by choice, too; `reorder`: the reducers
+    anew. The first roster is always a free choice."""
+    eligible = _eligible(state, fair)
+    found = scores(job, eligible, settings)
+    # A choice leaves the present quorum, so that a round opened under the old roster still closes under the new one.
+    floor = max(job.request.min_nodes, job.quorum if choosing and job.version else 1)
+    rule = rule_for(job, found, floor, settings)
+    candidates = [_candidate(job, node, found[node], forced=fair[node].forced, settings=settings) for node in eligible]
+    selection = select(candidates, rule, choosing=choosing)
+    return Draft(
+        nodes=selection.chosen,
+        reducers=_reducers(state, job, selection.chosen, settings, choosing=choosing or reorder),
+        quorum=quorum_of(len(selection.chosen)),
+        excluded=tuple(_exclusions(job, state, fair, selection)),
+        selection=selection,
+    )
+
+
+def _eligible(state: NodeSelectorState, fair: dict[NodeId, Right]) -> dict[NodeId, NodeRecord]:
+    return {node: state.nodes[node] for node, right in fair.items() if right.eligible}
+
+
+def _candidate(job: Job, node: NodeId, score: float | None, *, forced: bool, settings: NodeSelectorSettings) -> Candidate:
+    member = job.members.get(node, NOBODY)
+    rounds_out = job.round - member.out_at if member.out else 0
+    return Candidate(
+        node=node,
+        score=score,
+        member=node in job.nodes,
+        forced=forced,
+        out=member.out,
+        why=member.out_reason,
+        low_rounds=member.low_rounds,
+        rounds_out=rounds_out,
+        turn_due=bool(member.out) and rounds_out >= turn_after(member.times_out, settings),
+        trial=job.round < member.trial_until,
+    )
+
+
+def _exclusions(job: Job, state: NodeSelectorState, fair: dict[NodeId, Right], selection: Selection) -> Iterable[Exclusion]:
+    """Every node that is known or asked for and not in, with the reason."""
+    for node, right in fair.items():
+        if not right.eligible:
+            yield Exclusion(node=node, reason=right.reason)
+        elif node in selection.out:
+            yield Exclusion(node=node, reason=selection.out[node].reason)
+    for node in job.request.include:
+        if node not in state.nodes:
+            yield Exclusion(node=node, reason="the job's request asks for it, but nothing was ever heard of it")
+
+
+def _reducers(
+    state: NodeSelectorState, job: Job, chosen: tuple[NodeId, ...], settings: NodeSelectorSettings, *, choosing: bool
+) -> tuple[NodeId, ...]:
+    records = {node: state.nodes[node] for node in chosen}
+    speeds = relative_speeds(job, records)
+    leads = [other.reducers[0] for other in state.jobs.values() if other is not job and other.reducers]
+    ready = {node: job.members.get(node, NOBODY).ready for node in chosen}
+    standings = []
+    for node, record in records.items():
+        conduct = record.conduct
+        merit = reducer_merit(
+            UNKNOWN if record.link is None else record.link / 100,
+            speeds[node],
+            reliability(conduct.successes, conduct.attempts, settings),
+            leads.count(node),
+            settings,
+        )
+        fit = record.quality not in BROKEN and not conduct.quarantined and conduct.probation == 0
+        standings.append(Standing(node=node, merit=merit, fit=fit, ready=ready[node]))
+    return order_reducers(
+        standings, job.reducers, limit=settings.reducers, margin=settings.reducer_margin, choosing=choosing
+    )
+
+
+def adopt(job: Job, draft: Draft, settings: NodeSelectorSettings, *, chosen_now: bool) -> str:
+    """Make a draft the job's roster; gives, in words, what was decided by choice."""
+    words: list[str] = []
+    for node, left in draft.selection.out.items():
+        member = job.members.setdefault(node, Member())
+        if member.out != left.kind:
+            words.append(f"{node} is left out: {left.reason}")
+            member.out_at = job.round
+            member.times_out += 1
+            member.low_rounds = 0
+            member.trial_until = 0
+        member.out, member.out_reason = left.kind, left.reason
+    for node in draft.nodes:
+        member = job.members.setdefault(node, Member())
+        if node == draft.selection.turn:
+            words.append(f"{node} gets a turn again after {job.round - member.out_at} rounds")
+            member.trial_until = job.round + settings.trial_rounds
+        elif member.out == "low":
+            needed = "without it there would be too few nodes" if node in draft.selection.needed else "its score is back"
+            words.append(f"{node} is back: {needed}")
+        elif member.out == "full" and node not in job.nodes:
+            words.append(f"{node} takes a free place")
+        member.out, member.out_reason = "", ""
+    if draft.reducers[:1] != job.reducers[:1] and draft.reducers and job.reducers:
+        words.append(f"{draft.reducers[0]} reduces now")
+    if chosen_now:
+        job.chose_at = job.round
+    job.version += 1
+    job.nodes, job.reducers, job.quorum = draft.nodes, draft.reducers, draft.quorum
+    job.excluded = draft.excluded
+    return few(words, "; ")
+
+
+def count_low_rounds(state: NodeSelectorState, job: Job, settings: NodeSelectorSettings, fair: dict[NodeId, Right]) -> None:
+    """After a round: who of the roster is under the threshold, for how many rounds in a row."""
+    found = scores(job, _eligible(state, fair), settings)
+    rule = rule_for(job, found, 1, settings)
+    for node in job.nodes:
+        if node not in found:
+            continue
+        member = job.members.setdefault(node, Member())
+        score = found[node]
+        under = score is not None and rule.threshold is not None and score < rule.threshold
+        member.low_rounds = min(member.low_rounds + 1, 10 * rule.patience) if under else 0
+
+
+def few(words: Iterable[str], mark: str = ", ") -> str:
+    """Names or clauses for a sentence: all of a few, the first ones of many."""
+    known = list(words)
+    return mark.join(known) if len(known) <= 5 else f"{mark.join(known[:5])}{mark}and {len(known) - 5} more"

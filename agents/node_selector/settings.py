@@ -1,0 +1,89 @@
+"""What an operator may set of the node selector (`[node_selector]` in `shoal.toml`)."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Rounds = Annotated[int, Meta(ge=1)]
+
+
+class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All knobs with their defaults. Seconds, rounds, and scores from 0 to 1 unless said otherwise."""
+
+    # Liveness
+    missed_beats: Annotated[float, Meta(ge=2)] = 5.0
+    """Heartbeat intervals of silence that make a death. Heartbeats travel at most once over links that stall for a second
+    or two while TCP repairs a loss; five intervals (5 s at 1 Hz) outlast that and still leave half of a 10 s recovery."""
+    interval_min: Positive = 0.05
+    """Seconds; a node that announces a shorter interval is held to this one (it would be dead at each hiccup)."""
+    interval_max: Positive = 60.0
+    """Seconds; a node that announces a longer interval is held to this one (it could never be found dead)."""
+    deaf_beats: Annotated[float, Meta(ge=1)] = 3.0
+    """Intervals without a word from any node at all, after which the selector doubts its own ears, not the nodes."""
+    deaf_seconds: Positive = 15.0
+    """How long it then waits: a restarted server and its clients are back well within. Nobody loses by the wait, since
+    a verdict on a death only helps nodes that are alive, and none is heard."""
+    settle_seconds: Annotated[float, Meta(ge=0)] = 0.3
+    """Nodes that join within this time get into one roster: a fleet that starts makes one change, not fifty."""
+    nodes_kept: Annotated[int, Meta(ge=16)] = 4096
+    """Nodes remembered; beyond that the longest dead are forgotten. Living nodes are always kept."""
+
+    # Score
+    quality_threshold: Annotated[float, Meta(ge=0, le=100)] = 40.0
+    """`quality`: the link score (0 to 100) a node must have; 40 is where the grade `fair` ends."""
+    quality_band: Annotated[float, Meta(ge=0, le=50)] = 5.0
+    """Points above the threshold at which a node left out comes back: half the noise of a score between two grades."""
+    adaptive_k: Positive = 1.0
+    """`adaptive`: standard deviations under the fleet's mean at which the threshold lies."""
+    adaptive_margin: Fraction = 0.1
+    """`adaptive`: the least distance of the threshold from the mean, so that equal links aren't told apart by noise."""
+    contribution_margin: Fraction = 0.4
+    """`contribution`: how far under the median counts as well below. Efficiency alone can cost a node 0.5 x (0.9 - 0.1):
+    a slow link isn't enough to put out a node that does contribute, it has to be unreliable too."""
+    contribution_k: Positive = 3.0
+    """`contribution`: robust standard deviations (1.4826 x MAD) under the median, where that is further than the margin."""
+    top_n: Annotated[int, Meta(ge=1)] = 8
+    """`top_n`: nodes to take where the job has no `max_nodes`."""
+    rank_margin: Fraction = 0.1
+    """By how much an outsider must beat a member to take its place."""
+    prior_reliability: Fraction = 0.9
+    """Reliability of a node nothing is known of: like a good one, or it would never get to prove it."""
+    prior_weight: Positive = 4.0
+    """Attempts that this belief is worth: four rounds of evidence weigh as much."""
+    memory: Annotated[float, Meta(gt=0, lt=1)] = 0.9
+    """What an attempt still counts one attempt later: some ten attempts are remembered."""
+    smoothing: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    """Weight of the newest value in the means of speed and efficiency: the last three or four rounds decide."""
+
+    # Pace of choices
+    choice_every: Rounds = 3
+    """Rounds between two changes by choice: a newcomer takes one or two to catch up and be measured."""
+    patience: Rounds = 3
+    """Rounds in a row a member must be under the threshold before it is left out."""
+    turn_after: Rounds = 10
+    """Rounds after which a node left out gets a turn again; doubles each time it is left out again, up to 8 times."""
+    trial_rounds: Rounds = 5
+    """Rounds of such a turn in which it isn't left out again: patience, and two to catch up."""
+
+    # Reducers
+    reducers: Annotated[int, Meta(ge=1, le=16)] = 3
+    """Names in the list of reducers: two may fall silent in one round."""
+    reducer_margin: Fraction = 0.15
+    """By how much another node must beat the first reducer: a change costs a round's warm connections."""
+    load_penalty: Fraction = 0.1
+    """Taken off for every other job that a node leads already."""
+
+    # Quarantine
+    strikes: Positive = 3.0
+    """Failures that bring a quarantine (missed rounds in a row, crashes, refused contributions); a success halves them."""
+    quarantine_seconds: Positive = 30.0
+    """The first quarantine: some five rounds of the usual length."""
+    quarantine_growth: Annotated[float, Meta(ge=1, le=10)] = 2.0
+    """Factor from one quarantine to the next."""
+    quarantine_max_seconds: Positive = 600.0
+    """The longest: a machine that was mended is back within ten minutes."""
+    probation_successes: Rounds = 3
+    """Contributions after a release that end the probation; until then one failure is enough for the next quarantine."""

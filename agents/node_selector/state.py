@@ -1,0 +1,135 @@
+"""What the node selector knows: nodes with their life, link and conduct, and jobs with their members."""
+
+from typing import Literal
+
+import msgspec
+
+from schemas.ids import JobId, NodeId
+from schemas.jobs import JobPhase, JobRequest
+from schemas.network import LinkQuality
+from schemas.training import Exclusion, Roster
+
+Out = Literal["", "low", "full"]
+"""Why a member is left out by choice: not at all, its score is too low, or the job takes no more nodes."""
+
+
+class Conduct(msgspec.Struct):
+    """How a node has behaved, in all jobs together."""
+
+    attempts: float = 0.0
+    """Rounds it was expected in, discounted by age."""
+    successes: float = 0.0
+    strikes: float = 0.0
+    """Failures that count towards a quarantine."""
+    level: int = 0
+    """Quarantines behind it that aren't forgiven."""
+    until: float = 0.0
+    """When its quarantine ends, in terms of `now`; 0 where it has none."""
+    why: str = ""
+    """What the quarantine is for."""
+    probation: int = 0
+    """Successes that it still owes."""
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it is in quarantine."""
+        return self.until > 0
+
+
+class NodeRecord(msgspec.Struct):
+    """A node of the fleet, alive or not. Records are kept in the order in which nodes were first seen."""
+
+    alive: bool = False
+    ever: bool = False
+    """Whether it was alive before."""
+    heard_at: float = 0.0
+    """When its last heartbeat came, by the selector's clock."""
+    interval: float = 1.0
+    due: float = 0.0
+    """When its silence will be looked at."""
+    life: str = ""
+    """Incarnation that speaks."""
+    left: str = ""
+    """Incarnation that said goodbye."""
+    gone: str = "no heartbeat has come from it yet"
+    """Why it isn't alive, in words."""
+    link: float | None = None
+    """Score of its link, 0 to 100."""
+    quality: LinkQuality | None = None
+    link_version: int = -1
+    conduct: Conduct = msgspec.field(default_factory=Conduct)
+
+
+class Member(msgspec.Struct):
+    """A node as one job sees it."""
+
+    ready: bool = False
+    """Its job process has said that it is ready, and hasn't ended since."""
+    failed: str = ""
+    """Why the job has failed on it for good."""
+    refused_round: int = -1
+    """The last round whose contribution of it was refused: a round counts once."""
+    busy: bool = False
+    """It was seen computing or sending since the last round closed."""
+    compute: float = 0.0
+    """Seconds of computing that it reported since the last round closed."""
+    efficiency: float | None = None
+    speed: float | None = None
+    """Samples a second."""
+    low_rounds: int = 0
+    """Rounds in a row with a score under the threshold."""
+    out: Out = ""
+    out_reason: str = ""
+    out_at: int = 0
+    """The round after which it was left out."""
+    times_out: int = 0
+    trial_until: int = 0
+    """It isn't left out before this round has closed."""
+
+
+class Job(msgspec.Struct):
+    """A job that is queued or runs, and the roster it was given last."""
+
+    request: JobRequest
+    phase: JobPhase
+    state_version: int
+    version: int = 0
+    """Of the roster; 0 before the first."""
+    nodes: tuple[NodeId, ...] = ()
+    reducers: tuple[NodeId, ...] = ()
+    quorum: int = 1
+    excluded: tuple[Exclusion, ...] = ()
+    members: dict[NodeId, Member] = {}
+    round: int = 0
+    """The last that closed."""
+    chose_at: int = 0
+    """The round after which the roster was last changed by choice."""
+    adapt: bool = True
+    tuning_version: int = -1
+
+
+class Force(msgspec.Struct, frozen=True):
+    """A person's word on a node."""
+
+    do: Literal["include", "exclude"]
+    reason: str
+
+
+class NodeSelectorState(msgspec.Struct):
+    """All of it."""
+
+    nodes: dict[NodeId, NodeRecord] = {}
+    jobs: dict[JobId, Job] = {}
+    forced: dict[NodeId, Force] = {}
+    ended: dict[JobId, int] = {}
+    """The last jobs that ended and the version of their last state, so that an old state doesn't wake them."""
+    unclaimed: dict[JobId, Roster] = {}
+    """Rosters of an earlier life of the selector, whose job hasn't been heard of yet."""
+    heard_at: float = 0.0
+    """When any node was heard last."""
+    heard_interval: float = 1.0
+    """The interval of that node: when it should be heard again."""
+    hearing_since: float = 0.0
+    """When the selector began to hear, after its start or a time of being deaf: silences count from then."""
+    joined: list[NodeId] = []
+    """Nodes that joined and aren't considered yet (see `settle_seconds`)."""
