@@ -57,7 +57,8 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         missed = event.sequence - link.sequence - 1 if link.sequence is not None else 0
         link.sequence = event.sequence
         link.heard = self.state.heard = now
-        yield from self._watch(link, now)
+        if not link.watched:
+            yield from self._watch(link, now)
         if missed > settings.resume_gap:
             count_outage(link, 1.0, settings, now)
         else:
@@ -75,7 +76,8 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
             link.scores.pop(0)
         if jumped and event.rtt_ms is not None:
             yield from self._spike(link, before_ms, event.rtt_ms, now)
-        yield from self._end_spike(link, event.rtt_ms, now)
+        if link.spike_from_ms is not None and event.rtt_ms is not None:
+            yield from self._end_spike(link, link.spike_from_ms, event.rtt_ms, now)
         yield from self._watch_loss(link, now)
         yield from self._grade(link, score, now)
 
@@ -85,6 +87,9 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         present = link.quality
         if present is None or present is LinkQuality.OFFLINE:
             yield from self._change(link, policy.grade_of(score, settings), score, now)
+            return
+        if policy.grade_of(score, settings) is present:
+            link.crossing = 0  # the usual case: no boundary near enough to look closer
             return
         noise = policy.noise(lost(link, settings), len(link.estimate.history), settings)
         target = policy.pull(score, present, max(settings.margin, noise), settings)
@@ -146,10 +151,8 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         text = f"round trip {words.milliseconds(rtt_ms)} again and again, usually {words.milliseconds(before_ms)}"
         yield from self._alert(link, "latency_spike", round(rtt_ms, 1), text, now)
 
-    def _end_spike(self, link: Link, rtt_ms: float | None, now: float) -> Effects:
-        if link.spike_from_ms is None or rtt_ms is None:
-            return
-        if max(rtt_ms, link.estimate.smoothed_ms) > link.spike_from_ms + SPIKE_OVER_MS:
+    def _end_spike(self, link: Link, before_ms: float, rtt_ms: float, now: float) -> Effects:
+        if max(rtt_ms, link.estimate.smoothed_ms) > before_ms + SPIKE_OVER_MS:
             return
         lasted = now - link.spike_since
         link.spike_from_ms = None
@@ -179,9 +182,8 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
 
     def _watch(self, link: Link, now: float) -> Effects:
         """One timer a link, which looks when it last spoke: moving a timer with every probe would cost more."""
-        if not link.watched:
-            link.watched = True
-            yield self.set_timer(Silence(node=link.node), now + self.settings.offline_after)
+        link.watched = True
+        yield self.set_timer(Silence(node=link.node), now + self.settings.offline_after)
 
     @on(Silence)
     def miss(self, timer: Silence, now: float) -> Effects:

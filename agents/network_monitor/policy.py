@@ -29,6 +29,8 @@ AVAILABILITY_POINTS = 10.0
 ORDER = tuple(LinkQuality)
 """Best first."""
 
+_RANK = {quality: i for i, quality in enumerate(ORDER)}
+
 
 def latency_points(rtt_ms: float, settings: NetworkMonitorSettings) -> float:
     """0 to 40: falls with the logarithm of the round trip, since what a round trip costs goes with factors of it."""
@@ -64,7 +66,7 @@ def grade_of(score: float, settings: NetworkMonitorSettings) -> LinkQuality:
 
 def rank(quality: LinkQuality) -> int:
     """0 for excellent to 5 for offline."""
-    return ORDER.index(quality)
+    return _RANK[quality]
 
 
 def noise(lost: float, probes: int, settings: NetworkMonitorSettings) -> float:
