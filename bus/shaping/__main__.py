@@ -1,0 +1,125 @@
+"""`python -m bus.shaping`: one emulated link as a process of its own."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bus.processes import die_with_parent
+from bus.shaping.congestion import CongestionControl
+from bus.shaping.control import LinkControl
+from bus.shaping.profiles import PROFILES, profile_named
+from bus.shaping.proxy import ShapingProxy
+from bus.shaping.schedule import LinkChange, Playback, schedule_in
+from schemas.errors import ShoalError
+
+LONGEST_LINE = 64 * 1024
+"""Bytes of one order; a longer line is an error of whoever writes it, and is answered in pieces."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM, SIGINT or the parent's end. Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    die_with_parent(os.getppid())
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        host, port = _address(arguments.upstream)
+        changes = schedule_in(arguments.schedule.read_bytes()) if arguments.schedule else ()
+        proxy = ShapingProxy(host, port, profile_named(arguments.profile), CongestionControl(arguments.cc), arguments.seed)
+    except (ShoalError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(proxy, arguments.port, changes))
+    return 0
+
+
+async def _serve(proxy: ShapingProxy, port: int, changes: tuple[LinkChange, ...]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, ended.set)
+    _say(f"listening 127.0.0.1:{await proxy.start(port)}")
+    control = LinkControl(proxy)
+
+    def obey(line: bytes) -> None:
+        _say(control.answer(line).decode())
+
+    threading.Thread(target=_read_lines, args=(loop, obey), daemon=True).start()
+    playback = Playback(control, changes)
+    await ended.wait()
+    playback.cancel()
+    await proxy.close()
+
+
+def _read_lines(loop: asyncio.AbstractEventLoop, obey: Callable[[bytes], None]) -> None:
+    """Hand each line of standard input to the loop, until its end.
+
+    A thread, since event loops can't watch a file or /dev/null; bare reads, since a thread that is inside a buffered one
+    when the interpreter ends brings it down.
+    """
+    rest = b""
+    while chunk := _read(0):
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        for line in lines:
+            if line.strip():
+                try:
+                    loop.call_soon_threadsafe(obey, line)
+                except RuntimeError:  # the loop has ended
+                    return
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, LONGEST_LINE)
+    except OSError:  # closed, or a terminal that went away
+        return b""
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # whoever started this reads no answers
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open for good
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.removeprefix("nats://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ShoalError(f"--upstream {text!r} is no address: write HOST:PORT, such as 127.0.0.1:4222")
+    return host, int(port)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return None
+    return uvloop.new_event_loop
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bus.shaping",
+        description="An emulated link: connect to the port it prints instead of to the upstream server. "
+        "It takes orders as lines of JSON on standard input.",
+        epilog="example: python -m bus.shaping --upstream 127.0.0.1:4222 --profile poor --cc bbr",
+    )
+    parser.add_argument("--upstream", required=True, metavar="HOST:PORT", help="the server at the link's other end")
+    parser.add_argument("--profile", required=True, metavar="NAME", help=f"one of {', '.join(PROFILES)}")
+    parser.add_argument("--cc", choices=[c.value for c in CongestionControl], default="cubic", help="default: cubic")
+    parser.add_argument("--seed", type=int, default=0, help="of jitter and losses")
+    parser.add_argument("--port", type=int, default=0, help="to listen on; by default a free one")
+    parser.add_argument("--schedule", type=Path, metavar="FILE", help="changes at set times, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

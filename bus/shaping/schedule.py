@@ -1,0 +1,52 @@
+"""Changes of a link at set times: what an experiment does to it, written down before it starts."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from bus.shaping.control import LinkControl, Order
+from schemas.errors import ShoalError
+
+
+class BadSchedule(ShoalError):
+    """A schedule that can't be read. Attribute: `why`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"link schedule: {why}; write a list such as "
+            '[{"after_seconds": 10, "order": {"do": "profile", "name": "poor"}}]'
+        )
+        self.why = why
+
+
+class LinkChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One change, some seconds after the schedule was started."""
+
+    after_seconds: Annotated[float, Meta(ge=0, le=7 * 86400)]
+    order: Order
+
+
+def schedule_in(text: bytes) -> tuple[LinkChange, ...]:
+    """The changes in a JSON list. Raises `BadSchedule`."""
+    try:
+        return msgspec.json.decode(text, type=tuple[LinkChange, ...])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadSchedule(str(error)) from error
+
+
+class Playback:
+    """A schedule being played by the running event loop's timers. Raises `UnknownProfile` there, into the loop's log."""
+
+    def __init__(self, control: LinkControl, changes: Sequence[LinkChange]) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers = [
+            loop.call_later(change.after_seconds, control.carry_out, change.order, "scheduled") for change in changes
+        ]
+
+    def cancel(self) -> None:
+        """Make no more of its changes."""
+        for timer in self._timers:
+            timer.cancel()
