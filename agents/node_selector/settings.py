@@ -40,9 +40,9 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """`adaptive`: standard deviations under the fleet's mean at which the threshold lies."""
     adaptive_margin: Fraction = 0.1
     """`adaptive`: the least distance of the threshold from the mean, so that equal links aren't told apart by noise."""
-    contribution_margin: Fraction = 0.4
-    """`contribution`: how far under the median counts as well below. Efficiency alone can cost a node 0.5 x (0.9 - 0.1):
-    a slow link isn't enough to put out a node that does contribute, it has to be unreliable too."""
+    contribution_margin: Fraction = 0.5
+    """`contribution`: how far under the median counts as well below. Efficiency alone can't cost a node more: a slow link
+    is no reason to put out a node that does contribute, it has to be unreliable too."""
     contribution_k: Positive = 3.0
     """`contribution`: robust standard deviations (1.4826 x MAD) under the median, where that is further than the margin."""
     top_n: Annotated[int, Meta(ge=1)] = 8

@@ -39,6 +39,8 @@ class World:
         self.versions: dict[str, int] = {}
         self.lives: dict[str, int] = {}
         self.beating: set[str] = set()
+        self.order: dict[str, int] = {}
+        self.asked: dict[str, JobRequest] = {}
         self.give(Woken(incarnation=1, resumed=False, at=START))
 
     # Inputs
@@ -80,7 +82,7 @@ class World:
         while (second := START + floor(self.now - START) + 1) <= end:
             self.fire(second)
             self.now = second
-            for node in sorted(self.beating):
+            for node in sorted(self.beating, key=lambda name: (self.order.get(name, 0), name)):
                 self.beat(node)
         self.fire(end)
         self.now = end
@@ -110,7 +112,9 @@ class World:
     def job(self, name: str = "j", state: JobPhase = JobPhase.QUEUED, **fields: Any) -> list[Message]:
         """The desk's word on a job, with a new version."""
         self.versions[name] = self.versions.get(name, 0) + 1
-        asked = self.core.state.jobs[name].request if name in self.core.state.jobs and not fields else request(**fields)
+        if name not in self.asked or fields:
+            self.asked[name] = request(**fields)
+        asked = self.asked[name]
         return self.give(
             JobState(
                 job=name,
