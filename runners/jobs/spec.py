@@ -1,21 +1,9 @@
-"""What a node tells the process that it starts for a job: one JSON document on its standard input."""
+"""What a node tells the process that it starts for a job: one JSON document in a file."""
 
 import msgspec
 
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobRequest
-
-# Exit codes of a job process: what its node makes of its end (`WorkFailed.kind`).
-EXIT_DONE = 0
-EXIT_IMPORT = 3
-"""The workload can't be imported or is none: starting it again won't help."""
-EXIT_RAISED = 4
-"""The workload's code raised."""
-EXIT_MEMORY = 5
-"""Out of memory, on the CPU or the GPU."""
-EXIT_BUS = 6
-"""The server can't be reached or refused the credentials."""
-
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One job on one node."""

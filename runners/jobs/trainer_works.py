@@ -13,6 +13,7 @@ from agents.inputs import Result
 from agents.trainer import works
 from bus.port import Bus, BusError
 from runners.jobs.averages import Averages
+from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.session import Session
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
@@ -23,16 +24,6 @@ Post = Callable[[Result], None]
 SIGN_OF_LIFE = 0.5
 # Seconds for one donor to hand over a snapshot: 4 MB over an unstable link take some 100.
 CATCH_UP_SECONDS = 180.0
-
-
-def checkpoint_name(job: str) -> str:
-    """Where a job's last checkpoint is in the object store."""
-    return f"{job}/checkpoint.safetensors"
-
-
-def model_name(job: str) -> str:
-    """Where a job's final model is in the object store."""
-    return f"{job}/model.safetensors"
 
 
 class TrainerWorks:

@@ -1,9 +1,10 @@
 """The process of a training job on one node: two cores, trainer and reducer, and the torch they ask for.
 
-`python -m runners.jobs.training` reads a `JobSpec` as JSON from its standard input. Its node starts it, watches it, and
+`python -m runners.jobs.training --spec FILE` reads a `JobSpec` and removes the file. Its node starts it, watches it, and
 ends it with SIGTERM. What happens in it comes back as events on the bus; what it prints becomes `shoal logs JOB`.
 """
 
+import argparse
 import asyncio
 import random
 import signal
@@ -16,18 +17,23 @@ import msgspec
 from bus.nats import NatsBus
 from bus.tensors import TensorBus
 
+from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings, works
 from bus.port import BusError, Start
 from runners.host import Host
 from runners.jobs.averages import Averages
+from runners.jobs.names import checkpoint_name
 from runners.jobs.reducer_works import ReducerWorks
 from runners.jobs.session import Session
-from runners.jobs.spec import EXIT_BUS, EXIT_DONE, EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED, JobSpec
+from runners.jobs.spec import JobSpec
 from runners.jobs.tasks import TorchThread
-from runners.jobs.trainer_works import TrainerWorks, checkpoint_name
+from runners.jobs.trainer_works import TrainerWorks
 from runners.jobs.workload import WorkloadError
 from schemas.errors import ShoalError
+
+EXIT_DONE = 0
+EXIT_BUS = 6  # the server can't be reached or refused the credentials
 
 
 class Failure:
@@ -151,7 +157,11 @@ def exit_code(error: BaseException) -> int:
 
 def main() -> int:
     """Read the specification, take part; print what went wrong, its last line last."""
-    spec = msgspec.json.decode(sys.stdin.buffer.read(), type=JobSpec)
+    parser = argparse.ArgumentParser(prog="python -m runners.jobs.training", description="A job's process on one node.")
+    parser.add_argument("--spec", type=Path, required=True, help="a JobSpec as JSON; removed once it is read")
+    path = parser.parse_args().spec
+    spec = msgspec.json.decode(path.read_bytes(), type=JobSpec)
+    path.unlink(missing_ok=True)
     try:
         return asyncio.run(run(spec))
     except ShoalError as error:
@@ -165,7 +175,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from bus.processes import die_with_parent
-
-    die_with_parent()
     sys.exit(main())

@@ -1,0 +1,101 @@
+"""Where the server is: given, in the environment, or that of `shoal up` in this directory."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from schemas.errors import ShoalError
+
+STORE = Path(".shoal")
+ADDRESS_FILE = "address"
+TOKEN_FILE = "token"
+
+
+class NoServer(ShoalError):
+    """Nobody said where the server is."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(
+            f"no server: there is none in {store}; start one with `shoal up`, or give --server nats://HOST:PORT"
+        )
+        self.store = store
+
+
+class BadServer(ShoalError):
+    """Not the URL of a NATS server. Attribute: `server`."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(f"{server!r} is no server: write nats://HOST:PORT, or nats://TOKEN@HOST:PORT")
+        self.server = server
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A server and what it takes to get in."""
+
+    url: str
+    """Without the token, so that it can be shown."""
+    token: str | None = None
+
+    @property
+    def host(self) -> str:
+        """The server's host."""
+        return urlsplit(self.url).hostname or "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return urlsplit(self.url).port or 4222
+
+
+def parse_server(server: str) -> Address:
+    """`nats://[TOKEN@]HOST[:PORT]`, or `HOST[:PORT]`. Raises `BadServer`."""
+    text = server if "://" in server else f"nats://{server}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port or 4222
+    except ValueError:
+        raise BadServer(server) from None
+    if parts.scheme not in ("nats", "tls") or not parts.hostname:
+        raise BadServer(server)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return Address(url=f"{parts.scheme}://{host}:{port}", token=parts.username)
+
+
+def find_server(server: str | None = None, *, token: str | None = None, store: Path | None = None) -> Address:
+    """The server to use: `server`, else `$SHOAL_SERVER`, else the one that `shoal up` noted in the store.
+
+    Raises:
+        NoServer: nobody says where it is.
+        BadServer: it is no URL.
+    """
+    where = store or STORE
+    given = server or os.environ.get("SHOAL_SERVER")
+    if given is None:
+        try:
+            given = (where / ADDRESS_FILE).read_text().strip()
+        except FileNotFoundError:
+            raise NoServer(where) from None
+        token = token or _stored_token(where)
+    address = parse_server(given)
+    token = token or address.token or os.environ.get("SHOAL_TOKEN")
+    return msgspec.structs.replace(address, token=token)
+
+
+def note_server(store: Path, url: str) -> None:
+    """Note the running server's URL (no token in it), for clients in the same directory."""
+    store.mkdir(parents=True, exist_ok=True)
+    (store / ADDRESS_FILE).write_text(url + "\n")
+
+
+def forget_server(store: Path) -> None:
+    """The server is gone."""
+    (store / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def _stored_token(store: Path) -> str | None:
+    try:
+        return (store / TOKEN_FILE).read_text().strip() or None
+    except (FileNotFoundError, PermissionError):
+        return None

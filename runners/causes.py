@@ -1,0 +1,69 @@
+"""The chain of causes behind an event: with no central call graph this is how a decision is explained."""
+
+from collections.abc import Iterable, Sequence
+
+from schemas.decisions import (
+    ForceNode,
+    NodeJoined,
+    NodeLost,
+    NodeQuarantined,
+    NodeReleased,
+    RolledBack,
+)
+from schemas.jobs import JobState
+from schemas.network import LinkQualityChanged, NetworkAlert
+from schemas.nodes import WorkFailed
+from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, RoundOpened, Tuning
+from schemas.wire import Message
+
+DECISIONS: tuple[type[Message], ...] = (
+    JobState,
+    Roster,
+    Assignment,
+    Tuning,
+    LinkQualityChanged,
+    NetworkAlert,
+    NodeJoined,
+    NodeLost,
+    NodeQuarantined,
+    NodeReleased,
+    ForceNode,
+    RolledBack,
+    WorkFailed,
+    ContributionRefused,
+    DigestMismatch,
+    RoundOpened,
+)
+LONGEST = 32  # links of a chain that are shown: longer ones are a loop or nobody reads them
+
+
+def chain_of(events: Sequence[Message], event_id: str) -> list[Message]:
+    """An event and what led to it, nearest cause first, as far back as it is stored."""
+    by_id = {event.id: event for event in events if event.id}
+    chain: list[Message] = []
+    seen: set[str] = set()
+    while event_id in by_id and event_id not in seen and len(chain) < LONGEST:
+        seen.add(event_id)
+        chain.append(by_id[event_id])
+        event_id = by_id[event_id].cause
+    return chain
+
+
+def about(event: Message, name: str) -> bool:
+    """Whether an event concerns a job or a node of that name."""
+    for field in ("job", "node", "suspect", "contributor", "reducer"):
+        if getattr(event, field, None) == name:
+            return True
+    if isinstance(event, Roster):
+        return any(left_out.node == name for left_out in event.excluded) or name in event.nodes
+    return isinstance(event, Assignment) and name in event.shares
+
+
+def chains_about(events: Sequence[Message], name: str, last: int) -> list[list[Message]]:
+    """The last decisions about a job or a node, newest first, each with what led to it."""
+    decisions = [event for event in events if isinstance(event, DECISIONS) and about(event, name)]
+    return [chain_of(events, event.id) for event in _latest(decisions, last)]
+
+
+def _latest(events: Iterable[Message], last: int) -> list[Message]:
+    return sorted(events, key=lambda event: event.at)[-last:][::-1]

@@ -1,0 +1,102 @@
+"""What the commands have in common: options, output, errors and exit codes."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+
+from runners.address import STORE
+from runners.client import Client, connect
+from schemas.errors import ShoalError
+
+T = TypeVar("T")
+
+EXIT_FAILED = 1
+"""What was asked for came to nothing."""
+EXIT_USAGE = 2
+"""The command was called wrongly."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C."""
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        envvar="SHOAL_SERVER",
+        help="nats://[TOKEN@]HOST:PORT; by default that of `shoal up` in this directory.",
+        show_envvar=False,
+    ),
+]
+StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="Shoal's directory.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+DEFAULT_STORE = STORE
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def example(*lines: str) -> str:
+    """The epilog of a command's help."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"  $ {line}" for line in lines)])
+
+
+def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+    """Say what went wrong, in one line, and leave."""
+    errors.print(f"shoal: {message}", markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; errors become one line and an exit code."""
+    try:
+        return asyncio.run(work)
+    except ShoalError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left: nothing to say to anybody
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+async def joined(server: str | None, store: Path, name: str = "cli") -> Client:
+    """A client for a command."""
+    return await connect(server, store=store, name=name)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_line(value: Any) -> None:
+    """One JSON document on one line, for streams of them."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

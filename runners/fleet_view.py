@@ -1,0 +1,72 @@
+"""A look at the nodes of a fleet: profiles and links as they are stored, heartbeats as they come."""
+
+import asyncio
+
+import msgspec
+
+from bus.port import Interest, Receipt
+from runners.client import Client
+from schemas.network import LinkQualityChanged
+from schemas.nodes import NodeHeartbeat, NodeProfile
+from schemas.wire import Message
+
+# Seconds to listen for heartbeats: two beats at 1 Hz, and the slowest emulated link's delay.
+LISTEN = 2.5
+
+
+class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A node in one row."""
+
+    node: str
+    alive: bool
+    host: str
+    cpus: int
+    memory_bytes: int
+    accelerators: tuple[str, ...]
+    torch: str
+    emulated_link: str
+    slowdown: float
+    quality: str | None
+    score: float | None
+    jobs: tuple[str, ...]
+    cpu_percent: float | None
+
+
+async def look_at_nodes(client: Client) -> list[NodeRow]:
+    """All nodes that ever introduced themselves here, by name; `alive` are those whose heart beats now."""
+    beats: dict[str, NodeHeartbeat] = {}
+    profiles: dict[str, NodeProfile] = {}
+    links: dict[str, LinkQualityChanged] = {}
+
+    def take(message: Message, receipt: Receipt | None) -> None:
+        if isinstance(message, NodeHeartbeat):
+            beats[message.node] = message
+
+    subscription = await client.bus.subscribe([Interest(NodeHeartbeat)], take)
+    async for message in client.bus.history([Interest(NodeProfile), Interest(LinkQualityChanged)]):
+        if isinstance(message, NodeProfile):
+            profiles[message.node] = message
+        elif isinstance(message, LinkQualityChanged):
+            links[message.node] = message
+    if profiles:
+        await asyncio.sleep(LISTEN)
+    await subscription.stop()
+    return [_row(profile, links.get(name), beats.get(name)) for name, profile in sorted(profiles.items())]
+
+
+def _row(profile: NodeProfile, link: LinkQualityChanged | None, beat: NodeHeartbeat | None) -> NodeRow:
+    return NodeRow(
+        node=profile.node,
+        alive=beat is not None,
+        host=profile.host,
+        cpus=profile.cpus,
+        memory_bytes=profile.memory_bytes,
+        accelerators=tuple(a.name for a in profile.accelerators),
+        torch=profile.torch,
+        emulated_link=profile.emulated_link,
+        slowdown=profile.slowdown,
+        quality=link.quality.value if link else None,
+        score=link.score if link else None,
+        jobs=beat.jobs if beat else (),
+        cpu_percent=beat.cpu_percent if beat else None,
+    )

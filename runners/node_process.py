@@ -1,0 +1,197 @@
+"""The process of a node: owns a machine, hosts the node agent, runs an emulated link if one is asked for.
+
+`python -m runners.node_process` is what `shoal up --nodes` and the demo start; `shoal node` runs the same in its own process.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import platform
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.node import NodeAgent, NodeAgentSettings
+from bus import processes
+from bus.locks import claim_node_name
+from bus.nats import NatsBus
+from bus.port import Start
+from runners.address import STORE, Address, find_server
+from runners.host import Host
+from runners.jobs.devices import Machine
+from runners.node_work import NodeWorks, NodeWorksConfig
+from runners.settings import load_settings
+from schemas.errors import ShoalError
+
+# Seconds for the emulator of a link to be listening: a Python start on a crowded machine.
+LINK_WITHIN = 20.0
+
+
+class LinkFailed(ShoalError):
+    """The emulator of a link didn't start. Attribute: `profile`."""
+
+    def __init__(self, profile: str, said: str) -> None:
+        super().__init__(f"the emulated link {profile!r} did not start: {said or 'it said nothing'}")
+        self.profile = profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions:
+    """What `shoal node` was asked for."""
+
+    name: str | None = None
+    link: str | None = None
+    cc: str = "cubic"
+    slowdown: float = 1.0
+    step_time_ms: float = 0.0
+    app_dir: Path | None = None
+    device: str | None = None
+    site: str | None = None
+    server: str | None = None
+    store: Path = STORE
+    token_file: Path | None = None
+
+
+async def run_node(options: NodeOptions) -> None:
+    """Be a node until SIGINT or SIGTERM.
+
+    Raises:
+        AlreadyLocked: the name is taken on this machine.
+        Unreachable: no server there.
+    """
+    stop = asyncio.Event()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    token = options.token_file.read_text().strip() if options.token_file else None
+    address = find_server(options.server, token=token, store=options.store)
+    name = claim_node_name(options.store, options.name)
+    try:
+        async with _link(options, name.name, address) as url:
+            await _serve(options, name.name, url, address, stop)
+    finally:
+        name.release()
+
+
+async def _serve(options: NodeOptions, name: str, url: str, address: Address, stop: asyncio.Event) -> None:
+    bus = await NatsBus.connect(url, source=f"node/{name}", token=address.token)
+    settings = _settings(options, name)
+    works = NodeWorks(
+        NodeWorksConfig(
+            node=name,
+            server=url,
+            folder=options.store / "nodes",
+            token_file=_kept_token(options, name, address),
+            app_dir=(options.app_dir or Path.cwd()).resolve(),
+            slowdown=options.slowdown,
+            step_time_ms=options.step_time_ms,
+            device=options.device,
+            threads=None if settings.accelerators else 1,
+        )
+    )
+    agent = NodeAgent(settings, random.Random(name))
+    host = Host(
+        agent, bus, source=f"node/{name}", scope={"node": name}, works=works, durable=False, start=Start.NEW, announce=False
+    )
+    running = asyncio.ensure_future(host.run())
+    stopping = asyncio.ensure_future(stop.wait())
+    print(f"node {name} is up", flush=True)
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    host.stop("the node was asked to end")
+    try:
+        await running
+    finally:
+        stopping.cancel()
+        await bus.close()
+
+
+@contextlib.asynccontextmanager
+async def _link(options: NodeOptions, name: str, address: Address) -> AsyncIterator[str]:
+    """The URL by which this node and its jobs reach the server: through an emulated link, if there is to be one."""
+    if options.link is None:
+        yield address.url
+        return
+    argv = [sys.executable, "-m", "bus.shaping", "--upstream", f"{address.host}:{address.port}"]
+    argv += ["--profile", options.link, "--cc", options.cc, "--node", name]
+    environment = {"SHOAL_TOKEN": address.token} if address.token else {}
+    emulator = await processes.spawn(argv, env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert emulator.stdout is not None
+        async with asyncio.timeout(LINK_WITHIN):
+            line = (await emulator.stdout.readline()).decode().strip()
+        if not line.startswith("listening "):
+            raise LinkFailed(options.link, line)
+        yield f"nats://{line.removeprefix('listening ')}"
+    finally:
+        await processes.end(emulator, 1.0)
+
+
+def _settings(options: NodeOptions, name: str) -> NodeAgentSettings:
+    host = socket.gethostname()
+    with Machine() as machine:
+        reading = machine.read()
+    facts = {
+        "node": name,
+        "host": host,
+        "site": options.site or (f"{name}-link" if options.link else host),
+        "cpus": reading.cpus,
+        "memory_bytes": reading.memory_bytes,
+        "accelerators": reading.accelerators,
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "shoal": _version("shoal"),
+        "emulated_link": f"{options.link} ({options.cc})" if options.link else "",
+        "slowdown": options.slowdown,
+        "step_time_ms": options.step_time_ms,
+    }
+    return load_settings(NodeAgentSettings, "node", options.store, **facts)
+
+
+def _kept_token(options: NodeOptions, name: str, address: Address) -> Path | None:
+    """A file with the token for job processes, readable by this user alone: a command line would show it to others."""
+    if address.token is None:
+        return None
+    if options.token_file is not None:
+        return options.token_file.resolve()
+    path = (options.store / "nodes" / f"{name}.token").resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(address.token)
+    return path
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The lean way in, without the command line's libraries."""
+    parser = argparse.ArgumentParser(prog="python -m runners.node_process", description=__doc__)
+    for option in ("name", "link", "device", "site", "server"):
+        parser.add_argument(f"--{option}")
+    parser.add_argument("--cc", default="cubic")
+    parser.add_argument("--slowdown", type=float, default=1.0)
+    parser.add_argument("--step-time", type=float, default=0.0, dest="step_time_ms")
+    for option in ("--app-dir", "--token-file"):
+        parser.add_argument(option, type=Path)
+    parser.add_argument("--store", type=Path, default=STORE)
+    try:
+        asyncio.run(run_node(NodeOptions(**vars(parser.parse_args(argv)))))
+    except ShoalError as error:
+        print(f"shoal node: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

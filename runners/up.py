@@ -1,0 +1,176 @@
+"""`shoal up`: the server, all agents, and nodes of this machine if they are asked for."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bus.nats import NatsBus
+from bus.port import BusError
+from bus.server import EmbeddedServer, ServerExited, ServerRestarted
+from runners.address import TOKEN_FILE, Address, find_server, forget_server, note_server
+from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
+from schemas.errors import ShoalError
+from schemas.jobs import ListRequest
+from schemas.wire import encode
+
+AGENTS = ("job_desk", "node_selector", "batch_controller", "network_monitor", "optimizer", "recorder")
+# Seconds for the desk to answer after its start; it takes one, a crowded machine may take ten times as long.
+READY_WITHIN = 30.0
+# Seconds between asking a desk that isn't there yet.
+ASK_EVERY = 0.05
+
+
+class NotReady(ShoalError):
+    """The desk didn't answer in time. Attribute: `log`."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(f"the desk did not answer within {READY_WITHIN:.0f} s: look into {log}")
+        self.log = log
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What `shoal up` was asked for."""
+
+    store: Path
+    listen: str = "127.0.0.1"
+    port: int = 0
+    token: str | None = None
+    nodes: int = 0
+    server: str | None = None
+    """A server that runs already; by default one of our own is started."""
+    say: Callable[[str], None] = print
+    warn: Callable[[str], None] = print
+
+
+class Fleet:
+    """A server and its agents under one supervisor."""
+
+    def __init__(self, options: UpOptions) -> None:
+        self.options = options
+        self.server: EmbeddedServer | None = None
+        if options.server is None:
+            self.server = EmbeddedServer(
+                options.store,
+                listen=options.listen,
+                port=options.port,
+                token=options.token,
+                on_exit=self._server_ended,
+                on_restart=self._server_back,
+            )
+        self.supervisor = Supervisor(
+            options.store, server=self.server, on_exit=self._child_ended, on_restart=self._child_back
+        )
+        self.address: Address | None = None
+
+    async def start(self) -> Address:
+        """Start everything; returns once the desk answers."""
+        options = self.options
+        if self.server is not None:
+            await self.server.start()
+            self.address = Address(url=self.server.url, token=options.token)
+            note_server(options.store, self.server.url)
+        else:
+            self.address = find_server(options.server, store=options.store)
+        for name in AGENTS:
+            await self.supervisor.start(ChildSpec(name=name, argv=self._agent(name)))
+        await self._desk_answers(self.address)
+        for number in range(1, options.nodes + 1):
+            await self.start_node(f"node-process-{number}", ())
+        return self.address
+
+    async def start_node(self, child: str, arguments: tuple[str, ...], *, nice: int = 0) -> int:
+        """Start a node on this machine as a child; returns its process id."""
+        argv = (sys.executable, "-m", "runners.node_process", *self._common(), *arguments)
+        return await self.supervisor.start(ChildSpec(name=child, argv=argv, nice=nice))
+
+    def close(self) -> None:
+        """What remains to be tidied up after the supervisor has drained."""
+        if self.server is not None:
+            forget_server(self.options.store)
+
+    @property
+    def join_line(self) -> str | None:
+        """What to paste on another machine; None if none can join."""
+        if self.server is None or self.options.token is None:
+            return None
+        parts = urlsplit(self.server.join_url)
+        host = parts.hostname or ""
+        if host in ("0.0.0.0", "::"):
+            host = _own_address()
+        return f"shoal node --server nats://{self.options.token}@{host}:{parts.port}"
+
+    def _agent(self, name: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", "runners.agent_process", name, *self._common())
+
+    def _common(self) -> tuple[str, ...]:
+        if self.address is None:
+            raise AssertionError("the server is started first")
+        common = ("--server", self.address.url, "--store", str(self.options.store))
+        token_file = self.options.store / TOKEN_FILE
+        return (*common, "--token-file", str(token_file)) if self.address.token else common
+
+    async def _desk_answers(self, address: Address) -> None:
+        bus = await NatsBus.connect(address.url, source="up", token=address.token)
+        try:
+            async with asyncio.timeout(READY_WITHIN):
+                while True:
+                    with contextlib.suppress(BusError):
+                        await bus.request("shoal.jobs.list", encode(ListRequest()), READY_WITHIN)
+                        return
+                    await asyncio.sleep(ASK_EVERY)
+        except TimeoutError:
+            raise NotReady(self.supervisor.log_path("job_desk")) from None
+        finally:
+            await bus.close()
+
+    def _child_ended(self, event: ChildExited) -> None:
+        self.options.warn(str(event))
+        for line in event.last_lines[-3:] if event.crash_loop else ():
+            self.options.warn(f"  {line}")
+
+    def _child_back(self, event: ChildRestarted) -> None:
+        self.options.warn(f"{event.name}: runs again after {event.down_s:.1f} s")
+
+    def _server_ended(self, event: ServerExited) -> None:
+        self.options.warn(f"nats-server ended and starts again in {event.restart_in:.1f} s")
+
+    def _server_back(self, event: ServerRestarted) -> None:
+        self.options.warn(f"nats-server: runs again after {event.down_s:.1f} s")
+
+
+async def bring_up(options: UpOptions) -> str | None:
+    """Run everything until a signal comes; gives the signal's name.
+
+    Raises:
+        ShoalError: something could not be started.
+    """
+    fleet = Fleet(options)
+
+    async def work() -> None:
+        address = await fleet.start()
+        options.say(f"ready {address.url}")
+        if fleet.join_line:
+            options.say(f"on another machine: {fleet.join_line}")
+        await asyncio.Event().wait()
+
+    try:
+        await fleet.supervisor.run(work())
+    finally:
+        fleet.close()
+    return fleet.supervisor.signalled.name if fleet.supervisor.signalled else None
+
+
+def _own_address() -> str:
+    """The address under which this machine reaches its network: nothing is sent, the kernel only looks up a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): routed like any address outside
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()

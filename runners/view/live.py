@@ -1,0 +1,73 @@
+"""The live view: redrawn while events come, at most a few times a second; lines where there is no terminal."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from rich.console import Console
+from rich.live import Live
+
+from runners.client import Client
+from runners.view.lines import Lines
+from runners.view.render import draw
+from runners.view.state import ViewState
+from schemas.jobs import JobState
+from schemas.wire import Message
+
+# Redraws a second: smooth enough for people, under a percent of a core.
+REDRAWS = 4.0
+
+
+async def watch_fleet(client: Client, job: str | None, *, until_ended: bool = False) -> ViewState:
+    """Show a fleet and a job until Ctrl-C, or with `until_ended` until the job has ended."""
+    state = ViewState(wanted=job)
+    events = client.events("shoal.>", past=True)
+    if sys.stdout.isatty():
+        await _draw(state, events, until_ended)
+    else:
+        lines = Lines(_print)
+        async for event in events:
+            state.see(event)
+            if getattr(event, "job", state.job) == state.job or not state.job:
+                lines.see(event)
+            if until_ended and _ended(state, event):
+                break
+    return state
+
+
+async def _draw(state: ViewState, events: AsyncIterator[Message], until_ended: bool) -> None:
+    console = Console()
+    with Live(console=console, auto_refresh=False, screen=False, transient=False) as live:
+        changed, ended = asyncio.Event(), asyncio.Event()
+
+        async def read() -> None:
+            async for event in events:
+                state.see(event)
+                changed.set()
+                if until_ended and _ended(state, event):
+                    ended.set()
+                    return
+
+        reading = asyncio.ensure_future(read())
+        try:
+            while not ended.is_set():
+                await changed.wait()
+                changed.clear()
+                live.update(draw(state, time.time()), refresh=True)
+                await asyncio.wait({reading}, timeout=1 / REDRAWS)
+                if reading.done():
+                    reading.result()
+                    break
+            live.update(draw(state, time.time()), refresh=True)
+        finally:
+            reading.cancel()
+
+
+def _ended(state: ViewState, event: Message) -> bool:
+    return isinstance(event, JobState) and event.job == state.job and event.state.ended
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
