@@ -1,6 +1,7 @@
 """The embedded nats-server: a child process, up when `start` returns; it comes back by itself and dies with its parent."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -207,10 +208,10 @@ class EmbeddedServer:
         last = recorded(self.store)
         for attempt in range(_PORT_RACES):
             ports = free_ports(self._listen)
+            if attempt == 0 and isinstance(last.get("port"), int) and isinstance(last.get("websocket_port"), int):
+                ports = Ports(nats=last["port"], websocket=last["websocket_port"])
             if self._wanted_port:
                 ports = Ports(nats=self._wanted_port, websocket=ports.websocket)
-            elif attempt == 0 and isinstance(last.get("port"), int) and isinstance(last.get("websocket_port"), int):
-                ports = Ports(nats=last["port"], websocket=last["websocket_port"])
             try:
                 self._running = await self._launch(ports)
             except PortTaken as taken:
@@ -237,7 +238,8 @@ class EmbeddedServer:
         )
         running = RunningServer(process, self.log_path)
         await running.usable(self._listen, ports, name)
-        record(self.store, listen=self._listen, ports=ports, pid=process.pid)
+        with contextlib.suppress(OSError):  # a full disk costs the note, not the server
+            record(self.store, listen=self._listen, ports=ports, pid=process.pid)
         return running
 
     async def _tend(self) -> None:

@@ -193,6 +193,9 @@ async def test_a_port_asked_for_is_that_port_or_an_error(tmp_path: Path) -> None
         assert refused.value.port == port
     async with EmbeddedServer(tmp_path, port=port) as server:
         assert server.url == f"nats://127.0.0.1:{port}"
+        ports = server.ports
+    async with EmbeddedServer(tmp_path, port=port) as server:
+        assert server.ports == ports  # a browser finds it again too
 
 
 async def test_a_token_is_asked_for_and_told_nobody(tmp_path: Path) -> None:
