@@ -1,0 +1,240 @@
+"""A job of several nodes in virtual time: the real trainer and reducer cores, with torch and tensors played by delays."""
+
+import heapq
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from agents.base import Agent, CancelTimer, Publish, SetTimer, StartWork, StopWork
+from agents.inputs import Result, Woken
+from agents.reducer import Reducer, ReducerSettings
+from agents.reducer import works as reducing
+from agents.trainer import Trainer, TrainerSettings
+from agents.trainer import works as training
+from schemas.decisions import NodeLost
+from schemas.jobs import JobPhase, JobRequest, JobState, ModelStored
+from schemas.training import Assignment, Average, DigestMismatch, Roster, RoundClosed, RoundOpened, Share
+from schemas.wire import Message, decode, encode, seal
+
+JOB = "j"
+HOP = 0.01  # seconds that a message takes
+
+
+@dataclass
+class Node:
+    """One node's two cores and what its works pretend to hold."""
+
+    name: str
+    step_seconds: float = 0.1
+    transfer_seconds: float = 0.2
+    alive: bool = True
+    muted: bool = False
+    version: int = 0
+    cores: dict[str, Agent[Any]] = field(default_factory=dict)
+    timers: dict[tuple[str, msgspec.Struct], tuple[int, str]] = field(default_factory=dict)
+    salt: str = ""
+    """Makes its anchors differ from everybody's."""
+
+
+class JobCluster:
+    """Runs a job until nothing is left to do or a time is over. `check` runs after every input."""
+
+    def __init__(self, nodes: list[Node], *, rounds: int = 5, local_steps: int = 10, seed: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.nodes = {node.name: node for node in nodes}
+        self.rounds = rounds
+        self.now = 1000.0
+        self.heap: list[tuple[float, int, Callable[[], None]]] = []
+        self.count = self.current = 0
+        self.log: list[Message] = []
+        self.closed: dict[int, RoundClosed] = {}
+        self.ids = defaultdict(int)
+        names = tuple(self.nodes)
+        request = JobRequest(kind="train", workload="m:w", rounds=rounds, checkpoint_every=0)
+        self.present: list[Message] = [
+            self.state(JobPhase.RUNNING, request),
+            Roster(job=JOB, version=1, nodes=names, reducers=names[:3], quorum=len(names) // 2 + 1, reason="start"),
+            Assignment(
+                job=JOB,
+                version=1,
+                roster_version=1,
+                shares={n: Share(microbatch=4, local_steps=local_steps, encoding="float32") for n in names},
+                average_encoding="float32",
+                round_seconds=2.0,
+                deadline_seconds=4.0,
+                strategy="fixed",
+                reason="start",
+            ),
+        ]
+        for node in nodes:
+            self.boot(node)
+
+    def state(self, phase: JobPhase, request: JobRequest) -> JobState:
+        return JobState(
+            job=JOB, version=1, state=phase, reason="", round=0, rounds=self.rounds, request=request, submitted_at=0.0
+        )
+
+    # Nodes come and go.
+
+    def boot(self, node: Node) -> None:
+        """Start a node's job process; it hears what is stored, then loads the model."""
+        node.alive, node.version = True, 0
+        node.cores = {
+            "trainer": Trainer(TrainerSettings(), random.Random(1), job=JOB, node=node.name),
+            "reducer": Reducer(ReducerSettings(), random.Random(1), job=JOB, node=node.name),
+        }
+        for core in list(node.cores):
+            self.later(0.0, lambda c=core: self.give(node, c, Woken(incarnation=1, resumed=False, at=self.now)))
+            for message in [*self.present, *self.closed.values()]:
+                self.later(HOP, lambda m=message, c=core: self.give(node, c, m))
+        built = training.ModelBuilt(digest=self.digest(node, 0), parameters=10, device="cpu")
+        self.later(1.0, lambda: self.give(node, "trainer", built))
+
+    def kill(self, name: str, *, told: bool = True) -> None:
+        """SIGKILL; with `told` the selector notices after three seconds."""
+        node = self.nodes[name]
+        node.alive, node.timers, node.cores = False, {}, {}
+        if told:
+            self.later(3.0, lambda: self.publish(NodeLost(node=name, silent_seconds=3.0, reason="silent"), "selector"))
+
+    def digest(self, node: Node, version: int) -> str:
+        return f"anchor-{version}{node.salt}"
+
+    # The world.
+
+    def later(self, delay: float, do: Callable[[], None]) -> int:
+        self.count += 1
+        heapq.heappush(self.heap, (self.now + delay, self.count, do))
+        return self.count
+
+    def run(self, seconds: float = 120.0, until: Callable[[], bool] = lambda: False) -> None:
+        end = self.now + seconds
+        while self.heap and self.heap[0][0] <= end and not until():
+            self.now, self.current, do = heapq.heappop(self.heap)
+            do()
+
+    def publish(self, message: Message, source: str) -> None:
+        self.ids[source] += 1
+        seal(message, id=f"{source}:1:{self.ids[source]}", cause="", at=self.now, source=source)
+        message = decode(type(message), encode(message))
+        self.log.append(message)
+        if isinstance(message, RoundClosed):
+            self.closed[message.round] = message
+        for node in self.nodes.values():
+            if not node.muted:
+                self.later(HOP * self.rng.uniform(0.5, 1.5), lambda n=node: self.give_both(n, message))
+
+    def give_both(self, node: Node, message: Message) -> None:
+        for core in list(node.cores):
+            self.give(node, core, message)
+
+    def give(self, node: Node, core: str, event: msgspec.Struct, cause: str = "") -> None:
+        if not node.alive or core not in node.cores:
+            return
+        agent = node.cores[core]
+        effects = agent.handle(event, self.now, cause)
+        agent.check()
+        for effect in effects:
+            self.carry_out(node, core, effect)
+
+    def carry_out(self, node: Node, core: str, effect: Any) -> None:
+        if isinstance(effect, Publish):
+            taken = isinstance(effect.message, RoundClosed) and effect.message.round in self.closed
+            if not node.muted and not (effect.first and taken):
+                self.publish(effect.message, f"{core}/{node.name}")
+        elif isinstance(effect, SetTimer):
+            number = self.later(max(0.0, effect.at - self.now), lambda: self.fire(node, core, effect.timer))
+            node.timers[core, effect.timer] = (number, effect.cause)
+        elif isinstance(effect, CancelTimer):
+            node.timers.pop((core, effect.timer), None)
+        elif isinstance(effect, StartWork):
+            self.work(node, core, effect)
+        else:
+            assert isinstance(effect, StopWork)
+
+    def fire(self, node: Node, core: str, timer: msgspec.Struct) -> None:
+        number, cause = node.timers.get((core, timer), (0, ""))
+        if number == self.current:
+            del node.timers[core, timer]
+            self.give(node, core, timer, cause)
+
+    # What torch and the network would do.
+
+    def work(self, node: Node, core: str, effect: StartWork) -> None:
+        delay, result = self.outcome(node, effect.work)
+        if result is not None:
+            cores = node.cores
+            self.later(delay, lambda: self.give(node, core, result) if node.cores is cores else None)
+
+    def outcome(self, node: Node, work: Any) -> tuple[float, Result | None]:
+        name = node.name
+        match work:
+            case training.LocalRound():
+                seconds = work.steps * node.step_seconds
+                done = training.LocalRoundDone(
+                    round=work.round,
+                    base_digest="",
+                    samples=work.steps * work.microbatch,
+                    steps=work.steps,
+                    microbatch=work.microbatch,
+                    loss=1.0 / work.round,
+                    seconds=seconds,
+                    encoding=work.encoding,
+                    key=str(work.round),
+                    size=100,
+                    digest=f"{name}-{work.round}",
+                )
+                return seconds, done
+            case training.HoldAverage():
+                here = training.AverageHere(round=work.round, digest=work.average.digest, bytes=100, seconds=0.1)
+                return node.transfer_seconds, here
+            case training.ApplyAverage():
+                node.version = work.round
+                return 0.05, training.Applied(version=work.round, digest=self.digest(node, work.round), seconds=0.05)
+            case training.CatchUp():
+                donors = [self.nodes[d] for d in work.donors if self.nodes[d].alive]
+                if not donors:
+                    return 1.0, training.FetchFailed(work="catch_up", round=work.version, reason="nobody")
+                node.version, node.salt = max(donor.version for donor in donors), donors[0].salt
+                digest = self.digest(node, node.version)
+                fetched = training.AnchorFetched(
+                    version=node.version, digest=digest, donor=donors[0].name, bytes=1, seconds=1
+                )
+                return 1.0, fetched
+            case training.Validate():
+                return 0.1, training.ValidationDone(round=work.round, loss=1.0, seconds=0.1)
+            case training.StoreAnchor():
+                stored = training.AnchorStored(round=work.round, final=work.final, name="m", size=1, digest="d", loss=1.0)
+                return 0.5, stored
+            case reducing.Collect():
+                there = self.nodes[work.contributor]
+                if not there.alive:
+                    lost = reducing.CollectFailed(contributor=work.contributor, round=work.round, reason="gone")
+                    return 0.2, lost
+                size = reducing.Collected(contributor=work.contributor, round=work.round, size=100, seconds=0.1)
+                return there.transfer_seconds, size
+            case reducing.Reduce():
+                average = Average(key="k", size=9, digest=f"avg-{work.round}-{work.term}-{name}", holders=(name,))
+                return 0.1, reducing.Reduced(round=work.round, term=work.term, average=average)
+        return 0.0, None
+
+    # What tests ask.
+
+    def said(self, kind: type[Message]) -> list[Any]:
+        return [message for message in self.log if isinstance(message, kind)]
+
+    @property
+    def finished(self) -> bool:
+        return any(stored.final for stored in self.said(ModelStored))
+
+    @property
+    def openings(self) -> list[RoundOpened]:
+        return self.said(RoundOpened)
+
+    @property
+    def mismatches(self) -> list[DigestMismatch]:
+        return self.said(DigestMismatch)

@@ -1,0 +1,149 @@
+"""Rounds open and close whatever happens to the nodes: real trainer and reducer cores in virtual time."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.training import CaughtUp, RoundApplied, RoundClosed
+from tests.agents.job_cluster import JobCluster, Node
+
+
+def nodes(count: int, **slow: float) -> list[Node]:
+    return [Node(name, step_seconds=slow.get(name, 0.1)) for name in "abcdefgh"[:count]]
+
+
+def counted_once(cluster: JobCluster) -> None:
+    seen: set[tuple[str, int]] = set()
+    for closed in cluster.closed.values():
+        for contribution in closed.contributions:
+            key = (contribution.node, contribution.round)
+            assert key not in seen, f"{key} was counted twice"
+            seen.add(key)
+        assert sum(c.weight for c in closed.contributions) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_job_of_equal_nodes_closes_every_round_with_everybody(count: int) -> None:
+    cluster = JobCluster(nodes(count), rounds=4)
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    assert sorted(cluster.closed) == [1, 2, 3, 4]
+    assert all(len(closed.contributions) == count and closed.on_time for closed in cluster.closed.values())
+    assert all(closed.contributions[0].late == 0 for closed in cluster.closed.values())
+    counted_once(cluster)
+
+
+def test_slow_node_does_not_hold_the_round_and_counts_late() -> None:
+    cluster = JobCluster(nodes(4, d=0.9), rounds=6)
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    late = [c for closed in cluster.closed.values() for c in closed.contributions if c.node == "d"]
+    assert late, "what came late was lost"
+    assert all(c.late >= 1 for c in late)
+    for closed in cluster.closed.values():
+        assert closed.seconds < 6.0
+        for mine in closed.contributions:
+            on_time = [c for c in closed.contributions if c.late == 0]
+            assert mine.weight == pytest.approx(on_time[0].weight / (1 + mine.late))
+    counted_once(cluster)
+
+
+@pytest.mark.parametrize("victim", ["a", "b", "d"])
+def test_killed_node_costs_at_most_its_deadline(victim: str) -> None:
+    cluster = JobCluster(nodes(4), rounds=6)
+    cluster.run(until=lambda: len(cluster.closed) == 2)
+    at = cluster.now
+    cluster.kill(victim)
+    cluster.run(until=lambda: len(cluster.closed) == 3)
+    assert 3 in cluster.closed
+    assert cluster.now - at < 3.0 + 4.0 + 3.0, "detection, one deadline, and the averaging"
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    assert all(victim not in closed.average.holders or closed.round <= 3 for closed in cluster.closed.values())
+    counted_once(cluster)
+
+
+def test_silent_reducer_is_taken_over_with_a_higher_term() -> None:
+    cluster = JobCluster(nodes(4), rounds=5)
+    cluster.run(until=lambda: len(cluster.closed) == 1)
+    cluster.kill("a", told=False)
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    assert cluster.closed[2].reducer == "b"
+    assert cluster.closed[2].term > cluster.closed[1].term
+
+
+def test_paused_reducer_that_wakes_does_no_harm() -> None:
+    cluster = JobCluster(nodes(4), rounds=5)
+    cluster.run(until=lambda: len(cluster.closed) == 1)
+    cluster.nodes["a"].muted = True
+    cluster.run(seconds=15)
+    cluster.nodes["a"].muted = False
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    counted_once(cluster)
+
+
+def test_node_that_returns_catches_up_and_contributes_again() -> None:
+    cluster = JobCluster(nodes(3), rounds=12)
+    cluster.run(until=lambda: len(cluster.closed) == 2)
+    cluster.kill("c")
+    cluster.run(until=lambda: len(cluster.closed) == 8)
+    cluster.boot(cluster.nodes["c"])
+    cluster.run(until=lambda: cluster.finished)
+    caught_up = [event for event in cluster.said(CaughtUp) if event.node == "c"]
+    assert caught_up
+    assert caught_up[0].version >= 8
+    assert any(c.node == "c" for closed in cluster.closed.values() if closed.round > 8 for c in closed.contributions)
+    counted_once(cluster)
+
+
+def test_all_nodes_start_from_the_reducers_parameters() -> None:
+    odd = nodes(3)
+    odd[2].salt = "other"
+    cluster = JobCluster(odd, rounds=2)
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    assert odd[2].salt == ""
+    assert not cluster.mismatches
+
+
+def test_node_with_other_bits_is_named_and_mended() -> None:
+    cluster = JobCluster(nodes(3), rounds=6)
+    cluster.run(until=lambda: len(cluster.closed) == 2)
+    cluster.nodes["c"].salt = "flipped"
+    cluster.run(until=lambda: cluster.finished)
+    assert {found.suspect for found in cluster.mismatches} == {"c"}
+    assert cluster.nodes["c"].salt == ""
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 10_000),
+    speeds=st.lists(st.floats(0.02, 1.0), min_size=2, max_size=6),
+    kills=st.lists(st.tuples(st.floats(2.0, 30.0), st.integers(0, 5), st.booleans()), max_size=4),
+    returns=st.floats(2.0, 15.0),
+)
+def test_whatever_dies_and_returns_the_job_completes(
+    seed: int, speeds: list[float], kills: list[tuple[float, int, bool]], returns: float
+) -> None:
+    fleet = nodes(len(speeds))
+    for node, speed in zip(fleet, speeds, strict=True):
+        node.step_seconds = speed
+    cluster = JobCluster(fleet, rounds=6, seed=seed)
+
+    def kill_and_return(index: int, told: bool) -> None:
+        node = fleet[index % len(fleet)]
+        if node.alive:
+            cluster.kill(node.name, told=told)
+            cluster.later(returns + 3.0, lambda: cluster.boot(node))
+
+    for at, index, told in kills:
+        cluster.later(at, lambda i=index, t=told: kill_and_return(i, t))
+    cluster.run(seconds=600, until=lambda: cluster.finished)
+    assert cluster.finished, "the job stands still"
+    counted_once(cluster)
+    rounds = [event.round for event in cluster.said(RoundClosed)]
+    assert rounds == sorted(set(rounds)), "rounds close once, in order"
+    digests = {(event.version, event.digest) for event in cluster.said(RoundApplied)}
+    assert len({version for version, _ in digests}) == len(digests)
