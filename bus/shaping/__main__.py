@@ -13,10 +13,12 @@ from pathlib import Path
 from bus.processes import die_with_parent
 from bus.shaping.congestion import CongestionControl
 from bus.shaping.control import LinkControl
+from bus.shaping.orders import OrderReader
 from bus.shaping.profiles import PROFILES, profile_named
 from bus.shaping.proxy import ShapingProxy
 from bus.shaping.schedule import LinkChange, Playback, schedule_in
 from schemas.errors import ShoalError
+from schemas.ids import token
 
 LONGEST_LINE = 64 * 1024
 """Bytes of one order; a longer line is an error of whoever writes it, and is answered in pieces."""
@@ -29,32 +31,45 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         host, port = _address(arguments.upstream)
+        if arguments.node:
+            token(arguments.node)
         changes = schedule_in(arguments.schedule.read_bytes()) if arguments.schedule else ()
         proxy = ShapingProxy(host, port, profile_named(arguments.profile), CongestionControl(arguments.cc), arguments.seed)
     except (ShoalError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(proxy, arguments.port, changes))
+        runner.run(_serve(proxy, arguments, changes))
     return 0
 
 
-async def _serve(proxy: ShapingProxy, port: int, changes: tuple[LinkChange, ...]) -> None:
+async def _serve(proxy: ShapingProxy, arguments: argparse.Namespace, changes: tuple[LinkChange, ...]) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, ended.set)
-    _say(f"listening 127.0.0.1:{await proxy.start(port)}")
+    _say(f"listening 127.0.0.1:{await proxy.start(arguments.port)}")
     control = LinkControl(proxy)
 
     def obey(line: bytes) -> None:
         _say(control.answer(line).decode())
 
     threading.Thread(target=_read_lines, args=(loop, obey), daemon=True).start()
+    reader = asyncio.ensure_future(_follow_orders(control, arguments))
     playback = Playback(control, changes)
     await ended.wait()
     playback.cancel()
     await proxy.close()
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+
+
+async def _follow_orders(control: LinkControl, arguments: argparse.Namespace) -> None:
+    """Obey the bus too, where there is a node to go by."""
+    if arguments.node:
+        host, port = _address(arguments.upstream)
+        url = f"nats://[{host}]:{port}" if ":" in host else f"nats://{host}:{port}"
+        await OrderReader(control, url, arguments.node, os.environ.get("SHOAL_TOKEN")).run()
 
 
 def _read_lines(loop: asyncio.AbstractEventLoop, obey: Callable[[bytes], None]) -> None:
@@ -91,10 +106,10 @@ def _say(line: str) -> None:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.removeprefix("nats://").rpartition(":")
+    host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
         raise ShoalError(f"--upstream {text!r} is no address: write HOST:PORT, such as 127.0.0.1:4222")
-    return host, int(port)
+    return host.strip("[]"), int(port)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -115,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--upstream", required=True, metavar="HOST:PORT", help="the server at the link's other end")
     parser.add_argument("--profile", required=True, metavar="NAME", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--cc", choices=[c.value for c in CongestionControl], default="cubic", help="default: cubic")
+    parser.add_argument("--node", help="obey orders on shoal.emulation.NODE.order too; $SHOAL_TOKEN is the server's token")
     parser.add_argument("--seed", type=int, default=0, help="of jitter and losses")
     parser.add_argument("--port", type=int, default=0, help="to listen on; by default a free one")
     parser.add_argument("--schedule", type=Path, metavar="FILE", help="changes at set times, as JSON")

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from bus.shaping.profiles import profile_named
 from bus.shaping.proxy import ShapingProxy
+from schemas.emulation import LinkOrder
 from schemas.errors import ShoalError
 
 # An hour of outage or a minute of round trip is more than any experiment asks for; beyond them it is a wrong unit.
@@ -31,9 +32,12 @@ class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 class Become(_Order, frozen=True, tag="profile"):
-    """Be the link of this name from now on."""
+    """Be the link of this name from now on. Raises `UnknownProfile`."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        profile_named(self.name)
 
 
 class Spike(_Order, frozen=True, tag="spike"):
@@ -74,7 +78,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def order_in(line: bytes) -> Order:
-    """The order in a line of JSON. Raises `BadOrder`."""
+    """The order in a line of JSON. Raises `BadOrder`, `UnknownProfile`."""
     try:
         order: Order = _DECODE(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -85,15 +89,41 @@ def order_in(line: bytes) -> Order:
 _DECODE = msgspec.json.Decoder(Order).decode
 
 
+def order_of(message: LinkOrder) -> Order:
+    """The order that a message asks for. Raises `BadOrder` for a time that makes no sense, `UnknownProfile`."""
+    fields: dict[str, dict[str, str | float]] = {
+        "profile": {"name": message.profile},
+        "spike": {"ms": message.extra_ms, "seconds": message.seconds},
+        "disconnect": {"seconds": message.seconds},
+        "heal": {},
+    }
+    try:
+        order: Order = msgspec.convert({"do": message.do, **fields[message.do]}, Order)
+    except msgspec.ValidationError as error:
+        raise BadOrder(str(error)) from error
+    return order
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that was carried out."""
+
+    do: str
+    profile: str
+    """The profile in force after it."""
+    reason: str
+    cause: str
+    """The id of the message that asked for it; empty where none did."""
+
+
 class LinkControl:
-    """Carries out orders on a proxy, and tells `announce` (the order, and the reason given) of each that was."""
+    """Carries out orders on a proxy, and tells `announce` of each that was."""
 
-    def __init__(self, proxy: ShapingProxy, announce: Callable[[Order, str], None] | None = None) -> None:
+    def __init__(self, proxy: ShapingProxy) -> None:
+        self.announce: Callable[[Done], None] = lambda done: None
         self._proxy = proxy
-        self._announce = announce
 
-    def carry_out(self, order: Order, reason: str = "") -> LinkState:
-        """Do it. Raises `UnknownProfile`, and then nothing has changed."""
+    def carry_out(self, order: Order, *, reason: str = "", cause: str = "") -> LinkState:
+        """Do it, and say how the link is now."""
         match order:
             case Become(name):
                 self._proxy.set_profile(profile_named(name))
@@ -103,8 +133,7 @@ class LinkControl:
                 self._proxy.disconnect(seconds)
             case Heal():
                 self._proxy.heal()
-        if self._announce is not None:
-            self._announce(order, reason)
+        self.announce(Done(do=_name_of(order), profile=self._proxy.profile.name, reason=reason, cause=cause))
         return LinkState(
             profile=self._proxy.profile.name,
             spike_ms=self._proxy.spike_ms,
@@ -119,3 +148,7 @@ class LinkControl:
         except ShoalError as error:
             answer = Refusal(str(error))
         return msgspec.json.encode(answer)
+
+
+def _name_of(order: Order) -> str:
+    return str(order.__struct_config__.tag)

@@ -82,7 +82,7 @@ class ShapingProxy:
 
     async def start(self, port: int = 0) -> int:
         """Listen on 127.0.0.1; returns the port. Raises `OSError` where it is taken."""
-        listener = _socket()
+        listener = _socket(socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         self._server = await asyncio.get_running_loop().create_server(self._accept, sock=listener)
@@ -196,10 +196,12 @@ class ShapingProxy:
         """Reach the server over the link. Raises `OSError` where it doesn't listen."""
         await self._connected.wait()
         await asyncio.sleep(handshake_delay(self._path, rng))
-        sock = _socket()
+        loop = asyncio.get_running_loop()
+        family, _, _, _, address = (await loop.getaddrinfo(*self._upstream, type=socket.SOCK_STREAM))[0]
+        sock = _socket(family)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, self._upstream)
-            await asyncio.get_running_loop().create_connection(lambda: connection.server, sock=sock)
+            await loop.sock_connect(sock, address)
+            await loop.create_connection(lambda: connection.server, sock=sock)
         except BaseException:
             sock.close()
             raise
@@ -279,8 +281,8 @@ class _Connection:
         self._proxy.forget(self)
 
 
-def _socket() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

@@ -30,7 +30,7 @@ class LinkChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def schedule_in(text: bytes) -> tuple[LinkChange, ...]:
-    """The changes in a JSON list. Raises `BadSchedule`."""
+    """The changes in a JSON list. Raises `BadSchedule`, `UnknownProfile`."""
     try:
         return msgspec.json.decode(text, type=tuple[LinkChange, ...])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -38,13 +38,15 @@ def schedule_in(text: bytes) -> tuple[LinkChange, ...]:
 
 
 class Playback:
-    """A schedule being played by the running event loop's timers. Raises `UnknownProfile` there, into the loop's log."""
+    """A schedule being played by timers of the running event loop."""
 
     def __init__(self, control: LinkControl, changes: Sequence[LinkChange]) -> None:
         loop = asyncio.get_running_loop()
-        self._timers = [
-            loop.call_later(change.after_seconds, control.carry_out, change.order, "scheduled") for change in changes
-        ]
+        self._timers = [loop.call_later(change.after_seconds, self._make, control, change) for change in changes]
+
+    @staticmethod
+    def _make(control: LinkControl, change: LinkChange) -> None:
+        control.carry_out(change.order, reason=f"scheduled {change.after_seconds:g} s after the start")
 
     def cancel(self) -> None:
         """Make no more of its changes."""
