@@ -1,6 +1,7 @@
 """Carries out the effects of inputs: what has to be stored is stored, then the client is answered, then it is done."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -136,13 +137,10 @@ class Interpreter:
     # Each kind of effect.
 
     async def _send(self) -> None:
-        try:
-            while self._telemetry:
+        while self._telemetry:
+            with contextlib.suppress(BusError):  # at most once: the next one makes it good
                 await self._bus.publish(self._telemetry.popleft())
-        except BusError:
-            self._telemetry.clear()  # at most once: the next one makes it good
-        finally:
-            self._sending = False
+        self._sending = False
 
     async def _publish(self, named: list[tuple[Publish, str]], after: asyncio.Event | None) -> None:
         """One subject's messages, one after the other, after those of the step that used it before."""

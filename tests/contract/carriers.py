@@ -17,7 +17,7 @@ from schemas.wire import Message, seal
 
 CARRIERS = {
     "nats": "carriers_nats",
-    # "simulated": "carriers_simulated",  # the slot of the simulated carrier
+    "simulated": "carriers_simulated",
 }
 
 
