@@ -1,0 +1,123 @@
+"""The process of one agent: `python -m runners.agent_process NAME`. Lean: no torch, no command-line libraries."""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bus.nats import NatsBus
+from bus.port import Start
+from runners.address import STORE, find_server
+from runners.host import Host
+from runners.journal import Journal
+from runners.settings import load_settings
+from schemas.errors import ShoalError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where an agent's core and settings are."""
+
+    core: str
+    module: str
+
+    def make(self, name: str, store: Path) -> Any:
+        """The core, with its settings from `shoal.toml`."""
+        module = importlib.import_module(self.module)
+        settings = load_settings(getattr(module, f"{self.core}Settings"), name, store)
+        return getattr(module, self.core)(settings, random.Random(f"{name}/{time.time_ns()}"))
+
+
+KINDS = {
+    "job_desk": Kind("JobDesk", "agents.job_desk"),
+    "node_selector": Kind("NodeSelector", "agents.node_selector"),
+    "batch_controller": Kind("BatchController", "agents.batch_controller"),
+    "network_monitor": Kind("NetworkMonitor", "agents.network_monitor"),
+    "optimizer": Kind("Optimizer", "agents.optimizer"),
+    "recorder": Kind("Recorder", "agents.recorder"),
+}
+
+
+class UnknownAgent(ShoalError):
+    """No agent has this name. Attribute: `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no agent is named {name!r}: there are {', '.join(KINDS)}")
+        self.name = name
+
+
+async def run_agent(name: str, server: str | None, store: Path, token: str | None = None) -> None:
+    """Be an agent until SIGINT or SIGTERM.
+
+    Raises:
+        UnknownAgent: there is none of this name.
+        Unreachable: no server there.
+        BadSettings, JournalUnreadable, HistoryUnreadable: a file of its own can't be used.
+    """
+    if name not in KINDS:
+        raise UnknownAgent(name)
+    core = KINDS[name].make(name, store)
+    address = find_server(server, token=token, store=store)
+    bus = await NatsBus.connect(address.url, source=name, token=address.token)
+    journal = Journal(store / "agents" / name)
+    try:
+        async with _helpers(name, bus, store, core.settings) as helpers:
+            host = Host(core, bus, source=name, journal=journal, start=Start.ALL, **helpers)
+            loop = asyncio.get_running_loop()
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(sign, host.stop, "the agent was asked to end")
+            await host.run()
+    finally:
+        journal.close()
+        await bus.close()
+
+
+@contextlib.asynccontextmanager
+async def _helpers(name: str, bus: NatsBus, store: Path, settings: Any) -> AsyncIterator[dict[str, Any]]:
+    """What carries out the effects that not every agent has: the recorder's history and reports."""
+    if name != "recorder":
+        yield {}
+        return
+    from runners.history import opened
+    from runners.report_work import ReportWorks
+
+    async with opened(store / "history.sqlite", days=settings.history_days, megabytes=settings.history_megabytes) as history:
+        yield {"history": history, "works": ReportWorks(history, bus)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The way in for `shoal up` and `shoal agent`."""
+    parser = argparse.ArgumentParser(prog="python -m runners.agent_process", description=__doc__)
+    parser.add_argument("name", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("--server", help="nats://[TOKEN@]HOST:PORT; by default that of `shoal up` on this store")
+    parser.add_argument("--store", type=Path, default=STORE, help="Shoal's directory")
+    parser.add_argument("--token-file", type=Path, help="a file with the server's token")
+    options = parser.parse_args(argv)
+    token = options.token_file.read_text().strip() if options.token_file else None
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run_agent(options.name, options.server, options.store, token))
+    except ShoalError as error:
+        print(f"shoal agent {options.name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory() -> Any:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    sys.exit(main())
