@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bus.server_config import last_url
 from schemas.errors import ShoalError
 
 STORE = Path(".shoal")
-ADDRESS_FILE = "address"
 TOKEN_FILE = "token"
 
 
@@ -50,48 +50,36 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_server(server: str) -> Address:
-    """`nats://[TOKEN@]HOST[:PORT]`, or `HOST[:PORT]`. Raises `BadServer`."""
+    """`nats://[TOKEN@]HOST[:PORT]`, or `HOST[:PORT]`. Raises `BadServer`, also for a user with a password."""
     text = server if "://" in server else f"nats://{server}"
     try:
         parts = urlsplit(text)
         port = parts.port or 4222
     except ValueError:
         raise BadServer(server) from None
-    if parts.scheme not in ("nats", "tls") or not parts.hostname:
+    if parts.scheme not in ("nats", "tls") or not parts.hostname or parts.password is not None:
         raise BadServer(server)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(url=f"{parts.scheme}://{host}:{port}", token=parts.username)
 
 
 def find_server(server: str | None = None, *, token: str | None = None, store: Path | None = None) -> Address:
-    """The server to use: `server`, else `$SHOAL_SERVER`, else the one that `shoal up` noted in the store.
+    """The server to use: `server`, else `$SHOAL_SERVER`, else the one that `shoal up` last ran on this store.
 
     Raises:
         NoServer: nobody says where it is.
         BadServer: it is no URL.
     """
     where = store or STORE
-    given = server or os.environ.get("SHOAL_SERVER")
+    given = server or os.environ.get("SHOAL_SERVER") or None
     if given is None:
-        try:
-            given = (where / ADDRESS_FILE).read_text().strip()
-        except FileNotFoundError:
-            raise NoServer(where) from None
+        given = last_url(where)
+        if given is None:
+            raise NoServer(where)
         token = token or _stored_token(where)
     address = parse_server(given)
     token = token or address.token or os.environ.get("SHOAL_TOKEN")
     return msgspec.structs.replace(address, token=token)
-
-
-def note_server(store: Path, url: str) -> None:
-    """Note the running server's URL (no token in it), for clients in the same directory."""
-    store.mkdir(parents=True, exist_ok=True)
-    (store / ADDRESS_FILE).write_text(url + "\n")
-
-
-def forget_server(store: Path) -> None:
-    """The server is gone."""
-    (store / ADDRESS_FILE).unlink(missing_ok=True)
 
 
 def _stored_token(store: Path) -> str | None:

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from bus.nats import NatsBus
 from bus.port import BusError
 from bus.server import EmbeddedServer, ServerExited, ServerRestarted
-from runners.address import TOKEN_FILE, Address, find_server, forget_server, note_server
+from runners.address import TOKEN_FILE, Address, find_server
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
@@ -74,7 +72,6 @@ class Fleet:
         if self.server is not None:
             await self.server.start()
             self.address = Address(url=self.server.url, token=options.token)
-            note_server(options.store, self.server.url)
         else:
             self.address = find_server(options.server, store=options.store)
         for name in AGENTS:
@@ -89,21 +86,12 @@ class Fleet:
         argv = (sys.executable, "-m", "runners.node_process", *self._common(), *arguments)
         return await self.supervisor.start(ChildSpec(name=child, argv=argv, nice=nice))
 
-    def close(self) -> None:
-        """What remains to be tidied up after the supervisor has drained."""
-        if self.server is not None:
-            forget_server(self.options.store)
-
     @property
     def join_line(self) -> str | None:
         """What to paste on another machine; None if none can join."""
         if self.server is None or self.options.token is None:
             return None
-        parts = urlsplit(self.server.join_url)
-        host = parts.hostname or ""
-        if host in ("0.0.0.0", "::"):
-            host = _own_address()
-        return f"shoal node --server nats://{self.options.token}@{host}:{parts.port}"
+        return f"shoal node --server {self.server.join_url}"
 
     def _agent(self, name: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "runners.agent_process", name, *self._common())
@@ -159,18 +147,5 @@ async def bring_up(options: UpOptions) -> str | None:
             options.say(f"on another machine: {fleet.join_line}")
         await asyncio.Event().wait()
 
-    try:
-        await fleet.supervisor.run(work())
-    finally:
-        fleet.close()
+    await fleet.supervisor.run(work())
     return fleet.supervisor.signalled.name if fleet.supervisor.signalled else None
-
-
-def _own_address() -> str:
-    """The address under which this machine reaches its network: nothing is sent, the kernel only looks up a route."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): routed like any address outside
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
