@@ -107,7 +107,7 @@ class StdlibLM:
         return float(self.loss(model, windows.to(next(model.parameters()).device)))
 
     def optimizer(self, parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, fused=True)
+        return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
 
 
 workload = StdlibLM()

@@ -107,7 +107,7 @@ class LocalTrainer:
         torch.manual_seed(seed)
         self.model: nn.Module = workload.model().to(self.device)
         self.model.train()
-        self.optimizer = workload.optimizer(p for p in self.model.parameters() if p.requires_grad)
+        self.optimizer = workload.optimizer([p for p in self.model.parameters() if p.requires_grad])
         self.dataset = workload.samples("train")
         self.sampler = Sampler(len(self.dataset), seed, node, cursor)
         self.steps = 0
