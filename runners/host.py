@@ -138,11 +138,13 @@ class Host:
         """
         recovery = self._core.recover(time.time())
         self._anchor = (max(time.time(), recovery.now), time.monotonic())
-        self._loop = asyncio.get_running_loop()
         standing: list[Subscription] = []
         try:
-            self._begin(recovery)
+            for step in recovery.unfinished:
+                self._under_way += 1
+                self._interpreter.carry_out(step, again=True)
             await self._connect(standing)
+            self._begin(recovery)
             await self._stopping.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
@@ -154,10 +156,8 @@ class Host:
             raise self._failure
 
     def _begin(self, recovery: Recovery) -> None:
-        """Redo what an earlier life was cut short in, then wake the core."""
-        for step in recovery.unfinished:
-            self._under_way += 1
-            self._interpreter.carry_out(step, again=True)
+        """Everybody can reach the core now: wake it, before anything that has come meanwhile."""
+        self._loop = asyncio.get_running_loop()
         born = ""
         if self._announce:
             born = f"{self.source}:{self.incarnation}:0"

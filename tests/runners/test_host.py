@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -122,13 +123,17 @@ class Place:
         async with asyncio.timeout(PATIENCE):
             await running
 
-    async def kill(self) -> None:
-        """As a SIGKILL would: nothing is said, nothing is flushed."""
+    async def kill(self, folder: Path) -> None:
+        """As a SIGKILL would: nothing more is said, and the journal is as it was at that moment."""
         host, running = self.hosts.pop()
         assert isinstance(host.bus, SimulatedBus)
         self.server.network.cut_off(host.bus.endpoint)
+        left = folder.with_suffix(".left")
+        shutil.copytree(folder, left)
         running.cancel()
         await asyncio.wait([running])
+        shutil.rmtree(folder)
+        left.rename(folder)
 
 
 @asynccontextmanager
@@ -251,7 +256,7 @@ async def test_a_later_life_goes_on_and_does_nothing_twice(tmp_path: Path) -> No
         for number in range(5):
             await at.listener.say(ForceNode(node=f"n{number}", do="include"))
         await at.listener.until(lambda: len(at.listener.of(NodeQuarantined)) == 15)
-        await at.kill()
+        await at.kill(tmp_path)
         await at.listener.say(ForceNode(node="missed", do="include"))
         second = await at.host(journal=Journal(tmp_path))
         await at.listener.until(lambda: len(at.listener.of(NodeQuarantined)) == 18)
@@ -280,7 +285,7 @@ async def test_what_a_kill_cut_short_is_redone_once(tmp_path: Path) -> None:
         host.bus.endpoint.up_cut = at.server.network.now + 3600  # what it publishes from now on gets nowhere
         await at.listener.say(ForceNode(node="a", do="include"))
         await until(lambda: "force a include" in host.agent.state.log)
-        await at.kill()
+        await at.kill(tmp_path)
         assert at.listener.of(NodeQuarantined) == []
         again = await at.host(journal=Journal(tmp_path))
         await at.listener.until(lambda: len(at.listener.of(NodeQuarantined)) == 3)
@@ -297,7 +302,7 @@ async def test_overdue_timers_fire_at_the_next_start_after_what_was_missed(tmp_p
         await at.listener.say(heartbeat("gone", interval=0.05))
         await at.listener.say(heartbeat("alive", interval=0.05))
         await at.listener.until(lambda: len(at.listener.of(NodeJoined)) == 2)
-        await at.kill()
+        await at.kill(tmp_path)
         await at.host(journal=Journal(tmp_path))
         await at.listener.say(heartbeat("alive", interval=60.0))
         await at.listener.until(lambda: bool(at.listener.of(NodeLost)))
