@@ -8,7 +8,6 @@ from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, Encoding
 from schemas.wire import Delivery, Message, on_wire
 
-
 Doing = Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
 
 
@@ -93,6 +92,19 @@ class TrainerReady(Message, frozen=True, kw_only=True):
     digest: str
     parameters: int
     device: str
+    code: str = ""
+    """What it runs: hash of the workload's source, versions of torch and Shoal. Nodes of a job must agree in it."""
+
+
+@on_wire("shoal.training.{job}.node.{node}.node_refused", Delivery.RECORD)
+class NodeRefused(Message, frozen=True, kw_only=True):
+    """A node runs other code than the reducer's: it can't take part until it runs the same."""
+
+    job: JobId
+    node: NodeId
+    """The reducer."""
+    suspect: NodeId
+    reason: str
 
 
 @on_wire("shoal.training.{job}.node.{node}.round_opened", Delivery.RECORD)

@@ -58,7 +58,7 @@ class Closing(Agent[ReducerState]):
         """A difference is there to be had; whoever has the round open collects it."""
         s = self.state
         key = _key(event.node, event.round)
-        if event.round in s.counted.get(event.node, ()) or event.round > s.round:
+        if event.round in s.counted.get(event.node, ()) or event.round > s.round or not s.agrees(event.node):
             return
         known = s.offers.get(key)
         if known is not None and (known.message.digest == event.digest or key in s.reducing):

@@ -7,7 +7,7 @@ Every node of a job hosts this core. Only the active one acts; the others know w
 from collections.abc import Iterator
 
 from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
-from agents.reducer import works
+from agents.reducer import policy, works
 from agents.reducer.closing import Closing, HoldPatience, RoundDeadline
 from agents.reducer.state import KEPT_DIGESTS
 from schemas.decisions import NodeLost
@@ -18,6 +18,7 @@ from schemas.training import (
     Assignment,
     CaughtUp,
     DigestMismatch,
+    NodeRefused,
     Roster,
     RoundApplied,
     RoundClosed,
@@ -83,13 +84,28 @@ class Reducer(Closing):
         """A node has a model."""
         s = self.state
         s.applied[event.node] = max(event.version, 0)
+        s.codes[event.node] = event.code
+        if event.node in s.refused:
+            s.refused.remove(event.node)  # it was started again: it may run the right code now
         if event.node == s.node:
             s.digests = {event.version: event.digest}
             s.ready_at = now
             yield self.set_timer(StartPatience(), now + self.settings.start_patience_seconds)
             if s.active != s.node:
                 yield from self._stand_by(now, 2 * self.settings.start_patience_seconds)
+        yield from self._refuse_strangers()
         yield from self._maybe_open(now)
+
+    def _refuse_strangers(self) -> Iterator[Effect]:
+        """Tell nodes that run other code than this reducer's, once each."""
+        s = self.state
+        if s.active != s.node:
+            return
+        for node in sorted(s.applied):
+            if not s.agrees(node) and node not in s.refused:
+                s.refused.append(node)
+                reason = f"{node} runs other code than {s.node}: {policy.code_difference(s.codes[node], s.codes[s.node])}"
+                yield self.publish(NodeRefused(job=s.job, node=s.node, suspect=node, reason=reason))
 
     @on(CaughtUp)
     def see_caught_up(self, event: CaughtUp, now: float) -> Effects:
@@ -186,6 +202,7 @@ class Reducer(Closing):
         if s.heard[0] == s.round:
             s.term = max(s.term, s.heard[1] + 1)
         s.heard = (s.round, s.term)
+        yield from self._refuse_strangers()
         s.opened, s.opened_at, s.prolonged, s.due = True, now, 0, False
         s.reducing, s.average, s.holders, s.announced = (), None, (), False
         s.expected = tuple(n for n in s.members if self._is_due(n))

@@ -35,3 +35,15 @@ def needed(quorum: int, live: int, prolonged: int, prolongations: int) -> int:
     if prolonged >= prolongations:
         return 1
     return max(1, min(quorum, live // 2 + 1))
+
+
+def code_difference(theirs: str, ours: str) -> str:
+    """What differs between two descriptions of code, which are `part=value` separated by spaces."""
+    own, other = _parts(ours), _parts(theirs)
+    differing = [name for name in other if own.get(name) != other[name]]
+    words = [f"{name} {other[name][:12]} instead of {own.get(name, 'none')[:12]}" for name in differing]
+    return ", ".join(words) or "its description differs"
+
+
+def _parts(code: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in code.split() if "=" in part)

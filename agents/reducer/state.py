@@ -34,6 +34,10 @@ class ReducerState(msgspec.Struct, kw_only=True):
     assignment_version: int = 0
     applied: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """The version of each node that has a model and is not lost."""
+    codes: dict[NodeId, str] = msgspec.field(default_factory=dict)
+    """What each node runs; only those that run the same as this one can be in its rounds."""
+    refused: list[NodeId] = msgspec.field(default_factory=list)
+    """Nodes that were told so."""
     digests: dict[int, str] = msgspec.field(default_factory=dict)
     """Digests of the own anchor by version."""
     claims: dict[NodeId, tuple[int, str]] = msgspec.field(default_factory=dict)
@@ -76,15 +80,29 @@ class ReducerState(msgspec.Struct, kw_only=True):
         """The round that is open, or to be opened."""
         return self.closed + 1
 
+    def agrees(self, node: NodeId) -> bool:
+        """Whether a node runs the same code as this one, as far as is known."""
+        own, other = self.codes.get(self.node, ""), self.codes.get(node, "")
+        return not own or not other or own == other
+
+    def _present(self, nodes: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+        return tuple(node for node in nodes if node in self.applied and self.agrees(node))
+
     @property
     def members(self) -> tuple[NodeId, ...]:
         """Nodes of the roster that have a model and are not known to be lost."""
-        return tuple(n for n in self.roster.nodes if n in self.applied) if self.roster is not None else ()
+        return (
+            tuple(n for n in self.roster.nodes if n in self.applied and self.agrees(n)) if self.roster is not None else ()
+        )
 
     @property
     def successors(self) -> tuple[NodeId, ...]:
         """Who may reduce, in order: the live ones of the roster's list."""
-        return tuple(n for n in self.roster.reducers if n in self.applied) if self.roster is not None else ()
+        return (
+            tuple(n for n in self.roster.reducers if n in self.applied and self.agrees(n))
+            if self.roster is not None
+            else ()
+        )
 
     @property
     def over(self) -> bool:

@@ -18,13 +18,12 @@ from schemas.ids import NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.training import (
     Assignment,
-    AverageHeld,
-    AverageOffered,
     CaughtUp,
     ContributionOffered,
     ContributionRefused,
     DigestMismatch,
     Doing,
+    NodeRefused,
     Roster,
     RoundApplied,
     RoundClosed,
@@ -32,10 +31,7 @@ from schemas.training import (
     StepTimed,
     TrainerReady,
     TrainingProgress,
-    TransferTimed,
 )
-
-SMALL_FLEET = 8  # nodes; in a roster of up to this many everybody says that it holds the average, above only the reducers
 
 
 class StillHere(Timer, frozen=True, kw_only=True):
@@ -101,7 +97,13 @@ class Trainer(Custodian):
         s.version, s.digest = 0, event.digest
         yield self.publish(
             TrainerReady(
-                job=s.job, node=s.node, version=0, digest=s.digest, parameters=event.parameters, device=event.device
+                job=s.job,
+                node=s.node,
+                version=0,
+                digest=s.digest,
+                parameters=event.parameters,
+                device=event.device,
+                code=event.code,
             )
         )
         yield self._progress("waiting")
@@ -152,37 +154,7 @@ class Trainer(Custodian):
         yield self._progress("sending")
         yield from self._advance(now)
 
-    # Averages and closed rounds.
-
-    @on(AverageOffered)
-    def hold(self, event: AverageOffered, now: float) -> Effects:
-        """A reducer made an average: get it, so that the round can close on two holders."""
-        s = self.state
-        if event.node != s.node and event.round > s.version >= 0:
-            yield self._work(
-                f"hold/{event.average.digest}",
-                works.HoldAverage(round=event.round, average=event.average),
-                f"round {event.round} closes once a second node holds its average",
-            )
-
-    @on(works.AverageHere)
-    def say_held(self, event: works.AverageHere, now: float) -> Effects:
-        """Tell the reducer, where this node's word is wanted; tell what the link carried."""
-        s = self.state
-        if event.seconds > 0:
-            yield self.publish(
-                TransferTimed(
-                    job=s.job,
-                    node=s.node,
-                    direction="down",
-                    bytes=event.bytes,
-                    seconds=event.seconds,
-                    streams=event.streams,
-                )
-            )
-        roster = s.roster
-        if roster is None or s.node in roster.reducers or len(roster.nodes) <= SMALL_FLEET:
-            yield self.publish(AverageHeld(job=s.job, node=s.node, round=event.round, digest=event.digest))
+    # Closed rounds.
 
     @on(RoundClosed)
     def see_close(self, event: RoundClosed, now: float) -> Effects:
@@ -265,6 +237,12 @@ class Trainer(Custodian):
         if event.contributor == s.node and s.offers.pop(event.round, None) is not None:
             yield self._work(f"drop/refused/{event.round}", works.Drop(tensors=(f"delta/{event.round}",)), event.reason)
             yield from self._advance(now)
+
+    @on(NodeRefused)
+    def give_up(self, event: NodeRefused, now: float) -> Effects:
+        """The reducer says that this node runs other code: it can't be in this job."""
+        if event.suspect == self.state.node:
+            yield self._work("quit", works.Quit(reason=event.reason), event.reason)
 
     @on(DigestMismatch)
     def mend(self, event: DigestMismatch, now: float) -> Effects:

@@ -1,4 +1,4 @@
-"""Looking after what all need: held-out loss, checkpoints, and the final model, on the reducer's node or in its stead."""
+"""Looking after what all need: averages held for others, held-out loss, checkpoints, and the final model."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,9 @@ from agents.trainer.settings import TrainerSettings
 from agents.trainer.state import TrainerState
 from schemas.ids import JobId, NodeId
 from schemas.jobs import ModelStored
-from schemas.training import Validated
+from schemas.training import AverageHeld, AverageOffered, TransferTimed, Validated
+
+SMALL_FLEET = 8  # nodes; in a roster of up to this many everybody says that it holds the average, above only the reducers
 
 
 class StoreInstead(Timer, frozen=True, kw_only=True):
@@ -18,7 +20,7 @@ class StoreInstead(Timer, frozen=True, kw_only=True):
 
 
 class Custodian(Agent[TrainerState]):
-    """The part of a trainer that validates, checkpoints and stores."""
+    """The part of a trainer that holds averages, validates, checkpoints and stores."""
 
     name = "trainer"
 
@@ -27,6 +29,36 @@ class Custodian(Agent[TrainerState]):
     ) -> None:
         super().__init__(state or TrainerState(job=job, node=node), rng)
         self.settings = settings
+
+    @on(AverageOffered)
+    def hold(self, event: AverageOffered, now: float) -> Effects:
+        """A reducer made an average: get it, so that the round can close on two holders."""
+        s = self.state
+        if event.node != s.node and event.round > s.version >= 0:
+            yield self._work(
+                f"hold/{event.average.digest}",
+                works.HoldAverage(round=event.round, average=event.average),
+                f"round {event.round} closes once a second node holds its average",
+            )
+
+    @on(works.AverageHere)
+    def say_held(self, event: works.AverageHere, now: float) -> Effects:
+        """Tell the reducer, where this node's word is wanted; tell what the link carried."""
+        s = self.state
+        if event.seconds > 0:
+            yield self.publish(
+                TransferTimed(
+                    job=s.job,
+                    node=s.node,
+                    direction="down",
+                    bytes=event.bytes,
+                    seconds=event.seconds,
+                    streams=event.streams,
+                )
+            )
+        roster = s.roster
+        if roster is None or s.node in roster.reducers or len(roster.nodes) <= SMALL_FLEET:
+            yield self.publish(AverageHeld(job=s.job, node=s.node, round=event.round, digest=event.digest))
 
     @on(works.ValidationDone)
     def say_loss(self, event: works.ValidationDone, now: float) -> Effects:

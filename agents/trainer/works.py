@@ -119,6 +119,8 @@ class ModelBuilt(Result, frozen=True, kw_only=True):
     digest: str
     parameters: int
     device: str
+    code: str = ""
+    """What this node runs: `TrainerReady.code`."""
 
 
 class Validate(Work, frozen=True, kw_only=True):
@@ -151,3 +153,9 @@ class AnchorStored(Result, frozen=True, kw_only=True):
     size: int
     digest: str
     loss: float | None = None
+
+
+class Quit(Work, frozen=True, kw_only=True):
+    """End the process: this node can't take part, and starting again won't help."""
+
+    reason: str

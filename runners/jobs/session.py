@@ -5,6 +5,7 @@ All methods block and run one at a time in one worker thread; nothing here knows
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.snapshots import model_to_bytes, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
 from runners.jobs.workload import load_workload
+from runners.workload_source import source_hash
 from schemas.errors import ShoalError
 from schemas.jobs import Encoding
 
@@ -67,6 +69,13 @@ class Session:
         count = anchor.layout.count
         return cls(spec, trainer, anchor, anchor.digest(), ErrorFeedback(count), ErrorFeedback(count))
 
+    @property
+    def code(self) -> str:
+        """What this node runs, as `TrainerReady.code` says it; a build of torch for another device is the same torch."""
+        spec = self.spec
+        source = source_hash(spec.request.workload, Path(spec.app_dir) if spec.app_dir else None)
+        return f"source={source} torch={torch.__version__.partition('+')[0]} shoal={version('shoal')}"
+
     # Local steps.
 
     def begin_steps(self) -> str:
@@ -87,9 +96,9 @@ class Session:
 
     # The anchor.
 
-    def apply(self, version: int, payload: bytes) -> str | None:
-        """Take the outer step of a version with the encoded average; gives the digest. None if it isn't the next one."""
-        if version != self.anchor.version + 1:
+    def apply(self, number: int, payload: bytes) -> str | None:
+        """Take the outer step to version `number` with the encoded average; gives the digest; None if it isn't next."""
+        if number != self.anchor.version + 1:
             return None
         request = self.spec.request
         average = self.decoded(payload)

@@ -5,6 +5,7 @@ import msgspec
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobRequest
 
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One job on one node."""
 

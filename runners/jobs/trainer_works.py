@@ -17,6 +17,7 @@ from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.session import Session
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
+from schemas.errors import ShoalError
 
 Post = Callable[[Result], None]
 
@@ -24,6 +25,13 @@ Post = Callable[[Result], None]
 SIGN_OF_LIFE = 0.5
 # Seconds for one donor to hand over a snapshot: 4 MB over an unstable link take some 100.
 CATCH_UP_SECONDS = 180.0
+
+
+class OtherCode(ShoalError):
+    """This node runs other code than the job's reducer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; copy the same source and install the same versions on both, then submit again")
 
 
 class TrainerWorks:
@@ -56,6 +64,7 @@ class TrainerWorks:
             works.CatchUp: self._catch_up,
             works.Validate: self._validate,
             works.StoreAnchor: self._store,
+            works.Quit: self._quit,
         }
         self._tasks.start(key, run[type(work)](work, post))
 
@@ -165,6 +174,9 @@ class TrainerWorks:
         except (KeyError, BusError, SnapshotError) as error:
             reasons.append(f"no checkpoint in the store ({error})")
             post(works.FetchFailed(work="catch_up", round=work.version, reason="; ".join(reasons)))
+
+    async def _quit(self, work: works.Quit, post: Post) -> None:
+        raise OtherCode(work.reason)
 
     async def _validate(self, work: works.Validate, post: Post) -> None:
         begun = time.monotonic()

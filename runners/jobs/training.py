@@ -14,12 +14,12 @@ import traceback
 from pathlib import Path
 
 import msgspec
-from bus.nats import NatsBus
 from bus.tensors import TensorBus
 
 from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings, works
+from bus.nats import NatsBus
 from bus.port import BusError, Start
 from runners.host import Host
 from runners.jobs.averages import Averages
@@ -28,7 +28,7 @@ from runners.jobs.reducer_works import ReducerWorks
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from runners.jobs.tasks import TorchThread
-from runners.jobs.trainer_works import TrainerWorks
+from runners.jobs.trainer_works import OtherCode, TrainerWorks
 from runners.jobs.workload import WorkloadError
 from schemas.errors import ShoalError
 
@@ -114,8 +114,9 @@ async def _take_part(spec: JobSpec, bus: NatsBus, tensors: TensorBus, stop: asyn
         announce=False,
     )
     hosts = [asyncio.ensure_future(trainer.run()), asyncio.ensure_future(reducer.run())]
+    code = await torch_thread.run(lambda: session.code)
     count, device = session.anchor.layout.parameters, str(session.trainer.device)
-    trainer.post(works.ModelBuilt(digest=session.digest, parameters=count, device=device))
+    trainer.post(works.ModelBuilt(digest=session.digest, parameters=count, device=device, code=code))
     failing = asyncio.ensure_future(failure.wait())
     await asyncio.wait({stopping, failing, *hosts}, return_when=asyncio.FIRST_COMPLETED)
     for host in (trainer, reducer):
@@ -150,7 +151,7 @@ def exit_code(error: BaseException) -> int:
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return EXIT_MEMORY
-    if isinstance(error, WorkloadError | MissingCheckpoint):
+    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode):
         return EXIT_IMPORT
     return EXIT_BUS if isinstance(error, BusError) else EXIT_RAISED
 

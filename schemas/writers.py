@@ -1,0 +1,83 @@
+"""Who says what: every message's speakers, as the `source` of the envelope names them."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from schemas import bus, decisions, emulation, jobs, network, nodes, training
+
+CLIENT = "a client"
+"""Anybody who may connect: the command line, `import shoal`, any NATS client. Its `source` is its own choice."""
+EVERYONE = "any participant"
+SPEAKING_AGENT = "the agent in its subject"
+NODE = "node/<node>"
+TRAINER = "trainer/<job>/<node>"
+REDUCER = "reducer/<job>/<node>"
+EMULATOR = "link/<node>"
+
+SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
+    {
+        CLIENT: (
+            jobs.JobRequest,
+            jobs.CancelRequest,
+            jobs.ListRequest,
+            jobs.JobQueued,
+            decisions.ForceNode,
+            emulation.LinkOrder,
+        ),
+        "job_desk": (jobs.JobRefused, jobs.JobState),
+        "recorder": (jobs.ReportReady,),
+        NODE: (
+            nodes.NodeProfile,
+            nodes.NodeHeartbeat,
+            nodes.NodeLeaving,
+            nodes.WorkStarted,
+            nodes.WorkEnded,
+            nodes.WorkFailed,
+            nodes.WorkPrinted,
+            network.LinkProbed,
+        ),
+        "network_monitor": (network.LinkQualityChanged, network.NetworkAlert, network.NetworkSummary),
+        "node_selector": (
+            training.Roster,
+            decisions.NodeJoined,
+            decisions.NodeLost,
+            decisions.NodeQuarantined,
+            decisions.NodeReleased,
+        ),
+        "batch_controller": (training.Assignment,),
+        "optimizer": (training.Tuning, decisions.RolledBack, decisions.AdaptationCost),
+        TRAINER: (
+            training.TrainerReady,
+            training.ContributionOffered,
+            training.AverageHeld,
+            training.StepTimed,
+            training.TransferTimed,
+            training.TrainingProgress,
+            training.RoundApplied,
+            training.CaughtUp,
+            training.Validated,
+            jobs.ModelStored,
+        ),
+        REDUCER: (
+            training.RoundOpened,
+            training.ContributionReceived,
+            training.ContributionRefused,
+            training.AverageOffered,
+            training.RoundClosed,
+            training.DigestMismatch,
+        ),
+        EMULATOR: (emulation.EmulatedLinkChanged,),
+        SPEAKING_AGENT: (decisions.AgentStarted, decisions.AgentUsage, decisions.InputFailed),
+        EVERYONE: (bus.MessageRejected, bus.BusDisturbed),
+    }
+)
+
+
+def writer_of(kind: type[msgspec.Struct]) -> str:
+    """Who says messages of a type; `KeyError` for one that is in nobody's list."""
+    return _WRITER[kind]
+
+
+_WRITER = {kind: speaker for speaker, kinds in SPEAKERS.items() for kind in kinds}
