@@ -21,7 +21,7 @@ from schemas.errors import ShoalError
 from schemas.ids import token
 
 LONGEST_LINE = 64 * 1024
-"""Bytes of one order; a longer line is an error of whoever writes it, and is answered in pieces."""
+"""Bytes of one order; what a longer line has beyond them is dropped, so that memory stays bounded."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,8 +81,7 @@ def _read_lines(loop: asyncio.AbstractEventLoop, obey: Callable[[bytes], None]) 
     rest = b""
     while chunk := _read(0):
         *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LONGEST_LINE:
-            lines, rest = [*lines, rest], b""
+        rest = rest[:LONGEST_LINE]
         for line in lines:
             if line.strip():
                 try:
