@@ -35,7 +35,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
     """Seconds since the epoch by the sender's clock; for people, never for deadlines between machines."""
     source: str = ""
-    """Who speaks: an agent's name, `node/<node>`, `job/<job>/<node>`."""
+    """Who speaks: an agent's name, `node/<node>`, `trainer/<job>/<node>`, `reducer/<job>/<node>`, or a client's own."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import msgspec
 
 from schemas import bus, decisions, emulation, jobs, network, nodes, training
+from schemas.errors import SchemaError
 
 CLIENT = "a client"
 """Anybody who may connect: the command line, `import shoal`, any NATS client. Its `source` is its own choice."""
@@ -14,7 +15,7 @@ SPEAKING_AGENT = "the agent in its subject"
 NODE = "node/<node>"
 TRAINER = "trainer/<job>/<node>"
 REDUCER = "reducer/<job>/<node>"
-EMULATOR = "link/<node>"
+EMULATOR = "emulator/<node>"
 
 SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
     {
@@ -67,6 +68,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             training.AverageOffered,
             training.RoundClosed,
             training.DigestMismatch,
+            training.NodeRefused,
         ),
         EMULATOR: (emulation.EmulatedLinkChanged,),
         SPEAKING_AGENT: (decisions.AgentStarted, decisions.AgentUsage, decisions.InputFailed),
@@ -76,8 +78,11 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
 
 
 def writer_of(kind: type[msgspec.Struct]) -> str:
-    """Who says messages of a type; `KeyError` for one that is in nobody's list."""
-    return _WRITER[kind]
+    """Who says messages of a type. Raises `SchemaError` for one that is in nobody's list."""
+    try:
+        return _WRITER[kind]
+    except KeyError:
+        raise SchemaError(f"nobody says {kind.__name__}: put it into a speaker's list in schemas/writers.py") from None
 
 
 _WRITER = {kind: speaker for speaker, kinds in SPEAKERS.items() for kind in kinds}
