@@ -86,8 +86,12 @@ class NodeSelector(Fleet):
         same = (event.nodes, event.reducers) == (job.nodes, job.reducers)
         if event.version < job.version or (event.version == job.version and same):
             return
+        spoken = job.version > 0
         yield from self._take_over(job, event, now)
-        yield from self._review(now, f"goes on from version {event.version}")
+        words = f"goes on from version {event.version}"
+        if spoken:  # what was said since has a lower version: whoever starts late would keep to that
+            yield from self._redraw(event.job, job, words, anew=True)
+        yield from self._review(now, words)
 
     def _take_over(self, job: Job, roster: Roster, now: float) -> Effects:
         for node in roster.nodes:
@@ -281,13 +285,24 @@ class NodeSelector(Fleet):
                 yield from self._free(node, f"{name} has too few nodes without it; on probation now")
         return released
 
-    def _redraw(self, name: JobId, job: Job, because: str, *, reasons: bool, choosing: bool, reorder: bool) -> Effects:
+    def _redraw(
+        self,
+        name: JobId,
+        job: Job,
+        because: str,
+        *,
+        reasons: bool = True,
+        choosing: bool = False,
+        reorder: bool = False,
+        anew: bool = False,
+    ) -> Effects:
+        """A job's roster, if it is another now; `anew`: in any case."""
         fair = rights(self.state, job)
         present = sum(right.eligible for right in fair.values())
         if job.version == 0 and present < job.request.min_nodes:
             return
         draft = draw_up(self.state, job, self.settings, choosing=choosing, reorder=reorder, fair=fair)
-        if job.version > 0 and not draft.differs_from(job, reasons=reasons):
+        if job.version > 0 and not anew and not draft.differs_from(job, reasons=reasons):
             return
         moved = draft.differs_from(job, reasons=False)
         chosen = adopt(job, draft, self.settings, chosen_now=choosing and moved)

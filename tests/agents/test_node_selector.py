@@ -466,6 +466,20 @@ def test_a_selector_without_memory_goes_on_from_its_last_roster(world: World) ->
         assert world.core.state.nodes["a"].alive
 
 
+def test_a_roster_said_before_the_old_one_was_heard_is_said_again(world: World) -> None:
+    """Late starters see the newest message, so what has the highest version must also be the newest."""
+    world.fleet("a", "b", "c")
+    world.start()
+    world.leave("c")
+    last = world.roster()
+    world.reborn(remembers=False)
+    world.fleet("a", "b")
+    world.job("j", JobPhase.RUNNING)
+    assert world.roster().version == 1
+    world.give(last)
+    assert (world.roster().version, world.roster().nodes) == (last.version + 1, ("a", "b"))
+
+
 def test_state_goes_through_msgpack_unchanged(world: World) -> None:
     world.fleet("a", "b", "c", "d")
     world.start()

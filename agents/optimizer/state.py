@@ -1,0 +1,121 @@
+"""What the optimizer knows: of each job its phase, its rounds, its configurations; of the agents, what they use."""
+
+from typing import Literal
+
+import msgspec
+
+from schemas.ids import AgentName, JobId, NodeId
+from schemas.jobs import AdaptationPolicy, JobPhase
+from schemas.training import Share, Tuning
+
+Phase = Literal["initialisation", "warm_up", "adaptive", "convergence", "completed"]
+
+
+class RoundSeen(msgspec.Struct, frozen=True):
+    """A closed round."""
+
+    round: int
+    rate: float
+    """Samples a second."""
+    loss: float
+    seconds: float
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration and how the job did under it, in the conditions of its time."""
+
+    version: int
+    """Of the assignment."""
+    rounds: int
+    """Rounds measured."""
+    rate: float
+    """Median samples a second."""
+    noise: float
+    """Robust standard deviation of the rate."""
+    progress: float
+    """Fall of the loss per second (negative: it rose)."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a Tuning says, but for its envelope and its words."""
+
+    phase: Phase
+    policy: AdaptationPolicy
+    adapt: bool
+    factor: float
+    rollback_to: int | None
+
+
+class Run(msgspec.Struct):
+    """A job under way."""
+
+    policy: AdaptationPolicy
+    phase: Phase
+    state: JobPhase
+    state_version: int
+    rounds: int
+    """Rounds asked for."""
+    first_round: int = 0
+    """Rounds that had closed when the optimizer met the job: warm-up counts from there."""
+    round: int = 0
+    version: int = 0
+    """Of its Tuning."""
+    said: Said | None = None
+    """What others go by now."""
+    seen: list[RoundSeen] = []
+    """The last rounds, oldest first."""
+    validated: list[RoundSeen] = []
+    """The last validations, as rounds whose loss is the held-out one."""
+    flat_rounds: int = 0
+    assignment: int = -1
+    """Version in force."""
+    shares: dict[NodeId, Share] = {}
+    """The configuration in force."""
+    since: int = 0
+    """Rounds after this one were made under comparable conditions and are what a change is compared with."""
+    changed_at: int = -1_000_000
+    """The round after which the configuration was last changed by choice."""
+    open_until: int = -1
+    """An event allows stronger adaptation up to this round (policy `reactive`)."""
+    event: str = ""
+    """That event, in words."""
+    snapshots: list[Snapshot] = []
+    """Configurations under the present conditions; cleared when nodes or links change."""
+    trial_since: int | None = None
+    """The round after which a change was made that is being watched."""
+    rollbacks: int = 0
+    """Those that aren't outweighed by changes that were kept."""
+    cooling_until: int = -1
+    rollback_to: int | None = None
+    """In force until the cooldown ends."""
+    resting_until: int = -1
+    """Adaptation rests up to this round because of its cost."""
+    began_at: float | None = None
+    """When it was first seen running, in terms of `now`."""
+    began_cpu: float = 0.0
+    """CPU seconds of the adapting agents at that time."""
+    looked_at: float = 0.0
+    """When the cost was looked at last."""
+    looked_cpu: float = 0.0
+    looked_round: int = 0
+
+
+class Usage(msgspec.Struct):
+    """CPU time of one agent over all its lives."""
+
+    last: float = 0.0
+    """CPU seconds of its present life."""
+    total: float = 0.0
+
+
+class OptimizerState(msgspec.Struct):
+    """All of it."""
+
+    runs: dict[JobId, Run] = {}
+    usage: dict[AgentName, Usage] = {}
+    ended: dict[JobId, int] = {}
+    """The last jobs that ended, so that an old message doesn't wake them."""
+    unclaimed: dict[JobId, Tuning] = {}
+    """Words of an earlier life of the optimizer on jobs not heard of yet."""
+    links: dict[NodeId, int] = {}
+    """Version of the last word on each link."""
