@@ -136,7 +136,8 @@ class ShapingProxy:
 
         Home links that drop come back with another address or an empty translation table, so connections don't outlive
         them. A new one isn't refused, since nothing on a dead link could say so: it hangs, as a lost SYN does, and goes on
-        once the link is back, or the client's time-out ends it. For a stall that connections outlive, use `spike`.
+        once the link is back, or the client's time-out ends it. Both ends of an open one learn of it at once, where a real
+        server would hear nothing until its pings time out. For a stall that connections outlive, use `spike`.
         """
         self._end_timer(self._outage_end)
         self._connected.clear()
@@ -187,8 +188,10 @@ class ShapingProxy:
     def _accept(self) -> End:
         """A client came: its end of a new connection."""
         self._accepted += 1
-        rng = random.Random(f"{self._seed}:{self._accepted}")
-        connection = _Connection(self, self._lane(self._up, rng), self._lane(self._down, rng), rng)
+        name = f"{self._seed}:{self._accepted}"
+        up = self._lane(self._up, random.Random(f"{name}:up"))
+        down = self._lane(self._down, random.Random(f"{name}:down"))
+        connection = _Connection(self, up, down, random.Random(f"{name}:handshake"))
         self._connections.add(connection)
         return connection.client
 
@@ -231,6 +234,7 @@ class _Connection:
         self.task: asyncio.Task[None] | None = None
         self._proxy = proxy
         self._rng = rng
+        self._over = False
 
     def reset(self) -> None:
         """Break it on both sides, now."""
@@ -242,6 +246,9 @@ class _Connection:
                 end.transport.abort()
 
     def _client_came(self) -> None:
+        if self._over:  # the link went down, or the proxy closed, between its coming and this call
+            self.reset()
+            return
         self.task = asyncio.get_running_loop().create_task(self._reach_server())
 
     async def _reach_server(self) -> None:
@@ -253,7 +260,7 @@ class _Connection:
 
     def _server_came(self) -> None:
         client, server = self.client.transport, self.server.transport
-        if client is None or server is None or client.is_closing():
+        if self._over or client is None or server is None or client.is_closing():
             self.reset()
             return
         self.up.start(client, server, self._ended)
@@ -276,6 +283,7 @@ class _Connection:
             self._close()
 
     def _close(self) -> None:
+        self._over = True
         self.up.close()
         self.down.close()
         self._proxy.forget(self)

@@ -134,9 +134,9 @@ class Lane:
 
     def _finish(self, sink: asyncio.Transport, mark: Mark) -> None:
         self.finished = True
-        if mark is Mark.RESET or not sink.can_write_eof():
+        if mark is Mark.RESET:
             sink.abort()
-        else:
+        elif not sink.is_closing():
             sink.write_eof()
         self._on_finish()
 
