@@ -1,0 +1,281 @@
+"""What the batch controller does on which event."""
+
+from agents.base import Effects, on
+from agents.batch_controller import learning, words
+from agents.batch_controller.deciding import Decider, drifted
+from agents.batch_controller.invariants import faults
+from agents.batch_controller.links import BYTES
+from agents.batch_controller.state import (
+    Job,
+    Kept,
+    Known,
+    Node,
+    Reconsider,
+    Settled,
+)
+from agents.inputs import Woken
+from schemas.decisions import NodeLost
+from schemas.ids import NodeId
+from schemas.jobs import JobState
+from schemas.network import LinkQuality, LinkQualityChanged
+from schemas.nodes import NodeProfile, WorkFailed
+from schemas.training import (
+    Assignment,
+    ContributionReceived,
+    Roster,
+    RoundClosed,
+    Share,
+    StepTimed,
+    TrainerReady,
+    TransferTimed,
+    Tuning,
+)
+
+OVERHEAD_GAIN = 0.3
+"""Of a round's time beyond the slowest node's own: the last three or four rounds decide."""
+
+
+class BatchController(Decider):
+    """Owner of every job's `Assignment`: who does how much, how it travels, and how long a round may take.
+
+    A job's assignment is a standing document; a new version comes only if shares differ by enough to matter, and says
+    what changes for whom and why. A controller without memory adopts the one it finds.
+    """
+
+    # Jobs
+
+    @on(JobState)
+    def follow_job(self, event: JobState, now: float) -> Effects:
+        """A job was accepted, goes on, or is over."""
+        if event.job in self.state.ended:
+            return
+        if event.state.ended:
+            self.state.jobs.pop(event.job, None)
+            self.state.ended[event.job] = None
+            while len(self.state.ended) > self.settings.jobs_kept:
+                del self.state.ended[next(iter(self.state.ended))]
+            return
+        job = self._job(event.job)
+        if event.version <= job.state_version:
+            return
+        job.state_version = event.version
+        job.round = max(job.round, event.round)
+        if job.request is None:
+            job.request = event.request
+            yield from self._look(job, now)
+
+    @on(Roster)
+    def follow_roster(self, event: Roster, now: float) -> Effects:
+        """Who takes part."""
+        if event.job in self.state.ended:
+            return
+        job = self._job(event.job)
+        if event.version <= job.roster_version:
+            return
+        job.roster_version = event.version
+        job.roster = event.nodes
+        job.quorum = event.quorum
+        for node in [node for node in job.nodes if node not in event.nodes][: -self.settings.nodes_kept]:
+            del job.nodes[node]
+        yield from self._look(job, now, event.reason)
+
+    @on(Tuning)
+    def follow_tuning(self, event: Tuning, now: float) -> Effects:
+        """What the optimizer allows from now on, and which assignment it wants back."""
+        if event.job in self.state.ended:
+            return
+        job = self._job(event.job)
+        if event.version <= job.tuning_version:
+            return
+        job.tuning_version = event.version
+        job.policy, job.adapt, job.max_factor = event.policy, event.adapt, max(1.0, event.max_factor)
+        if event.rollback_to is not None:
+            yield from self._roll_back(job, event.rollback_to, event.reason)
+        else:
+            yield from self._look(job, now, event.reason)
+
+    @on(Assignment)
+    def adopt(self, event: Assignment, now: float) -> Effects:
+        """What is published holds: an earlier life of this controller knew more. (Its own words are no news.)"""
+        if event.job in self.state.ended:
+            return
+        job = self._job(event.job)
+        if job.current is None or event.version > job.current.version:
+            kept = Kept(
+                version=event.version,
+                roster_version=event.roster_version,
+                shares=dict(event.shares),
+                average_encoding=event.average_encoding,
+                round_seconds=event.round_seconds,
+                deadline_seconds=event.deadline_seconds,
+            )
+            self._keep(job, kept)
+            yield from self._look(job, now)
+
+    # Nodes
+
+    @on(NodeProfile)
+    def learn_profile(self, event: NodeProfile, now: float) -> None:
+        """A node has come up. If it says something else of itself than before, what was measured is void."""
+        node = self._node(event.node)
+        if event.version <= node.profile_version:
+            return
+        described = (event.slowdown, event.step_time_ms / 1e3, bool(event.accelerators))
+        another = node.profile_version > 0 and described != (node.slowdown, node.step_time, node.accelerated)
+        node.profile_version = event.version
+        node.slowdown, node.step_time, node.accelerated = described
+        if another:
+            for job in self.state.jobs.values():
+                if event.node in job.nodes:
+                    job.nodes[event.node].steps = {}
+
+    @on(LinkQualityChanged)
+    def react_to_link(self, event: LinkQualityChanged, now: float) -> Effects:
+        """A link has another grade: react at once, not after a cooldown. A silent link says nothing about its speed."""
+        node = self._node(event.node)
+        if event.version <= node.link_version:
+            return
+        node.link_version = event.version
+        if event.quality is LinkQuality.OFFLINE:
+            return
+        was, node.quality, node.latency_ms = node.quality, event.quality, event.latency_ms
+        for _, job in sorted(self.state.jobs.items()):
+            if event.node in job.roster:
+                known = self._known(job, event.node)
+                known.urgent, known.rose, known.turns = True, None, 0
+                change = f"{was.value} -> {event.quality.value}" if was is not None else event.quality.value
+                known.news = f"link {change} ({event.latency_ms:.0f} ms, loss {100 * event.loss:.0f} %)"
+                yield from self._reconsider(job, now)
+
+    @on(NodeLost)
+    def forget_link(self, event: NodeLost, now: float) -> None:
+        """A node that comes back may do so over another link; its machine is the same."""
+        for job in self.state.jobs.values():
+            known = job.nodes.get(event.node)
+            if known is not None:
+                known.up, known.down, known.misses = [], [], 0
+
+    @on(WorkFailed)
+    def mind_memory(self, event: WorkFailed, now: float) -> Effects:
+        """A microbatch that didn't fit a node's memory is halved, and stays under that."""
+        job = self.state.jobs.get(event.job)
+        if job is None or job.current is None or event.kind != "out_of_memory" or event.node not in job.current.shares:
+            return
+        known = self._known(job, event.node)
+        size = job.current.shares[event.node].microbatch
+        low = job.request.microbatch_min if job.request is not None else 1
+        if size // 2 >= low:
+            known.ceiling = size // 2
+            known.news = f"{size} samples a step didn't fit its memory"
+            yield from self._look(job, now)
+
+    # Measurements
+
+    @on(TrainerReady)
+    def learn_size(self, event: TrainerReady, now: float) -> Effects:
+        """How large the model is."""
+        job = self.state.jobs.get(event.job)
+        if job is not None and event.parameters != job.parameters:
+            job.parameters = event.parameters
+            yield from self._reconsider(job, now)
+
+    @on(StepTimed)
+    def learn_steps(self, event: StepTimed, now: float) -> Effects:
+        """How long a node's steps take."""
+        job = self.state.jobs.get(event.job)
+        if job is None or event.node not in job.roster or event.steps < 1 or event.seconds <= 0:
+            return
+        known = self._known(job, event.node)
+        first = not known.steps
+        learning.observe_steps(known, event.microbatch, event.seconds / event.steps)
+        share = job.current.shares.get(event.node) if job.current is not None else None
+        measured = learning.step_seconds(known, share.microbatch) if share is not None else None
+        if measured is not None and drifted(measured, known.planned_step, self.settings.drift):
+            was = f", not {words.seconds(known.planned_step)}" if not first else ""
+            known.news = f"a step takes {words.seconds(measured)}{was}"
+            yield from self._reconsider(job, now)
+
+    @on(ContributionReceived)
+    def learn_upload(self, event: ContributionReceived, now: float) -> Effects:
+        """What a node's link carries upwards. A reducer's own contribution doesn't travel."""
+        job = self.state.jobs.get(event.job)
+        share = job.current.shares.get(event.contributor) if job is not None and job.current is not None else None
+        if job is None or share is None or event.contributor == event.node:
+            return
+        if not job.parameters:
+            job.parameters = round(event.size / BYTES[share.encoding])
+        known, node = self._known(job, event.contributor), self._node(event.contributor)
+        learning.observe_transfer(known.up, event.size, event.seconds, share.streams, node)
+        yield from self._weigh_transfers(job, event.contributor, known, share, node, now)
+
+    @on(TransferTimed)
+    def learn_download(self, event: TransferTimed, now: float) -> Effects:
+        """What a node's link carries downwards."""
+        job = self.state.jobs.get(event.job)
+        share = job.current.shares.get(event.node) if job is not None and job.current is not None else None
+        if job is None or share is None or event.direction != "down":
+            return
+        known, node = self._known(job, event.node), self._node(event.node)
+        learning.observe_transfer(known.down, event.bytes, event.seconds, max(1, event.streams), node)
+        yield from self._weigh_transfers(job, event.node, known, share, node, now)
+
+    def _weigh_transfers(self, job: Job, name: NodeId, known: Known, share: Share, node: Node, now: float) -> Effects:
+        """Look again if transfers take another part of the round than planned."""
+        if job.current is None:
+            return
+        size = job.parameters
+        up = learning.transfer_seconds(known.up, size * BYTES[share.encoding], share, node)
+        down = learning.transfer_seconds(known.down, size * BYTES[job.current.average_encoding], share, node)
+        off = abs(up + down - known.planned_transfer)
+        if off > (self.settings.drift - 1) * max(job.current.round_seconds, known.planned_transfer):
+            was = f", not {words.seconds(known.planned_transfer)}" if known.planned_transfer else ""
+            known.news = f"transfers take {words.seconds(up + down)}{was}"
+            yield from self._reconsider(job, now)
+
+    @on(RoundClosed)
+    def learn_round(self, event: RoundClosed, now: float) -> Effects:
+        """A round is over: who was late, what it took, and time to look at everybody's share."""
+        job = self.state.jobs.get(event.job)
+        if job is None or event.round <= job.closed:
+            return
+        job.closed = event.round
+        job.round = max(job.round, event.round)
+        for node in event.missing:
+            if node in job.roster:
+                known = self._known(job, node)
+                known.misses = min(known.misses + 1, self.settings.misses_counted)
+                known.news = known.news or f"missed {known.misses} deadline{'s' if known.misses > 1 else ''} in a row"
+        for part in event.contributions:
+            known = self._known(job, part.node)
+            if part.late == 0 and known.misses:
+                known.misses -= 1
+                known.news = known.news or "in time again"
+        if event.on_time and job.current is not None:
+            alone = job.current.round_seconds - job.overhead
+            beyond = min(max(0.0, event.seconds - alone), 2 * alone + self.settings.deadline_floor)
+            job.overhead += OVERHEAD_GAIN * (beyond - job.overhead)
+        yield from self._look(job, now)
+
+    # Restarts
+
+    @on(Woken)
+    def wake(self, event: Woken, now: float) -> Effects:
+        """Without memory, first hear what is in force; with it, go on with what was waiting."""
+        if not event.resumed:
+            self.state.silent_until = now + self.settings.settle
+            yield self.set_timer(Settled(), self.state.silent_until)
+        for _, job in sorted(self.state.jobs.items()):
+            if job.reconsider:
+                yield self.set_timer(Reconsider(job=job.job), now + self.settings.coalesce)
+
+    @on(Settled)
+    def speak(self, timer: Settled, now: float) -> Effects:
+        """Everything in force has been heard."""
+        self.state.silent_until = 0.0
+        for _, job in sorted(self.state.jobs.items()):
+            yield from self._look(job, now)
+
+    def check(self) -> None:
+        """Raises `BrokenInvariant` unless shares are within bounds, for the roster's nodes, and everything is bounded."""
+        wrong = faults(self.state, self.settings)
+        self.require(not wrong, "; ".join(wrong))

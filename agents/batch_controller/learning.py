@@ -1,0 +1,99 @@
+"""What measurements say of a node's speed and of its link: estimates that one odd value doesn't move.
+
+Steps: the median of the last five times of a step, for each microbatch of its own, since a node's time hardly ever is
+proportional to the microbatch (kernel launches, a padded step). In between and beyond, seconds = a + b x microbatch.
+
+Transfers: bytes over seconds, less one round trip, as a factor on what such a link is expected to carry
+(`links.expected_rate`). The factor outlives a change of grade, encoding or connections: it is the host's and kernel's part.
+"""
+
+import math
+from statistics import median_low
+
+from agents.batch_controller.links import expected_rate
+from agents.batch_controller.state import Known, Node
+from schemas.training import Share
+
+REMEMBERED = 5
+"""Values a median is taken of: two odd ones are outvoted, a lasting change counts from the third value."""
+
+FIXED_PART = 0.3
+"""Of a step's time that doesn't depend on the microbatch, where only one microbatch was measured."""
+
+SHIFT = 1.5
+"""Factor by which a step's time changes when the machine itself has changed: times of other microbatches are void."""
+
+LEAST_PART = 0.5
+"""Of a time in proportion to the microbatch: no extrapolation downwards goes under it, whatever the noise of two values."""
+
+CPU_STEP = 0.05
+"""Seconds a step where nothing was measured anywhere; only ratios between nodes matter then."""
+
+ACCELERATION = 4.0
+"""How much faster a machine with an accelerator is taken to be before it is measured. A small model gains less, a large one
+more; cores aren't counted, since a job process computes on one thread."""
+
+FACTOR_BOUNDS = (0.02, 50.0)
+"""Of a transfer's rate over the expected one; beyond it the measurement says more of its size than of the link."""
+
+SMALLEST_PART = 0.1
+"""Of a transfer's time that is left at least, once the round trip is taken off."""
+
+
+def observe_steps(known: Known, microbatch: int, step_seconds: float) -> None:
+    """A node timed its local steps: seconds a step, on average."""
+    times = known.steps.setdefault(microbatch, [])
+    before = median_low(times) if times else None
+    times.append(step_seconds)
+    del times[:-REMEMBERED]
+    after = median_low(times)
+    if before is not None and not 1 / SHIFT < after / before < SHIFT:
+        known.steps = {microbatch: times[-2:]}
+
+
+def step_seconds(known: Known, microbatch: int) -> float | None:
+    """Expected seconds of a step; None where no step was measured at all."""
+    points = sorted((size, median_low(times)) for size, times in known.steps.items())
+    if not points:
+        return None
+    if microbatch in known.steps:
+        return median_low(known.steps[microbatch])
+    if len(points) == 1:
+        ((size, seconds),) = points
+        return seconds * (FIXED_PART + (1 - FIXED_PART) * microbatch / size)
+    nearest = sorted(points, key=lambda point: abs(math.log2(point[0] / microbatch)))[:2]
+    (x0, y0), (x1, y1) = sorted(nearest)
+    slope = max(0.0, (y1 - y0) / (x1 - x0))
+    return max(y0 + slope * (microbatch - x0), LEAST_PART * y0 * min(1.0, microbatch / x0))
+
+
+def samples_a_second(known: Known) -> dict[int, float]:
+    """Measured throughput by microbatch."""
+    return {size: size / max(1e-9, median_low(times)) for size, times in known.steps.items()}
+
+
+def hinted_step(node: Node, microbatch: int, asked: int) -> float:
+    """Seconds of a step going by a node's own description: a guess that the first measurement replaces."""
+    base = CPU_STEP / (ACCELERATION if node.accelerated else 1.0) * node.slowdown
+    return max(node.step_time, base * (FIXED_PART + (1 - FIXED_PART) * microbatch / asked))
+
+
+def observe_transfer(factors: list[float], size: int, seconds: float, streams: int, node: Node) -> None:
+    """A tensor went over a node's link; one that was there at once says nothing."""
+    if size <= 0 or seconds <= 0:
+        return
+    moving = max(seconds - node.latency_ms / 1e3, SMALLEST_PART * seconds)
+    least, most = FACTOR_BOUNDS
+    factors.append(min(most, max(least, size / moving / expected_rate(node.quality, streams))))
+    del factors[:-REMEMBERED]
+
+
+def rate(factors: list[float], streams: int, node: Node) -> float:
+    """Bytes a second that a link is expected to carry."""
+    factor = median_low(factors) if factors else 1.0
+    return factor * expected_rate(node.quality, streams)
+
+
+def transfer_seconds(factors: list[float], size: float, share: Share, node: Node) -> float:
+    """Seconds for `size` bytes over a node's link: one round trip and the bytes."""
+    return node.latency_ms / 1e3 + size / rate(factors, share.streams, node)

@@ -1,0 +1,250 @@
+"""Everybody's share of a job, from all that is known: measurements, links, the request, and what is allowed to change."""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from agents.batch_controller import learning, links, microbatch, rounds, words
+from agents.batch_controller.rounds import Pace
+from agents.batch_controller.settings import BatchControllerSettings
+from agents.batch_controller.state import Job, Known, Node
+from schemas.ids import NodeId
+from schemas.jobs import AdaptationPolicy, Encoding, JobRequest
+from schemas.training import Share
+
+LEAST_ROOM = 0.25
+"""Part of a round that transfers must leave for a smaller step to be the remedy; else fewer contributions are."""
+
+
+class Freedom(msgspec.Struct, frozen=True, kw_only=True):
+    """What may change now."""
+
+    adapt: bool
+    """False: the shares of those who have one stay as they are."""
+    factor: float
+    """By which a microbatch or a number of steps may change at once; 1: only how tensors travel may."""
+    cooldown: int
+    """Rounds between two changes of a node's microbatch."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Shares for a roster, what they were made from, and the time of a round."""
+
+    shares: dict[NodeId, Share]
+    paces: dict[NodeId, Pace]
+    average_encoding: Encoding
+    round_seconds: float
+    deadline_seconds: float
+    why: dict[NodeId, str] = {}
+    """Why a microbatch or an encoding changes, in words."""
+
+
+# Before the optimizer speaks, a job's own wish holds: factor at once, and cooldowns between changes of a microbatch.
+_FACTOR: dict[AdaptationPolicy, float] = {"off": 1.0, "conservative": 2.0, "reactive": 2.0, "aggressive": 4.0}
+_COOLDOWNS: dict[AdaptationPolicy, float] = {"off": 1.0, "conservative": 2.0, "reactive": 1.0, "aggressive": 0.34}
+
+
+def freedom(job: Job, request: JobRequest, settings: BatchControllerSettings) -> Freedom:
+    """What the optimizer allows, or the request until it has spoken."""
+    policy = job.policy or request.adaptation
+    adapt = job.adapt if job.adapt is not None else policy != "off"
+    factor = job.max_factor if job.adapt is not None else _FACTOR[policy]
+    if job.round < job.hold_until:
+        factor = 1.0
+    cooldown = round(settings.microbatch_cooldown * _COOLDOWNS[policy])
+    return Freedom(adapt=adapt, factor=factor, cooldown=cooldown)
+
+
+class Planner:
+    """One look at a job. Reads its state, changes nothing."""
+
+    def __init__(
+        self, job: Job, request: JobRequest, nodes: Mapping[NodeId, Node], settings: BatchControllerSettings
+    ) -> None:
+        self.job = job
+        self.request = request
+        self.settings = settings
+        self.free = freedom(job, request, settings)
+        self.roster = tuple(sorted(job.roster))
+        self.nodes = {name: nodes.get(name) or Node() for name in self.roster}
+        self.known = {name: job.nodes.get(name) or Known() for name in self.roster}
+        self.present = dict(job.current.shares) if job.current is not None else {}
+        self.low, self.high = microbatch.bounds(request.microbatch_min, request.microbatch_max)
+        self.start = microbatch.first(request.microbatch, self.low, self.high)
+        self.measured = any(known.steps for known in self.known.values())
+        self.guess = self._guess_scale()
+        self.why: dict[NodeId, str] = {}
+
+    def plan(self) -> Plan:
+        """Shares for everybody in the roster."""
+        if self.request.batch == "fixed":
+            return self._fixed()
+        average = self._average_encoding()
+        drafts = {name: self._travel(name) for name in self.roster}
+        paces = {name: self._pace(name, share, average) for name, share in drafts.items()}
+        seconds = self._round_time(paces)
+        for name in self.roster:
+            moved = self._microbatch(name, drafts[name], paces[name], seconds)
+            if moved != drafts[name].microbatch:
+                drafts[name] = msgspec.structs.replace(drafts[name], microbatch=moved)
+                paces[name] = self._pace(name, drafts[name], average)
+        seconds = self._round_time(paces)
+        shares = {name: self._steps(name, share, paces[name], seconds) for name, share in drafts.items()}
+        return self._timed(shares, paces, average)
+
+    def timed(self, shares: dict[NodeId, Share], average: Encoding) -> Plan:
+        """A plan of given shares."""
+        paces = {name: self._pace(name, share, average) for name, share in shares.items()}
+        return self._timed(shares, paces, average)
+
+    def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: Encoding) -> Plan:
+        shares = self._someone_regular(shares)
+        regular = [name for name, share in shares.items() if share.every == 1]
+        seconds = max(paces[name].time(shares[name].local_steps) for name in regular) + self.job.overhead
+        learned = rounds.deadline(seconds, self.measured, self.settings)
+        if self.request.batch == "fixed":
+            learned = self.settings.start_deadline
+        return Plan(
+            shares=shares,
+            paces=paces,
+            average_encoding=average,
+            round_seconds=round(seconds, 3),
+            deadline_seconds=self.request.deadline_seconds or round(learned, 3),
+            why=self.why,
+        )
+
+    def _someone_regular(self, shares: dict[NodeId, Share]) -> dict[NodeId, Share]:
+        """If those who contributed to each round have gone, everybody does from now on: rounds need a quorum."""
+        regular = sum(share.every == 1 for share in shares.values())
+        if regular >= min(self.job.quorum, len(shares)):
+            return shares
+        return {name: msgspec.structs.replace(share, every=1) for name, share in shares.items()}
+
+    def _fixed(self) -> Plan:
+        """Equal work for all, whatever is measured."""
+        encoding = self._asked_encoding() or "float32"
+        share = Share(microbatch=self.start, local_steps=self.request.local_steps, encoding=encoding)
+        return self.timed(dict.fromkeys(self.roster, share), encoding)
+
+    # How tensors travel
+
+    def _asked_encoding(self) -> Encoding | None:
+        return self.request.encoding if self.request.encoding != "auto" else None
+
+    def _average_encoding(self) -> Encoding:
+        if self.job.current is not None and not self.free.adapt:
+            return self.job.current.average_encoding
+        grades = [node.quality for node in self.nodes.values()]
+        return self._asked_encoding() or links.average_encoding_for(grades)
+
+    def _travel(self, name: NodeId) -> Share:
+        """A node's share with the encoding and the connections that its link calls for, its work as it is."""
+        share = self.present.get(name)
+        if share is not None and not self.free.adapt:
+            return share
+        node, known = self.nodes[name], self.known[name]
+        streams = links.streams_for(node.quality)
+        encoding = self._asked_encoding()
+        if encoding is None:
+            present = share.encoding if share is not None else None
+            parts = self._upload_share(known, node, streams)
+            encoding = links.encoding_for(node.quality, present, parts, self.settings)
+            if parts and present is not None and encoding != present and not known.urgent:
+                self._because(name, words.upload(present, parts[present], encoding, parts[encoding]))
+        if share is None:
+            return Share(microbatch=self.start, local_steps=self.request.local_steps, encoding=encoding, streams=streams)
+        return msgspec.structs.replace(share, encoding=encoding, streams=streams)
+
+    def _upload_share(self, known: Known, node: Node, streams: int) -> dict[Encoding, float]:
+        """The part of a round that an upload takes in each encoding, once two were measured."""
+        if len(known.up) < 2 or not self.job.parameters or self.job.current is None:
+            return {}
+        whole = self.job.current.round_seconds * learning.rate(known.up, streams, node)
+        return {encoding: self.job.parameters * size / whole for encoding, size in links.BYTES.items()}
+
+    # How long things take
+
+    def _guess_scale(self) -> float:
+        """Measured over hinted step time, the median of the nodes that were measured: what a guess is to be scaled by."""
+        ratios = []
+        for name in self.roster:
+            share = self.present.get(name)
+            size = share.microbatch if share is not None else self.start
+            seconds = learning.step_seconds(self.known[name], size)
+            if seconds is not None:
+                ratios.append(seconds / learning.hinted_step(self.nodes[name], size, self.start))
+        return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
+
+    def _step(self, name: NodeId, size: int) -> float:
+        measured = learning.step_seconds(self.known[name], size)
+        guess = self.guess * learning.hinted_step(self.nodes[name], size, self.start)
+        return max(1e-6, measured if measured is not None else guess)
+
+    def _pace(self, name: NodeId, share: Share, average: Encoding) -> Pace:
+        """Before anything was measured, only steps count: guesses of seconds and of rates don't add up to a round."""
+        step = self._step(name, share.microbatch)
+        if not self.measured:
+            return Pace(step=step, up=0.0, down=0.0)
+        known, node, size = self.known[name], self.nodes[name], self.job.parameters
+        return Pace(
+            step=step,
+            up=learning.transfer_seconds(known.up, size * links.BYTES[share.encoding], share, node),
+            down=learning.transfer_seconds(known.down, size * links.BYTES[average], share, node),
+            misses=known.misses,
+        )
+
+    def _round_time(self, paces: Mapping[NodeId, Pace]) -> float:
+        return rounds.round_time(paces, self.request.local_steps, self.job.quorum)
+
+    # How much work
+
+    def _microbatch(self, name: NodeId, share: Share, pace: Pace, seconds: float) -> int:
+        """One rung up or down the ladder (more, if a larger factor is allowed), unless it is too early for it."""
+        known, size = self.known[name], share.microbatch
+        if known.ceiling is not None and size > known.ceiling:
+            return known.ceiling
+        if name not in self.present or not self.free.adapt or self.free.factor < 2:
+            return size
+        every = self.present[name].every
+        room = every * (seconds - pace.down) - pace.up + (self.settings.stretch - 1) * seconds
+        if size > self.low and pace.step > room > LEAST_ROOM * seconds:
+            self._because(name, f"one step of {size} samples takes longer than a round")
+            return size // 2
+        if not known.urgent and self.job.round - known.changed < self.free.cooldown << known.turns:
+            return size
+        return self._climb(name, size, room)
+
+    def _because(self, name: NodeId, why: str) -> None:
+        self.why[name] = f"{self.why[name]}, {why}" if name in self.why else why
+
+    def _climb(self, name: NodeId, size: int, room: float) -> int:
+        known, latency_ms = self.known[name], self.nodes[name].latency_ms
+        high = min(self.high, known.ceiling or self.high)
+        target = min(high, max(self.low, microbatch.latency_target(self.start, latency_ms, self.settings)))
+        measured = learning.samples_a_second(known)
+        start = size
+        for _ in range(math.floor(math.log2(self.free.factor))):
+            moved = microbatch.next_rung(self.request.batch, size, target, measured, (self.low, high), self.settings)
+            if moved == size or (moved > size and self._step(name, moved) > room):
+                break
+            size = moved
+        if size != start:
+            by_latency = abs(math.log2(size / target)) < abs(math.log2(start / target))
+            self._because(name, words.move(latency_ms, target, start, size, measured, by_latency=by_latency))
+        return size
+
+    def _steps(self, name: NodeId, share: Share, pace: Pace, seconds: float) -> Share:
+        present = self.present.get(name)
+        if present is not None and not self.free.adapt:
+            return share
+        every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, self.settings)
+        ideal = rounds.ideal_steps(pace, seconds, every, self.settings)
+        steps = rounds.steps_for(
+            ideal,
+            self.request.local_steps,
+            present.local_steps if present is not None else None,
+            self.free.factor,
+            self.settings,
+        )
+        return msgspec.structs.replace(share, local_steps=steps, every=every)

@@ -1,0 +1,118 @@
+"""What the batch controller knows; all of it serialises."""
+
+import msgspec
+
+from agents.effects import Timer
+from schemas.ids import JobId, NodeId
+from schemas.jobs import AdaptationPolicy, Encoding, JobRequest
+from schemas.network import LinkQuality
+from schemas.training import Share
+
+
+class Reconsider(Timer, frozen=True, kw_only=True):
+    """Looks at a job's shares again, after something that they depend on has changed."""
+
+    job: JobId
+
+
+class Settled(Timer, frozen=True, kw_only=True):
+    """A controller without memory has listened for long enough."""
+
+
+class Node(msgspec.Struct, kw_only=True):
+    """What is known of a node whatever the job."""
+
+    link_version: int = 0
+    quality: LinkQuality | None = None
+    """Never `offline`: then the last grade before is kept."""
+    latency_ms: float = 0.0
+    profile_version: int = 0
+    slowdown: float = 1.0
+    step_time: float = 0.0
+    """Seconds that a step takes at least; 0 for a real machine."""
+    accelerated: bool = False
+
+
+class Known(msgspec.Struct, kw_only=True):
+    """What is known of a node in a job."""
+
+    steps: dict[int, list[float]] = {}
+    """The last times of a step in seconds, by microbatch."""
+    up: list[float] = []
+    """The last uploads: rate over the rate expected of such a link."""
+    down: list[float] = []
+    """The last downloads, likewise."""
+    planned_step: float = 0.0
+    """Seconds a step that the present share was made for; 0 where nobody had measured it."""
+    planned_transfer: float = 0.0
+    """Seconds of transfers that the present share was made for."""
+    misses: int = 0
+    """Deadlines missed in a row."""
+    ceiling: int | None = None
+    """Largest microbatch that fits its memory, once a larger one didn't."""
+    changed: int = -1_000_000
+    """Round in which its microbatch was last changed."""
+    rose: bool | None = None
+    """Whether that was upwards; None before the first change, and after a change of its link."""
+    turns: int = 0
+    """Changes in a row that took back the one before: each doubles the cooldown, so that noise can't make it swing."""
+    urgent: bool = False
+    """Its link has another grade since the last look: react now, not after the cooldown."""
+    news: str = ""
+    """What happened to it since the last assignment, in words."""
+
+
+class Kept(msgspec.Struct, kw_only=True, frozen=True):
+    """An assignment as it was published."""
+
+    version: int
+    roster_version: int
+    shares: dict[NodeId, Share]
+    average_encoding: Encoding
+    round_seconds: float
+    deadline_seconds: float
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """A job: the request, the roster, the assignment in force and what led to it."""
+
+    job: JobId
+    request: JobRequest | None = None
+    state_version: int = 0
+    round: int = 0
+    """Rounds closed, as far as anyone has said."""
+    closed: int = 0
+    """The last round whose `RoundClosed` was learned from."""
+    roster: tuple[NodeId, ...] = ()
+    roster_version: int = 0
+    quorum: int = 1
+    parameters: int = 0
+    """Elements of the model; 0 where nobody has said yet."""
+    nodes: dict[NodeId, Known] = {}
+    overhead: float = 0.0
+    """Seconds by which rounds take longer than the slowest node's own time, smoothed."""
+
+    current: Kept | None = None
+    history: list[Kept] = []
+    """Assignments in force so far, oldest first, the present one last."""
+    reconsider: bool = False
+    """A `Reconsider` timer is set."""
+
+    tuning_version: int = 0
+    policy: AdaptationPolicy | None = None
+    adapt: bool | None = None
+    """None until the optimizer has spoken."""
+    max_factor: float = 2.0
+    hold_until: int = 0
+    """Round until which nothing but the roster changes shares."""
+
+
+class BatchControllerState(msgspec.Struct, kw_only=True):
+    """All jobs under way, and all nodes."""
+
+    jobs: dict[JobId, Job] = {}
+    ended: dict[JobId, None] = {}
+    """Jobs that are over, oldest first: what still comes in about them is of no interest."""
+    nodes: dict[NodeId, Node] = {}
+    silent_until: float = 0.0
+    """A controller without memory says nothing before this time."""
