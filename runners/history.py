@@ -257,18 +257,28 @@ class History:
             where.append("at <= ?")
             values.append(until)
         if types:
-            where.append(f"type IN ({','.join('?' * len(types))})")
+            where.append(f"type IN ({_marks(types)})")
             values.extend(types)
         order = "DESC" if newest_first else "ASC"
         return await self._events(f"WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?", (*values, limit))
 
-    async def of_job(self, job: str) -> list[EventRow]:
-        """All of a job's events, and those of nodes, links and agents from its submission to its end, by their time."""
+    async def of_job(self, job: str, types: Sequence[str] = (), standing: Sequence[str] = ()) -> list[EventRow]:
+        """A job's events, and those of nodes, links and agents from its submission to its end, by their time.
+
+        Args:
+            job: its id.
+            types: names of the message types wanted; all by default.
+            standing: types whose last event of each node before the job's submission comes too.
+        """
         (begin, end) = await self._one("SELECT min(at), max(at) FROM events WHERE job = ?", (job,))
         if begin is None:
             return []
-        where = "WHERE job = ? OR (job IS NULL AND at BETWEEN ? AND ?) ORDER BY at, seq"
-        return await self._events(where, (job, begin, end))
+        wanted = f"type IN ({_marks(types)}) AND " if types else ""
+        where = f"WHERE {wanted}(job = ? OR (job IS NULL AND at BETWEEN ? AND ?)) ORDER BY at, seq"
+        rows = await self._events(where, (*types, job, begin, end))
+        last = f"SELECT max(seq) FROM events WHERE type IN ({_marks(standing)}) AND at < ? GROUP BY type, node"
+        before = await self._events(f"WHERE seq IN ({last}) ORDER BY at, seq", (*standing, begin))
+        return before + rows
 
     async def figures(self, node: str, name: str, since: float = 0.0) -> list[tuple[float, float]]:
         """(at, value) of one of a node's figures, oldest first."""
@@ -298,6 +308,10 @@ class History:
         async with self._db.execute(sql, tuple(values)) as cursor:
             for row in await cursor.fetchall():
                 yield row
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ CREATE TABLE events (
 CREATE INDEX events_job ON events (job, seq);
 CREATE INDEX events_node ON events (node, seq);
 CREATE INDEX events_at ON events (at);
+CREATE INDEX events_type ON events (type, node);
 CREATE TABLE metrics (
     node TEXT NOT NULL,
     name TEXT NOT NULL,
