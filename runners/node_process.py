@@ -119,7 +119,7 @@ async def _link(options: NodeOptions, name: str, address: Address) -> AsyncItera
     argv = [sys.executable, "-m", "bus.shaping", "--upstream", f"{address.host}:{address.port}"]
     argv += ["--profile", options.link, "--cc", options.cc, "--node", name]
     environment = {"SHOAL_TOKEN": address.token} if address.token else {}
-    emulator = await processes.spawn(argv, env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    emulator = await processes.spawn(argv, env=environment, stdout=asyncio.subprocess.PIPE)
     try:
         assert emulator.stdout is not None
         async with asyncio.timeout(LINK_WITHIN):
