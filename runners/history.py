@@ -33,8 +33,8 @@ _DAY = 86_400.0
 class HistoryUnreadable(ShoalError):
     """The history's file can't be used. Attributes: `path`, `why`."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"the history in {path} can't be read ({why}): move the file away to begin a new one")
+    def __init__(self, path: Path, why: str, mend: str = "move the file away to begin a new one") -> None:
+        super().__init__(f"the history in {path} can't be read ({why}): {mend}")
         self.path = path
         self.why = why
 
@@ -107,6 +107,8 @@ class History:
         """
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.exists():
+            raise HistoryUnreadable(path, "there is none", "name the store of the `shoal up` whose recorder writes it")
         mode = "?mode=ro" if read_only else ""
         try:
             connection = await aiosqlite.connect(f"{path.resolve().as_uri()}{mode}", uri=True)

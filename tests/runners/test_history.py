@@ -191,6 +191,6 @@ async def test_a_file_that_is_no_history_is_named(path: Path, content: str) -> N
 
 
 async def test_reading_what_isnt_there(path: Path) -> None:
-    with pytest.raises(HistoryUnreadable):
+    with pytest.raises(HistoryUnreadable, match="there is none"):
         await History.open(path, read_only=True)
     assert not path.exists()
