@@ -1,8 +1,10 @@
 """What the commands have in common: options, output, errors and exit codes."""
 
 import asyncio
+import contextlib
+import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -10,8 +12,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from runners.address import STORE
-from runners.client import Client, connect
+from runners.address import STORE, BadServer
+from runners.client import Client, NoSuchSubject, connect
 from schemas.errors import ShoalError
 
 T = TypeVar("T")
@@ -38,13 +40,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 DEFAULT_STORE = STORE
 
+MACHINES, JOBS, LOOKS = "Machines", "Jobs", "What happens, and why"
+"""Headings of the commands in `shoal --help`."""
+
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
 def example(*lines: str) -> str:
     """The epilog of a command's help."""
-    return "\n\n".join(["[bold]Examples[/bold]", *(f"  $ {line}" for line in lines)])
+    return "\n".join(["[bold]Examples[/bold]", *(f"  $ {line}" for line in lines)])
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
@@ -53,17 +58,31 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; errors become one line and an exit code."""
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Errors of the block become one line on standard error and an exit code."""
     try:
-        return asyncio.run(work)
+        yield
+    except (BadServer, NoSuchSubject) as error:
+        fail(str(error), EXIT_USAGE)
     except ShoalError as error:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left: nothing to say to anybody
+        # The reader of our output has left. What is still buffered for it must not be written when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_FAILED) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}: give another directory or file, or mend its permissions")
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; see `told` for its errors."""
+    with told():
+        return asyncio.run(work)
 
 
 async def joined(server: str | None, store: Path, name: str = "cli") -> Client:

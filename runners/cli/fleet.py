@@ -1,6 +1,5 @@
 """Commands about machines: up, node, agent, nodes, doctor."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,8 @@ from runners.cli.common import (
     DEFAULT_STORE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    MACHINES,
     JsonOption,
     ServerOption,
     StoreOption,
@@ -24,12 +25,12 @@ from runners.cli.common import (
     print_json,
     run_async,
     size,
+    told,
 )
 from runners.doctor import Check, examine
 from runners.fleet_view import NodeRow, look_at_nodes
 from runners.node_process import NodeOptions, run_node
 from runners.up import AGENTS, UpOptions, bring_up
-from schemas.errors import ShoalError
 
 
 def up(
@@ -47,9 +48,10 @@ def up(
 
     The first line on standard output is `ready nats://127.0.0.1:PORT`, once jobs can be submitted.
     """
-    token = None
-    if listen is not None and not is_loopback(listen):
-        token = ensure_token(store)
+    if server is not None and (listen is not None or port):
+        fail("--listen and --port are for a server of its own: leave out --server (and $SHOAL_SERVER)", EXIT_USAGE)
+    with told():
+        token = ensure_token(store) if listen is not None and not is_loopback(listen) else None
     options = UpOptions(
         store=store,
         listen=listen or "127.0.0.1",
@@ -60,10 +62,7 @@ def up(
         say=_say,
         warn=_warn,
     )
-    try:
-        signalled = asyncio.run(bring_up(options))
-    except ShoalError as error:
-        fail(str(error))
+    signalled = run_async(bring_up(options))
     if signalled == "SIGINT":
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -101,10 +100,7 @@ def node(
         server=server,
         store=store,
     )
-    try:
-        asyncio.run(run_node(options))
-    except ShoalError as error:
-        fail(str(error))
+    run_async(run_node(options))
 
 
 def agent(
@@ -116,7 +112,7 @@ def agent(
     from runners.agent_process import main as run_agent
 
     if name not in AGENTS:
-        fail(f"no agent is named {name!r}: there are {', '.join(AGENTS)}", 2)
+        fail(f"no agent is named {name!r}: there are {', '.join(AGENTS)}", EXIT_USAGE)
     arguments = [name, "--store", str(store)]
     raise typer.Exit(run_agent(arguments + (["--server", server] if server else [])))
 
@@ -192,8 +188,13 @@ def _warn(line: str) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the app."""
-    app.command(epilog=example("shoal up", "shoal up --nodes 1", "shoal up --listen 192.168.1.5"))(up)
-    app.command(epilog=example("shoal node", "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic"))(node)
-    app.command(epilog=example("shoal agent batch_controller"))(agent)
-    app.command(epilog=example("shoal nodes", "shoal nodes --json"))(nodes)
-    app.command(epilog=example("shoal doctor"))(doctor)
+    app.command(
+        rich_help_panel=MACHINES, epilog=example("shoal up", "shoal up --nodes 1", "shoal up --listen 192.168.1.5")
+    )(up)
+    app.command(
+        rich_help_panel=MACHINES,
+        epilog=example("shoal node", "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic"),
+    )(node)
+    app.command(rich_help_panel=MACHINES, epilog=example("shoal agent batch_controller"))(agent)
+    app.command(rich_help_panel=MACHINES, epilog=example("shoal nodes", "shoal nodes --json"))(nodes)
+    app.command(rich_help_panel=MACHINES, epilog=example("shoal doctor"))(doctor)

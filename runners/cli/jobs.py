@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from bus.port import BusError, NoResponders
+from bus.port import NoResponders
 from runners.cli.common import (
     DEFAULT_STORE,
     EXIT_FAILED,
     EXIT_USAGE,
+    JOBS,
     JsonOption,
     ServerOption,
     StoreOption,
@@ -189,10 +190,7 @@ def fetch(
         async with await joined(server, store) as client:
             return await fetch_job(client, job, out)
 
-    try:
-        fetched = run_async(work())
-    except BusError as error:
-        fail(str(error))
+    fetched = run_async(work())
     if as_json:
         print_json(fetched)
         return
@@ -213,8 +211,8 @@ def _read_request(path: Path) -> dict[str, Any]:
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the app."""
-    app.command(epilog=example("shoal submit examples/digits.toml --wait"))(submit)
-    app.command(epilog=example("shoal jobs", "shoal jobs --json"))(jobs)
-    app.command(epilog=example("shoal cancel train-7f3k2q"))(cancel)
-    app.command(epilog=example("shoal logs train-7f3k2q --node laptop"))(logs)
-    app.command(epilog=example("shoal fetch train-7f3k2q --out models"))(fetch)
+    app.command(rich_help_panel=JOBS, epilog=example("shoal submit examples/digits.toml --wait"))(submit)
+    app.command(rich_help_panel=JOBS, epilog=example("shoal jobs", "shoal jobs --json"))(jobs)
+    app.command(rich_help_panel=JOBS, epilog=example("shoal cancel train-7f3k2q"))(cancel)
+    app.command(rich_help_panel=JOBS, epilog=example("shoal logs train-7f3k2q --node laptop"))(logs)
+    app.command(rich_help_panel=JOBS, epilog=example("shoal fetch train-7f3k2q --out models"))(fetch)

@@ -9,6 +9,7 @@ from runners.causes import chain_of, chains_about
 from runners.cli.common import (
     DEFAULT_STORE,
     EXIT_FAILED,
+    LOOKS,
     JsonOption,
     ServerOption,
     StoreOption,
@@ -25,12 +26,12 @@ from runners.view.live import watch_fleet
 from schemas.asyncapi import document
 from schemas.wire import Message, encode, subject_of
 
-SubjectArgument = Annotated[str, typer.Argument(metavar="[SUBJECT]", help="A NATS subject filter; * and > are wildcards.")]
+SubjectArgument = Annotated[str, typer.Argument(metavar="SUBJECT", help="A NATS subject filter; * and > are wildcards.")]
 ENVELOPE = ("id", "cause", "at", "source")
 
 
 def watch(
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only this job; by default the newest.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Only this job; by default the newest.")] = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -129,9 +130,10 @@ def schema(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the app."""
-    app.command(epilog=example("shoal watch", "shoal watch train-7f3k2q"))(watch)
-    app.command(epilog=example("shoal events 'shoal.decisions.>'", "shoal events 'shoal.jobs.*.state' --past --json"))(
-        events
-    )
-    app.command(epilog=example("shoal why train-7f3k2q", "shoal why laptop --last 3"))(why)
-    app.command(epilog=example("shoal schema > shoal.asyncapi.json"))(schema)
+    app.command(rich_help_panel=LOOKS, epilog=example("shoal watch", "shoal watch train-7f3k2q"))(watch)
+    app.command(
+        rich_help_panel=LOOKS,
+        epilog=example("shoal events 'shoal.decisions.>'", "shoal events 'shoal.jobs.*.state' --past --json"),
+    )(events)
+    app.command(rich_help_panel=LOOKS, epilog=example("shoal why train-7f3k2q", "shoal why laptop --last 3"))(why)
+    app.command(rich_help_panel=LOOKS, epilog=example("shoal schema > shoal.asyncapi.json"))(schema)
