@@ -100,7 +100,8 @@ class Link:
         self.nc.options["allow_reconnect"] = True
         self.nc.options["max_reconnect_attempts"] = -1
         self._inbox = self.nc.new_inbox()
-        await self.nc.subscribe(self._inbox, cb=self._probe_returned)
+        if not options.get("no_echo"):
+            await self.nc.subscribe(self._inbox, cb=self._probe_returned)
         self._set_up()
         self.retransmitted()
 
@@ -193,13 +194,15 @@ class Link:
                 log.debug("a post on %s was dropped: %s", subject, error)
         self._posting = None
 
-    async def round_trip(self, timeout: float) -> float | None:
+    async def round_trip(self, timeout: float, by: "Link | None" = None) -> float | None:
         """Seconds for a message to this connection's own inbox, by way of the server; None after `timeout` seconds.
 
+        `by`: the connection that sends it; this one unless given. One without echo can't measure itself.
+
         A message and not a ping: nats-py's reading task dies of a pong whose waiter has given up, which on a bad link is
-        the usual case. Everything sent earlier on this connection has reached the server when it returns.
+        the usual case. Everything sent earlier on that connection has reached the server when it returns.
         """
-        if not self.up:
+        if not self.up or (by is not None and not by.up):
             return None
         self._probe_number += 1
         key = b"%d" % self._probe_number
@@ -207,7 +210,7 @@ class Link:
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(timeout):
-                await self.nc.publish(self._inbox, key)
+                await (by or self).nc.publish(self._inbox, key)
                 await returned
             return time.perf_counter() - begun
         except (TimeoutError, errors.Error):
@@ -243,7 +246,8 @@ class Link:
             posting = self._posting
             if posting is not None:
                 await asyncio.wait([posting])
-            await self.round_trip(_FLUSH_PATIENCE)
+            if not self.nc.options["no_echo"]:
+                await self.round_trip(_FLUSH_PATIENCE)
         with contextlib.suppress(errors.Error, OSError):
             await self.nc.close()
         self.up = False

@@ -1,0 +1,167 @@
+"""Getting a whole tensor from its holder: what was streamed is taken, what is missing is asked for, again if need be."""
+
+import asyncio
+import itertools
+import secrets
+import time
+
+import msgspec
+from nats import errors
+
+from bus.port import BusError
+from bus.tensor_frames import CHUNK, WINDOW, content_of
+from bus.tensor_incoming import Inbox, Incoming, Pull
+from bus.tensor_lanes import Lanes
+from bus.tensor_outgoing import Answer, Ask
+
+_LOOK = 2.0  # seconds of silence after which the holder is asked whether it is still there
+_LOST_AFTER = 10.0  # seconds of silence after which chunks under way count as lost: more than one takes on the worst link
+_GAPS = 3.0  # times the longest pause between chunks so far, if that is more
+_ANSWER_TIMEOUT = 5.0  # seconds for a holder's answer, over a bad link and from a busy process
+_ATTEMPTS = 3  # times that a tensor may come with the wrong hash
+_AHEAD = WINDOW // CHUNK  # chunks that may be under way
+
+
+class TensorUnavailable(BusError):
+    """A tensor can't be had from this holder: it is gone, has dropped it, or is too slow. The message says which."""
+
+
+class Fetch:
+    """One attempt to get one tensor."""
+
+    def __init__(self, lanes: Lanes, inbox: Inbox, job: str, node: str, key: tuple[str, str, str], stall: float) -> None:
+        self._lanes = lanes
+        self._inbox = inbox
+        self._job = job
+        self._node = node
+        self._holder, self._kind, self._name = key
+        self._key = key
+        self._stall = stall
+        self._what = f"{self._kind}/{self._name} of {self._holder}"
+        self._prefix = secrets.token_hex(6)
+        self._number = itertools.count()
+        self._pulls: dict[str, Pull] = {}
+
+    async def get(self, size: int, digest: str, timeout: float) -> bytes:
+        """The tensor's bytes. Raises `TensorUnavailable`."""
+        incoming = self._inbox.expect(self._key, size, content_of(digest))
+        done = False
+        try:
+            async with asyncio.timeout(timeout):
+                for _ in range(_ATTEMPTS):
+                    await self._fill(incoming, digest)
+                    data = await incoming.whole(digest)
+                    if data is not None:
+                        done = True
+                        return data
+                    incoming.broadcasting = False  # damaged chunks are asked for one by one
+            raise TensorUnavailable(f"{self._what} came damaged {_ATTEMPTS} times: ask another holder")
+        except TimeoutError:
+            raise TensorUnavailable(
+                f"{self._what} did not come within {timeout:g} s: {incoming.missing * CHUNK} of {size} bytes are missing"
+            ) from None
+        finally:
+            for token in self._pulls:
+                self._inbox.pulls.pop(token, None)
+            self._inbox.release(self._key, incoming, done=done)
+
+    async def latest(self, timeout: float) -> Answer:
+        """What the holder made of this kind on demand. Raises `TensorUnavailable`."""
+        return await self._ask(Ask(op="latest", kind=self._kind), timeout)
+
+    async def _fill(self, incoming: Incoming, digest: str) -> None:
+        """Returns when no chunk is missing."""
+        now = time.monotonic()
+        incoming.begin(now)
+        quiet_since = now
+        while incoming.missing:
+            if incoming.broadcasting is None:
+                await self._learn(incoming, digest)
+            if not incoming.broadcasting and await self._ask_for_more(incoming):
+                quiet_since = max(quiet_since, time.monotonic() - _LOOK)
+            if await self._moved(incoming):
+                quiet_since = incoming.last_at
+                continue
+            silence = time.monotonic() - quiet_since
+            if silence >= self._stall:
+                raise TensorUnavailable(f"{self._what} stalled: nothing came for {silence:.0f} s")
+            await self._learn(incoming, digest, lost=silence >= max(_LOST_AFTER, _GAPS * incoming.longest_gap))
+
+    async def _moved(self, incoming: Incoming) -> bool:
+        incoming.moved.clear()
+        if not incoming.missing:
+            return True
+        try:
+            async with asyncio.timeout(_LOOK):
+                await incoming.moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _learn(self, incoming: Incoming, digest: str, *, lost: bool = False) -> None:
+        """Ask the holder how things stand. Raises where it is gone or no longer has this tensor."""
+        try:
+            status = await self._ask(Ask(op="status", kind=self._kind, name=self._name), _ANSWER_TIMEOUT)
+        except _NoAnswerYet:
+            return
+        if status.digest != digest:
+            raise TensorUnavailable(f"{self._what} is another one now: its holder has made it anew")
+        if incoming.broadcasting is None or lost:
+            incoming.broadcasting = status.streaming and self._inbox.hears(self._kind)
+        if lost:
+            for pull in self._pulls.values():
+                pull.waiting.clear()
+
+    async def _ask_for_more(self, incoming: Incoming) -> bool:
+        """Have up to a window's chunks under way, topped up when half of it has come; whether any were asked for."""
+        under_way: set[int] = set().union(*(pull.waiting for pull in self._pulls.values()))
+        if len(under_way) > _AHEAD // 2:
+            return False
+        free = (i for i, chunk in enumerate(incoming.chunks) if chunk is None and i not in under_way)
+        wanted = list(itertools.islice(free, _AHEAD - len(under_way)))
+        if not wanted:
+            return False
+        for token in [token for token, pull in self._pulls.items() if not pull.waiting]:
+            del self._pulls[token]
+            self._inbox.pulls.pop(token, None)
+        token = f"{self._prefix}-{next(self._number)}"
+        self._pulls[token] = self._inbox.pulls[token] = Pull(incoming, set(wanted))
+        ask = Ask(op="get", kind=self._kind, name=self._name, to=self._node, token=token, chunks=spans(wanted))
+        try:
+            await self._ask(ask, _ANSWER_TIMEOUT)
+        except _NoAnswerYet:
+            return False
+        return True
+
+    async def _ask(self, ask: Ask, timeout: float) -> Answer:
+        subject = f"tensor.{self._job}.{self._holder}.fetch"
+        try:
+            await self._lanes.control.wait_up(timeout)
+            reply = await self._lanes.control.nc.request(subject, msgspec.json.encode(ask), timeout=timeout)
+        except errors.NoRespondersError:
+            raise TensorUnavailable(f"{self._what} can't be had: {self._holder} is gone; ask another holder") from None
+        except (TimeoutError, errors.Error, BusError) as error:
+            if ask.op == "latest":
+                raise TensorUnavailable(
+                    f"{self._holder} did not come up with a {self._kind} within {timeout:g} s"
+                ) from error
+            raise _NoAnswerYet from error
+        answer = msgspec.json.decode(reply.data, type=Answer)
+        if not answer.found:
+            raise TensorUnavailable(f"{self._what} can't be had: {answer.reason}")
+        return answer
+
+
+class _NoAnswerYet(Exception):
+    """The holder is there, or was a moment ago, but has not answered."""
+
+
+def spans(indexes: list[int]) -> list[tuple[int, int]]:
+    """Ascending indexes as (first, last) of each unbroken run."""
+    found: list[tuple[int, int]] = []
+    for index in indexes:
+        if found and found[-1][1] == index - 1:
+            found[-1] = (found[-1][0], index)
+        else:
+            found.append((index, index))
+    return found

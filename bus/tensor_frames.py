@@ -1,0 +1,92 @@
+"""How a tensor's bytes travel: cut into chunks, each with a small header that says what it is a part of."""
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+
+CHUNK = 256 * 1024
+"""Bytes of data a message. A quarter of the server's limit; on a link of 0.3 Mbit/s, the worst there is, one takes 7 s, and
+twice as much would make a stall hard to tell from slowness. On loopback 512 KiB is no faster."""
+
+WINDOW = 16 * 1024 * 1024
+"""Bytes that may be under way to one receiver: with their defaults the server and nats-py hold so much and drop none."""
+
+_HEADER = struct.Struct(">4sQI8s")
+HEADER_SIZE = _HEADER.size
+_MAGIC = b"ShT1"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor that this node keeps for whoever asks.
+
+    Attributes:
+        kind: `delta`, `average`, `anchor`.
+        name: unique within the kind at this node.
+        size: bytes.
+        digest: SHA-256 of the bytes, in hexadecimal.
+    """
+
+    kind: str
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a chunk says of itself.
+
+    Attributes:
+        total: bytes of the whole tensor.
+        check: CRC-32 of the chunk. Of what the standard library has it is the fastest that finds any burst of errors of
+            up to 32 bits (1.8 GB/s here; Adler-32 is no faster and weak). The receiver looks at it only where the SHA-256
+            of the whole is wrong, to learn which chunk to ask for again; so it costs nothing where all is well.
+        content: the first eight bytes of the whole's SHA-256, which keep apart two tensors that went by one name.
+    """
+
+    total: int
+    check: int
+    content: bytes
+
+
+class Kept:
+    """A tensor's bytes, ready to be sent. Making one hashes them: about a second for a GB, on the calling thread."""
+
+    def __init__(self, kind: str, name: str, data: bytes) -> None:
+        self.data = data
+        self._view = memoryview(data)
+        self.held = Held(kind, name, len(data), hashlib.sha256(data).hexdigest())
+        self.count = chunks_of(len(data))
+        self._content = content_of(self.held.digest)
+        self._checks = [zlib.crc32(self._view[i * CHUNK : (i + 1) * CHUNK]) for i in range(self.count)]
+
+    def frame(self, index: int) -> bytes:
+        """The payload of one chunk's message."""
+        header = _HEADER.pack(_MAGIC, self.held.size, self._checks[index], self._content)
+        return b"".join((header, self._view[index * CHUNK : (index + 1) * CHUNK]))
+
+
+def content_of(digest: str) -> bytes:
+    """What stands for a SHA-256 (hexadecimal) in a header."""
+    return bytes.fromhex(digest[:16])
+
+
+def chunks_of(size: int) -> int:
+    """How many chunks `size` bytes make."""
+    return (size + CHUNK - 1) // CHUNK
+
+
+def header_of(payload: bytes) -> Header | None:
+    """The header of a chunk's message; None for bytes that are no chunk."""
+    if len(payload) < HEADER_SIZE:
+        return None
+    magic, total, check, content = _HEADER.unpack_from(payload)
+    return Header(total, check, content) if magic == _MAGIC else None
+
+
+def is_sound(payload: bytes) -> bool:
+    """Whether a chunk's data is what its sender computed the check of."""
+    check: int = _HEADER.unpack_from(payload)[2]
+    return zlib.crc32(memoryview(payload)[HEADER_SIZE:]) == check

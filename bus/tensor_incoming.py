@@ -1,0 +1,346 @@
+"""Tensors on their way in: chunks gathered as they come, whoever sent them, until somebody wants the whole."""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from bus.tensor_frames import CHUNK, HEADER_SIZE, Header, chunks_of, header_of, is_sound
+from bus.tensor_lanes import Lanes, Listening
+
+Key = tuple[str, str, str]
+"""(sender, kind, name)"""
+
+_ACK_EVERY = 1024 * 1024  # bytes: sixteen acknowledgements a window
+_ACK_WITHIN = 0.2  # seconds: on a slow link the sender learns of each chunk
+_REJOIN_AFTER = 30.0  # seconds until a follower that was asked to leave comes back though nobody told it to
+_OFF_LOOP = 4 * 1024 * 1024  # bytes from which hashing (1 GB/s) would hold up the loop for more than 4 ms
+
+
+class Ack(msgspec.Struct):
+    """A follower's word to the sender of a stream: how far it is."""
+
+    follower: str
+    position: int
+
+
+class Leave(msgspec.Struct):
+    """A sender's word to a follower that can't keep up: stop listening, fetch the rest; or, when done, come back."""
+
+    kind: str
+    name: str
+    sender: str
+    done: bool = False
+
+
+class Incoming:
+    """One tensor's chunks."""
+
+    def __init__(self, total: int, content: bytes) -> None:
+        self.total = total
+        self.content = content
+        self.chunks: list[bytes | None] = [None] * chunks_of(total)
+        self.missing = len(self.chunks)
+        self.wanted = 0
+        """How many callers wait for it: with none it may be evicted."""
+        self.broadcasting: bool | None = None
+        """Whether its sender is streaming it now; None where that isn't known."""
+        self.moved = asyncio.Event()
+        self.begun_at: float | None = None
+        self.last_at = 0.0
+        self.longest_gap = 0.0
+        self.counted = 0
+        """Bytes that took the time from `begun_at` on."""
+        self.lowest = len(self.chunks)
+        self.ends = 0
+        self.unacknowledged = 0
+        self.ack_timer: asyncio.TimerHandle | None = None
+
+    def begin(self, now: float) -> None:
+        """Somebody asked for it now."""
+        if self.begun_at is None:
+            self.begun_at = self.last_at = now
+
+    def take(self, index: int, payload: bytes, now: float) -> bool:
+        """One chunk has come; whether it was new."""
+        if self.begun_at is None:
+            self.begun_at = now  # nobody asked: the first chunk's own time is not known
+        else:
+            self.counted += len(payload) - HEADER_SIZE
+            self.longest_gap = max(self.longest_gap, now - self.last_at)
+        self.last_at = now
+        self.moved.set()
+        if self.chunks[index] is not None:
+            return False
+        self.chunks[index] = payload
+        self.lowest = min(self.lowest, index)
+        self.missing -= 1
+        return True
+
+    @property
+    def position(self) -> int:
+        """How far it is, in bytes of the stream: what came before this follower began to listen counts as there."""
+        return min(self.total, (self.lowest + len(self.chunks) - self.missing) * CHUNK)
+
+    async def whole(self, digest: str) -> bytes | None:
+        """All bytes, if their SHA-256 is right; else the damaged chunks are forgotten."""
+        large = self.total >= _OFF_LOOP
+        data, found = await asyncio.to_thread(self._join) if large else self._join()
+        if found == digest:
+            return data
+        damaged = await asyncio.to_thread(self._damaged)
+        # No chunk contradicts its own check: somebody sent other data under this name. Nothing of it can be trusted.
+        for index in damaged or range(len(self.chunks)):
+            self.chunks[index] = None
+        self.missing = sum(chunk is None for chunk in self.chunks)
+        return None
+
+    def _join(self) -> tuple[bytes, str]:
+        data = b"".join([memoryview(chunk)[HEADER_SIZE:] for chunk in self.chunks if chunk is not None])
+        return data, hashlib.sha256(data).hexdigest()
+
+    def _damaged(self) -> list[int]:
+        return [index for index, chunk in enumerate(self.chunks) if chunk is not None and not is_sound(chunk)]
+
+
+@dataclass
+class Pull:
+    """Chunks that were asked for and have not come."""
+
+    incoming: Incoming
+    waiting: set[int]
+    ends: int = 0
+
+
+@dataclass
+class Followed:
+    """A kind of tensors that is listened to, but while one of its senders is too fast for this node."""
+
+    listening: Listening | None = None
+    left: set[Key] = field(default_factory=set)
+    rejoin: asyncio.TimerHandle | None = None
+
+
+class Inbox:
+    """Everything on its way in.
+
+    Attributes:
+        pulls: what was asked for, by token.
+        rejected: messages that were no chunks, or chunks of another tensor than their name says.
+    """
+
+    def __init__(self, lanes: Lanes, job: str, node: str, budget: int, complete: Callable[[Incoming], None]) -> None:
+        """`budget`: bytes to hold for tensors that nobody has asked for. `complete`: told of each that came in whole."""
+        self._lanes = lanes
+        self._job = job
+        self._node = node
+        self._budget = budget
+        self._complete = complete
+        self._incoming: OrderedDict[Key, Incoming] = OrderedDict()
+        self._followed: dict[str, Followed] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.pulls: dict[str, Pull] = {}
+        self.rejected = 0
+
+    async def open(self) -> None:
+        """Listen to what is sent to this node alone."""
+        pattern = f"tensor.{self._job}.*.to.{self._node}.*.*"
+        await self._lanes.start(Listening(pattern, self._node, self._direct))
+        await self._lanes.control.nc.subscribe(f"tensor.{self._job}.{self._node}.leave", cb=self._told_to_leave)
+        self._lanes.on_back.append(self._back)
+
+    async def follow(self, kind: str) -> None:
+        """Listen to what is streamed of a kind."""
+        if kind not in self._followed:
+            self._followed[kind] = Followed()
+            await self._join(kind)
+
+    async def unfollow(self, kind: str) -> None:
+        """Listen to it no more."""
+        followed = self._followed.pop(kind, None)
+        if followed is not None:
+            if followed.rejoin is not None:
+                followed.rejoin.cancel()
+            if followed.listening is not None:
+                await self._lanes.stop(followed.listening)
+
+    def hears(self, kind: str) -> bool:
+        """Whether chunks of this kind's streams come in now."""
+        followed = self._followed.get(kind)
+        return followed is not None and followed.listening is not None
+
+    def expect(self, key: Key, total: int, content: bytes) -> Incoming:
+        """Somebody wants this tensor: what has come of it, kept until `release`."""
+        incoming = self._incoming.get(key)
+        if incoming is None or incoming.content != content or incoming.total != total:
+            incoming = self._incoming[key] = Incoming(total, content)
+        incoming.wanted += 1
+        return incoming
+
+    def release(self, key: Key, incoming: Incoming, *, done: bool) -> None:
+        """Somebody has it, or gave up. What has come stays for the next attempt, while there is room."""
+        incoming.wanted -= 1
+        if done and not incoming.wanted and self._incoming.get(key) is incoming:
+            del self._incoming[key]
+
+    def _admit(self, key: Key, header: Header) -> Incoming | None:
+        incoming = self._incoming.get(key)
+        if incoming is not None and incoming.content == header.content and incoming.total == header.total:
+            self._incoming.move_to_end(key)
+            return incoming
+        if incoming is not None and incoming.wanted:
+            return None  # whoever waits has said which content it must be
+        held = sum(other.total for other in self._incoming.values() if not other.wanted)
+        for old in [key for key, other in self._incoming.items() if not other.wanted]:
+            if held + header.total <= self._budget:
+                break
+            held -= self._incoming.pop(old).total
+        if header.total > self._budget:
+            return None
+        incoming = self._incoming[key] = Incoming(header.total, header.content)
+        return incoming
+
+    async def _broadcast(self, msg: Msg) -> None:
+        """`tensor.<job>.<sender>.<kind>.<name>.<offset or end>`"""
+        _, _, sender, kind, name, offset = msg.subject.split(".")
+        key = (sender, kind, name)
+        if sender == self._node:
+            return
+        if offset == "end":
+            self._ended(key, msg.data)
+            return
+        header = header_of(msg.data)
+        incoming = self._admit(key, header) if header is not None else None
+        if incoming is None or not self._take(incoming, offset, msg.data):
+            return
+        if incoming.broadcasting is None:
+            incoming.broadcasting = True
+        incoming.unacknowledged += len(msg.data)
+        if incoming.unacknowledged >= _ACK_EVERY or not incoming.missing:
+            self._acknowledge(key, incoming, incoming.position)
+        elif incoming.ack_timer is None:
+            loop = asyncio.get_running_loop()
+            incoming.ack_timer = loop.call_later(_ACK_WITHIN, lambda: self._acknowledge(key, incoming, incoming.position))
+
+    async def _direct(self, msg: Msg) -> None:
+        """`tensor.<job>.<holder>.to.<this node>.<token>.<offset or end>`"""
+        _, _, _, _, _, token, offset = msg.subject.split(".")
+        pull = self.pulls.get(token)
+        if pull is None:
+            return
+        if offset == "end":
+            pull.ends += 1
+            # On a single lane everything sent before has come, or is lost. Over several it may still be on its way.
+            if len(self._lanes.lanes) == 1 and pull.ends == _lanes_in(msg.data):
+                pull.waiting.clear()
+                pull.incoming.moved.set()
+            return
+        header = header_of(msg.data)
+        incoming = pull.incoming
+        if header is None or header.content != incoming.content or header.total != incoming.total:
+            self.rejected += 1
+            return
+        if self._take(incoming, offset, msg.data):
+            pull.waiting.discard(int(offset) // CHUNK)
+
+    def _take(self, incoming: Incoming, offset: str, payload: bytes) -> bool:
+        """Put a chunk into its place; whether it has one."""
+        index, rest = divmod(int(offset), CHUNK) if offset.isdigit() else (-1, 0)
+        size = len(payload) - HEADER_SIZE
+        if rest or not 0 <= index < len(incoming.chunks) or size != min(CHUNK, incoming.total - index * CHUNK):
+            self.rejected += 1
+            return False
+        if incoming.take(index, payload, time.monotonic()) and not incoming.missing:
+            self._complete(incoming)
+        return True
+
+    def _ended(self, key: Key, data: bytes) -> None:
+        incoming = self._incoming.get(key)
+        if incoming is None:
+            return
+        incoming.ends += 1
+        if incoming.ends >= _lanes_in(data):
+            incoming.ends = 0
+            self._acknowledge(key, incoming, incoming.total)
+            if len(self._lanes.lanes) == 1:
+                incoming.broadcasting = False
+                incoming.moved.set()
+
+    def _acknowledge(self, key: Key, incoming: Incoming, position: int) -> None:
+        incoming.unacknowledged = 0
+        if incoming.ack_timer is not None:
+            incoming.ack_timer.cancel()
+            incoming.ack_timer = None
+        sender, kind, name = key
+        subject = f"tensor.{self._job}.{sender}.ack.{kind}.{name}"
+        self._lanes.control.post(subject, msgspec.json.encode(Ack(self._node, position)))
+
+    async def _told_to_leave(self, msg: Msg) -> None:
+        try:
+            word = msgspec.json.decode(msg.data, type=Leave)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.rejected += 1
+            return
+        key, followed = (word.sender, word.kind, word.name), self._followed.get(word.kind)
+        if followed is None:
+            return
+        if word.done:
+            followed.left.discard(key)
+            if not followed.left:
+                await self._join(word.kind)
+            return
+        followed.left.add(key)
+        incoming = self._incoming.get(key)
+        if incoming is not None:
+            incoming.broadcasting = None
+        if followed.listening is not None:
+            listening, followed.listening = followed.listening, None
+            await self._lanes.stop(listening)
+            loop = asyncio.get_running_loop()
+            followed.rejoin = loop.call_later(_REJOIN_AFTER, lambda: self._soon(self._join(word.kind)))
+
+    async def _join(self, kind: str) -> None:
+        followed = self._followed.get(kind)
+        if followed is None or followed.listening is not None:
+            return
+        followed.left.clear()
+        if followed.rejoin is not None:
+            followed.rejoin.cancel()
+            followed.rejoin = None
+        # Set before the first wait, so that two who call don't listen twice.
+        followed.listening = Listening(f"tensor.{self._job}.*.{kind}.*.*", self._node, self._broadcast)
+        await self._lanes.start(followed.listening)
+
+    def _back(self) -> None:
+        """A connection was lost: what was under way on it may never come."""
+        for incoming in self._incoming.values():
+            incoming.broadcasting = None
+            incoming.moved.set()
+        for pull in self.pulls.values():
+            pull.waiting.clear()
+
+    def _soon(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for task in self._tasks:
+            task.cancel()
+        for followed in self._followed.values():
+            if followed.rejoin is not None:
+                followed.rejoin.cancel()
+        for incoming in self._incoming.values():
+            if incoming.ack_timer is not None:
+                incoming.ack_timer.cancel()
+
+
+def _lanes_in(data: bytes) -> int:
+    return int(data) if data.isdigit() else 1

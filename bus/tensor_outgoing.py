@@ -1,0 +1,283 @@
+"""Tensors on their way out: streamed once to all who follow, or sent chunk by chunk to whoever asks."""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import msgspec
+from nats.aio.msg import Msg
+
+from bus.nats_link import Link
+from bus.tensor_frames import CHUNK, HEADER_SIZE, WINDOW, Held, Kept
+from bus.tensor_incoming import Ack, Leave
+from bus.tensor_lanes import Lanes, Listening
+from schemas.ids import token
+
+log = logging.getLogger("shoal.bus")
+
+Provider = Callable[[str], Awaitable[tuple[str, bytes] | None] | tuple[str, bytes] | None]
+"""Makes the newest tensor of a kind when somebody asks for it: (name, bytes), or None."""
+
+_PACE = 0.5  # seconds that a full window may hold up the others before who fills it is asked to leave
+_GIVE_UP = 30.0  # seconds without a word from any follower; over four times a chunk's time on the worst link
+
+
+class Ask(msgspec.Struct):
+    """A word to a holder.
+
+    Attributes:
+        op: `status`: do you have it, are you streaming it? `get`: send me these chunks. `latest`: make one.
+        chunks: first and last index of each range.
+    """
+
+    op: str
+    kind: str
+    name: str = ""
+    to: str = ""
+    token: str = ""
+    chunks: list[tuple[int, int]] = []
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """A holder's answer."""
+
+    found: bool
+    name: str = ""
+    size: int = 0
+    digest: str = ""
+    streaming: bool = False
+    reason: str = ""
+
+
+class Flow:
+    """How far a stream and its followers are.
+
+    The window is kept to the slowest follower, as long as all are about as fast. One that alone holds up the others is
+    asked to leave: it fetches what it misses later, at its own pace, and nobody waits for it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.sent = 0
+        self.nobody = False
+        self.positions: dict[str, int] = {}
+        self.left: set[str] = set()
+        self._moved = asyncio.Event()
+
+    def heard(self, follower: str, position: int) -> None:
+        """A follower's acknowledgement."""
+        if follower not in self.left:
+            self.positions[follower] = max(position, self.positions.get(follower, 0))
+        self._moved.set()
+
+    def no_follower(self) -> None:
+        """The server says that nobody listens."""
+        if not self.positions:
+            self.nobody = True
+        self._moved.set()
+
+    @property
+    def _room(self) -> bool:
+        slowest = min(self.positions.values(), default=0)
+        return self.sent + CHUNK - slowest <= WINDOW
+
+    @property
+    def delivered(self) -> bool:
+        """One follower has all of it."""
+        return max(self.positions.values(), default=0) >= self.total
+
+    async def room(self, dismiss: Callable[[str], None]) -> bool:
+        """Returns once another chunk may be sent; False if there is nobody to send it to."""
+        return await self._until(lambda: self._room, dismiss)
+
+    async def finished(self, dismiss: Callable[[str], None]) -> bool:
+        """Returns once a follower has everything; False if none will."""
+        return await self._until(lambda: self.delivered, dismiss)
+
+    async def _until(self, condition: Callable[[], bool], dismiss: Callable[[str], None]) -> bool:
+        silent_since = time.monotonic()
+        while not condition():
+            if self.nobody or time.monotonic() - silent_since > _GIVE_UP:
+                self.nobody = True
+                return False
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(_PACE):
+                    await self._moved.wait()
+                silent_since = time.monotonic()
+            except TimeoutError:
+                self._dismiss_laggards(dismiss)
+        return not self.nobody
+
+    def _dismiss_laggards(self, dismiss: Callable[[str], None]) -> None:
+        leader = max(self.positions.values(), default=0)
+        for follower, position in tuple(self.positions.items()):
+            if self.sent + CHUNK - position > WINDOW and leader - position > WINDOW // 2:
+                del self.positions[follower]
+                self.left.add(follower)
+                dismiss(follower)
+
+
+class Outbox:
+    """What this node keeps, and the sending of it."""
+
+    def __init__(self, lanes: Lanes, job: str, node: str, sent: Callable[[int, float, int], None]) -> None:
+        """`sent(bytes, seconds, streams)` is told of each stream that a follower has received in whole."""
+        self._lanes = lanes
+        self._job = job
+        self._node = node
+        self._sent = sent
+        self._kept: dict[tuple[str, str], Kept] = {}
+        self._made: dict[str, str] = {}
+        self._flows: dict[tuple[str, str], Flow] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self.provider: Provider | None = None
+
+    async def open(self) -> None:
+        """Listen to who asks, and to what followers acknowledge."""
+        control = self._lanes.control.nc
+        await control.subscribe(f"tensor.{self._job}.{self._node}.fetch", cb=self._asked)
+        await control.subscribe(f"tensor.{self._job}.{self._node}.ack.*.*", cb=self._acknowledged)
+        # The server tells only the very connection that asked that nobody listens.
+        await self._lanes.start(Listening(f"tensor.{self._job}.{self._node}.nobody.*.*", "", self._nobody))
+
+    def keep(self, kind: str, name: str, data: bytes) -> Held:
+        """Hold a tensor for whoever asks; replaces an older one of that name."""
+        kept = Kept(kind, name, data)
+        self._kept[kind, name] = kept
+        return kept.held
+
+    def drop(self, kind: str, name: str) -> None:
+        """Hold it no more."""
+        self._kept.pop((kind, name), None)
+
+    def held(self, kind: str, name: str) -> Kept | None:
+        """What is held under that name."""
+        return self._kept.get((kind, name))
+
+    async def stream(self, kept: Kept) -> bool:
+        """Send a tensor to all who follow its kind. Returns whether one of them has it now in whole."""
+        held = kept.held
+        flow = self._flows[held.kind, held.name] = Flow(held.size)
+        subject = f"tensor.{self._job}.{self._node}.{held.kind}.{held.name}."
+        # The first chunk asks for an answer: where nobody listens the server says so at once.
+        answer_to = f"tensor.{self._job}.{self._node}.nobody.{held.kind}.{held.name}"
+
+        def dismiss(follower: str) -> None:
+            log.info("%s is too slow for the stream of %s/%s: it will fetch it", follower, held.kind, held.name)
+            self._tell(follower, held, done=False)
+
+        async def send(lane: Link, index: int) -> bool:
+            if not await flow.room(dismiss):
+                return False
+            frame = kept.frame(index)
+            await lane.nc.publish(f"{subject}{index * CHUNK}", frame, answer_to if index == 0 else "")
+            flow.sent += len(frame) - HEADER_SIZE
+            await asyncio.sleep(0)
+            return True
+
+        begun = time.monotonic()
+        try:
+            lanes = await self._lanes.send(iter(range(kept.count)), send, subject + "end")
+            delivered = await flow.finished(dismiss)
+            if delivered and held.size:
+                self._sent(held.size, time.monotonic() - begun, lanes)
+            return delivered
+        finally:
+            if self._flows.get((held.kind, held.name)) is flow:
+                del self._flows[held.kind, held.name]
+            for follower in flow.left:
+                self._tell(follower, held, done=True)
+
+    def _tell(self, follower: str, held: Held, *, done: bool) -> None:
+        word = Leave(kind=held.kind, name=held.name, sender=self._node, done=done)
+        self._lanes.control.post(f"tensor.{self._job}.{follower}.leave", msgspec.json.encode(word))
+
+    async def _acknowledged(self, msg: Msg) -> None:
+        """`tensor.<job>.<this node>.ack.<kind>.<name>`"""
+        *_, kind, name = msg.subject.split(".")
+        flow = self._flows.get((kind, name))
+        if flow is None:
+            return
+        try:
+            ack = msgspec.json.decode(msg.data, type=Ack)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        flow.heard(ack.follower, ack.position)
+
+    async def _nobody(self, msg: Msg) -> None:
+        """`tensor.<job>.<this node>.nobody.<kind>.<name>`: the server's word on the first chunk of a stream."""
+        *_, kind, name = msg.subject.split(".")
+        flow = self._flows.get((kind, name))
+        if flow is not None and (msg.headers or {}).get("Status") == "503":
+            flow.no_follower()
+
+    async def _asked(self, msg: Msg) -> None:
+        try:
+            ask = msgspec.json.decode(msg.data, type=Ask)
+            answer = await self._latest(ask) if ask.op == "latest" else self._answer(ask)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            answer = Answer(found=False, reason=f"that is no request for a tensor: {error}")
+        except Exception as error:
+            log.exception("a tensor that was asked for could not be made")
+            answer = Answer(found=False, reason=f"its holder could not make it: {error}")
+        if msg.reply:
+            self._lanes.control.post(msg.reply, msgspec.json.encode(answer))
+
+    async def _latest(self, ask: Ask) -> Answer:
+        made = self.provider(ask.kind) if self.provider is not None else None
+        if inspect.isawaitable(made):
+            made = await made
+        if made is None:
+            return Answer(found=False, reason=f"its holder has no {ask.kind}")
+        name, data = made
+        kept = self._kept.get((ask.kind, name))
+        if kept is None:
+            # Of what was made on demand only the newest stays: whoever asked for an older one asks again.
+            older = self._made.get(ask.kind)
+            if older is not None:
+                self.drop(ask.kind, older)
+            kept = self._kept[ask.kind, name] = await asyncio.to_thread(Kept, ask.kind, name, data)
+            self._made[ask.kind] = name
+        return self._describe(kept)
+
+    def _answer(self, ask: Ask) -> Answer:
+        kept = self._kept.get((ask.kind, ask.name))
+        if kept is None:
+            return Answer(found=False, reason=f"its holder has dropped {ask.kind}/{ask.name}")
+        if ask.op == "get":
+            ranges = [range(max(0, first), min(kept.count, last + 1)) for first, last in ask.chunks]
+            subject = f"tensor.{self._job}.{self._node}.to.{token(ask.to)}.{token(ask.token)}."
+            task = asyncio.get_running_loop().create_task(
+                self._serve(kept, (index for span in ranges for index in span), subject)
+            )
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+        return self._describe(kept)
+
+    def _describe(self, kept: Kept) -> Answer:
+        held = kept.held
+        return Answer(
+            found=True,
+            name=held.name,
+            size=held.size,
+            digest=held.digest,
+            streaming=(held.kind, held.name) in self._flows,
+        )
+
+    async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str) -> None:
+        """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed."""
+
+        async def send(lane: Link, index: int) -> bool:
+            await lane.nc.publish(f"{subject}{index * CHUNK}", kept.frame(index))
+            await asyncio.sleep(0)
+            return True
+
+        await self._lanes.send(indexes, send, subject + "end")
+
+    def close(self) -> None:
+        """Send no more."""
+        for task in tuple(self._serving):
+            task.cancel()
