@@ -1,6 +1,6 @@
 """Who reads the streams of the simulated carrier, and what is delivered to them, again until they acknowledge it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bus.port import Interest, Start
 from bus.simulated_endpoint import Endpoint, SimulatedSubscription
@@ -19,6 +19,8 @@ class SimulatedReaders:
             Delivery.RECORD: SimulatedStream(newest_only=False),
             Delivery.LAST_VALUE: SimulatedStream(newest_only=True),
         }
+        self.observers: list[Callable[[Stored], None]] = []
+        """Told of every message that a stream has stored."""
         self._durables: dict[tuple[str, Delivery], Position] = {}
         self._holders: dict[Position, SimulatedSubscription] = {}
 
@@ -28,6 +30,8 @@ class SimulatedReaders:
         outcome = stream.store(subject, wire, data, name, first, self._links.now)
         if outcome is Outcome.STORED:
             stored = stream.messages[stream.last]
+            for observe in self.observers:
+                observe(stored)
             for position in stream.readers(subject, wire):
                 holder = self._holders.get(position)
                 if holder is None:

@@ -1,0 +1,305 @@
+"""The simulated process of a job on one machine: the real trainer and reducer cores, torch and tensors played by delays.
+
+The anchor's digest is a chain over the averages that were applied, so that a node that applies another average, or one out
+of order, is found out as it would be by real bits.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agents.effects import Work
+from agents.inputs import Result
+from agents.node import TrainingWork
+from agents.reducer import works as reducing
+from agents.trainer import works as training
+from runners.simulation.machines import LOADING, PARAMETERS, Machine, digest_of, tensor_bytes
+from schemas.errors import ShoalError
+from schemas.training import Average
+
+if TYPE_CHECKING:
+    from runners.simulation.fleet import Fleet
+
+Post = Callable[[Result], None]
+# Seconds between signs of life from local steps (the real ones come twice a second).
+SIGN_OF_LIFE = 10.0
+# Seconds until a holder that doesn't answer is given up.
+FETCH_TIMEOUT = 10.0
+# Seconds on the fastest machine: an outer step, a validation, putting the model into the store.
+OUTER_STEP, VALIDATION, STORING = 0.05, 0.5, 2.0
+
+
+class ImpossibleWork(ShoalError):
+    """A core asked for what its process can't do: average what it hasn't got, for one."""
+
+
+class JobProcess:
+    """What one machine holds of a job, and the works of its two cores. `exited` is told the code when the process ends."""
+
+    def __init__(self, fleet: "Fleet", machine: Machine, work: TrainingWork, exited: Callable[[int], None]) -> None:
+        self.fleet = fleet
+        self.machine = machine
+        self.job = work.job
+        self.alive = True
+        self.version = 0
+        self.digest = digest_of(self.job, work.request.seed)
+        self.deltas: set[str] = set()
+        self.averages: set[str] = set()
+        self.collected: set[tuple[str, int]] = set()
+        self.streamed_to: set[str] = set()
+        self._exited = exited
+        self._running: dict[str, int] = {}
+        self._works = 0
+        self.trainer = fleet.participant(machine, "trainer", self.job, _Works(self, self._trainer_work))
+        self.reducer = fleet.participant(machine, "reducer", self.job, _Works(self, self._reducer_work))
+        self.after(machine.rng.uniform(*LOADING), self._loaded)
+
+    # The process.
+
+    def _loaded(self) -> None:
+        self.trainer.begin()
+        self.reducer.begin()
+        self.trainer.post(training.ModelBuilt(digest=self.digest, parameters=PARAMETERS, device="cpu", code="same"))
+
+    def end(self, reason: str) -> None:
+        """SIGTERM: last words, then gone."""
+        if self.alive:
+            self.trainer.stop(reason)
+            self.reducer.stop(reason)
+            self.after(0.2, lambda: self.kill(0))
+
+    def kill(self, code: int) -> None:
+        """Gone, without a word."""
+        if self.alive:
+            self.alive = False
+            for each in (self.trainer, self.reducer):
+                each.kill("nothing")
+                self.fleet.forget(self.machine, each)
+            self._exited(code)
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do something later, unless the process is gone by then. A machine that stands still does nothing."""
+
+        def due(_: object) -> None:
+            paused = max((each.paused for each in self.machine.endpoints), default=0.0)
+            if not self.alive:
+                return
+            if paused > self.fleet.network.now:
+                self.fleet.network.at(paused, due)
+            else:
+                do()
+
+        self.fleet.network.at(self.fleet.network.now + seconds, due)
+
+    # Works in general.
+
+    def start(self, key: str, run: Callable[[Any, Callable[[float, Result], None]], None], work: Work, post: Post) -> None:
+        """Begin a piece of work; a key at work is left alone."""
+        if key in self._running:
+            return
+        self._works += 1
+        token = self._running[key] = self._works
+
+        def finish(seconds: float, result: Result | None) -> None:
+            def over() -> None:
+                if self._running.get(key) == token:
+                    del self._running[key]
+                    if result is not None:
+                        post(result)
+
+            self.after(seconds, over)
+
+        run(work, finish)
+
+    def stop(self, key: str) -> None:
+        """End a piece of work: nothing comes back."""
+        self._running.pop(key, None)
+
+    # What the trainer asks for.
+
+    def _trainer_work(self, work: Any, finish: Callable[[float, Result | None], None]) -> None:
+        match work:
+            case training.LocalRound():
+                self._local_round(work, finish)
+            case training.HoldAverage() | training.ApplyAverage():
+                self._get_average(work, finish)
+            case training.CatchUp():
+                self._catch_up(work, finish)
+            case training.Drop():
+                self.deltas -= {tensor.removeprefix("delta/") for tensor in work.tensors}
+                finish(0.0, None)
+            case training.Validate():
+                finish(VALIDATION, training.ValidationDone(round=work.round, loss=_loss(self.version), seconds=VALIDATION))
+            case training.StoreAnchor():
+                self._store_anchor(work, finish)
+            case training.Quit():
+                self.after(0.0, lambda: self.kill(3))
+            case _:
+                finish(0.0, None)
+
+    def _local_round(self, work: training.LocalRound, finish: Callable[[float, Result | None], None]) -> None:
+        base, seconds = self.digest, self.machine.compute_seconds(work.steps, work.microbatch)
+        size, key = tensor_bytes(work.encoding), str(work.round)
+        signs = int(seconds // SIGN_OF_LIFE)
+        for sign in range(1, signs + 1):
+            step = min(work.steps, int(work.steps * sign * SIGN_OF_LIFE / seconds))
+            taken = training.StepTaken(round=work.round, step=step, steps=work.steps)
+            self.after(sign * SIGN_OF_LIFE, lambda taken=taken: self.trainer.post(taken))  # type: ignore[misc]
+        self.after(seconds, lambda: self.deltas.add(key))
+        done = training.LocalRoundDone(
+            round=work.round,
+            base_digest=base,
+            samples=work.steps * work.microbatch,
+            steps=work.steps,
+            microbatch=work.microbatch,
+            loss=_loss(work.round),
+            seconds=seconds,
+            encoding=work.encoding,
+            key=key,
+            size=size,
+            digest=digest_of(self.job, self.machine.name, work.round, base),
+        )
+        finish(seconds, done)
+
+    def _get_average(
+        self, work: training.HoldAverage | training.ApplyAverage, finish: Callable[[float, Result | None], None]
+    ) -> None:
+        average, name = work.average, work.average.digest
+        applying = isinstance(work, training.ApplyAverage)
+        seconds = 0.0
+        if name not in self.averages:
+            holder = self._holder(average.holders, lambda process: name in process.averages)
+            if holder is None:
+                kind = "apply" if applying else "hold"
+                finish(FETCH_TIMEOUT, training.FetchFailed(work=kind, round=work.round, reason="no holder answers"))
+                return
+            seconds = self.machine.transfer_seconds(average.size, holder.machine)
+        if applying:
+            self._apply_after(seconds, work.round, name, finish)
+            return
+        self.after(seconds, lambda: self.averages.add(name))
+        finish(seconds, training.AverageHere(round=work.round, digest=name, bytes=average.size, seconds=seconds))
+
+    def _apply_after(self, seconds: float, round_: int, name: str, finish: Callable[[float, Result | None], None]) -> None:
+        def apply() -> None:
+            self.averages.add(name)
+            if self.version != round_ - 1:
+                reason = f"the anchor is at version {self.version}"
+                finish(0.0, training.FetchFailed(work="apply", round=round_, reason=reason))
+                return
+            self.version, self.digest = round_, digest_of(self.digest, name)
+            self.fleet.applied(self)
+            finish(0.0, training.Applied(version=round_, digest=self.digest, seconds=seconds + OUTER_STEP))
+
+        self.after(seconds + OUTER_STEP, apply)
+
+    def _catch_up(self, work: training.CatchUp, finish: Callable[[float, Result | None], None]) -> None:
+        donor = self._holder(work.donors, lambda process: process.version >= work.version)
+        stored = self.fleet.checkpoints.get(self.job)
+        if donor is None and stored is None:
+            reason = "no donor answers and there is no checkpoint"
+            finish(FETCH_TIMEOUT, training.FetchFailed(work="catch_up", round=work.version, reason=reason))
+            return
+        size = tensor_bytes("float32")
+        seconds = size / self.machine.rate if donor is None else self.machine.transfer_seconds(size, donor.machine)
+        name = "store" if donor is None else donor.machine.name
+
+        def replace() -> None:
+            if donor is not None:
+                self.version, self.digest = donor.version, donor.digest
+            elif stored is not None:
+                self.version, self.digest = stored
+            fetched = training.AnchorFetched(
+                version=self.version, digest=self.digest, donor=name, bytes=size, seconds=seconds
+            )
+            finish(0.0, fetched)
+
+        self.after(seconds, replace)
+
+    def _store_anchor(self, work: training.StoreAnchor, finish: Callable[[float, Result | None], None]) -> None:
+        def stored() -> None:
+            self.fleet.checkpoints[self.job] = (self.version, self.digest)
+            size, name = tensor_bytes("float32"), f"{self.job}/{'model' if work.final else 'checkpoint'}.safetensors"
+            loss = _loss(self.version) if work.final else None
+            finish(
+                0.0,
+                training.AnchorStored(
+                    round=work.round, final=work.final, name=name, size=size, digest=self.digest, loss=loss
+                ),
+            )
+
+        self.after(STORING, stored)
+
+    # What the reducer asks for.
+
+    def _reducer_work(self, work: Any, finish: Callable[[float, Result | None], None]) -> None:
+        match work:
+            case reducing.Collect():
+                self._collect(work, finish)
+            case reducing.Reduce():
+                self._reduce(work, finish)
+            case reducing.Release():
+                self.collected -= set(work.parts)
+                finish(0.0, None)
+            case reducing.Follow():
+                pass  # until it is stopped
+            case _:
+                finish(0.0, None)
+
+    def _collect(self, work: reducing.Collect, finish: Callable[[float, Result | None], None]) -> None:
+        who = (work.contributor, work.round)
+        holder = self._holder((work.contributor,), lambda process: work.key in process.deltas)
+        if holder is None:
+            failed = reducing.CollectFailed(contributor=who[0], round=who[1], reason="its node doesn't answer")
+            finish(FETCH_TIMEOUT, failed)
+            return
+        seconds = self.machine.transfer_seconds(work.size, holder.machine)
+        self.after(seconds, lambda: self.collected.add(who))
+        finish(seconds, reducing.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds))
+
+    def _reduce(self, work: reducing.Reduce, finish: Callable[[float, Result | None], None]) -> None:
+        missing = [(part.node, part.round) for part in work.parts if (part.node, part.round) not in self.collected]
+        if missing:
+            raise ImpossibleWork(f"{self.machine.name} was asked to average what it hasn't collected: {missing}")
+        digest = digest_of(self.job, work.round, work.term, self.machine.name, work.parts)
+        self.averages.add(digest)
+        average = Average(
+            key=f"{work.round}-{work.term}", size=tensor_bytes(work.encoding), digest=digest, holders=(self.machine.name,)
+        )
+        finish(OUTER_STEP, reducing.Reduced(round=work.round, term=work.term, average=average))
+
+    def _holder(self, nodes: tuple[str, ...], holds: Callable[["JobProcess"], bool]) -> "JobProcess | None":
+        """The first of these nodes whose process can hand something over now."""
+        now = self.fleet.network.now
+        if not self.machine.reachable(now):
+            return None
+        for name in nodes:
+            machine = self.fleet.machines.get(name)
+            process = machine.jobs.get(self.job) if machine is not None else None
+            if machine is not None and process is not None and process.alive and machine.reachable(now) and holds(process):
+                return process
+        return None
+
+
+class _Works:
+    """The work runner of one core of a job's process; see `runners.interpreter.WorkRunner`."""
+
+    def __init__(self, process: JobProcess, run: Callable[[Any, Any], None]) -> None:
+        self._process = process
+        self._run = run
+        self._prefix = run.__name__
+
+    def start(self, key: str, work: Work, post: Post) -> None:
+        """Begin a piece of work."""
+        self._process.start(f"{self._prefix}/{key}", self._run, work, post)
+
+    def stop(self, key: str, reason: str) -> None:
+        """End a piece of work."""
+        self._process.stop(f"{self._prefix}/{key}")
+
+    async def close(self) -> None:
+        """Nothing outlives a simulation."""
+
+
+def _loss(version: int) -> float:
+    """A loss that falls as training goes on."""
+    return 5.5 / (1.0 + 0.05 * version)
