@@ -18,6 +18,7 @@ from bus.port import Start
 from runners.address import STORE, find_server
 from runners.host import Host
 from runners.journal import Journal
+from runners.loop import run
 from runners.settings import load_settings
 from schemas.errors import ShoalError
 
@@ -89,7 +90,8 @@ async def _helpers(name: str, bus: NatsBus, store: Path, settings: Any) -> Async
     from runners.history import opened
     from runners.report_work import ReportWorks
 
-    async with opened(store / "history.sqlite", days=settings.history_days, megabytes=settings.history_megabytes) as history:
+    bounds = {"days": settings.history_days, "megabytes": settings.history_megabytes}
+    async with opened(store / "history.sqlite", **bounds) as history:
         yield {"history": history, "works": ReportWorks(history, bus)}
 
 
@@ -103,20 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     token = options.token_file.read_text().strip() if options.token_file else None
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run_agent(options.name, options.server, options.store, token))
+        run(run_agent(options.name, options.server, options.store, token))
     except ShoalError as error:
         print(f"shoal agent {options.name}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _loop_factory() -> Any:
-    if sys.platform == "win32":
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

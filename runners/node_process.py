@@ -1,6 +1,6 @@
 """The process of a node: owns a machine, hosts the node agent, runs an emulated link if one is asked for.
 
-`python -m runners.node_process` is what `shoal up --nodes` and the demo start; `shoal node` runs the same in its own process.
+`python -m runners.node_process` is what `shoal up --nodes` and the demo start; `shoal node` runs the same in its own.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from bus.port import Start
 from runners.address import STORE, Address, find_server
 from runners.host import Host
 from runners.jobs.devices import Machine
+from runners.loop import run
 from runners.node_work import NodeWorks, NodeWorksConfig
 from runners.settings import load_settings
 from schemas.errors import ShoalError
@@ -186,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(option, type=Path)
     parser.add_argument("--store", type=Path, default=STORE)
     try:
-        asyncio.run(run_node(NodeOptions(**vars(parser.parse_args(argv)))))
+        run(run_node(NodeOptions(**vars(parser.parse_args(argv)))))
     except ShoalError as error:
         print(f"shoal node: {error}", file=sys.stderr)
         return 1

@@ -7,9 +7,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runners.client import Client, connect
 from runners.demo.compare import Comparison, compare
@@ -19,7 +20,7 @@ from runners.fetching import Fetched, fetch_job
 from runners.up import Fleet, UpOptions
 from runners.view.live import watch_fleet
 from schemas.errors import ShoalError
-from schemas.jobs import JobPhase, JobState, ReportReady
+from schemas.jobs import JobPhase, ReportReady
 from schemas.nodes import NodeHeartbeat
 
 # Seconds for all five nodes to be there: five Python starts on two cores take about five.
@@ -123,9 +124,9 @@ async def _fetch(client: Client, job: str, out: Path) -> Fetched:
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: "AsyncIterator[None] | object") -> AsyncIterator[None]:
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run a coroutine beside the block, and end it with the block."""
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    task = asyncio.ensure_future(work)
     try:
         yield
         if task.done():
@@ -146,6 +147,3 @@ def _examples() -> Path:
     if spec is None or spec.origin is None:
         raise DemoFailed("the examples are not here: run the demo from Shoal's clone", Path(sys.prefix))
     return Path(spec.origin).parents[1]
-
-
-__all__ = ["DemoOptions", "DemoResult", "JobState", "run_demo"]

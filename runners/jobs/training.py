@@ -14,13 +14,14 @@ import traceback
 from pathlib import Path
 
 import msgspec
-from bus.tensors import TensorBus
 
 from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings, works
 from bus.nats import NatsBus
 from bus.port import BusError, Start
+from bus.tensors import TensorBus
+from runners import loop
 from runners.host import Host
 from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name
@@ -57,9 +58,8 @@ class Failure:
 async def run(spec: JobSpec) -> int:
     """Take part in a job until the node says stop; gives the exit code."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     token = Path(spec.token_file).read_text().strip() if spec.token_file else None
     bus = await NatsBus.connect(spec.server, source=f"trainer/{spec.job}/{spec.node}", token=token)
     tensors = await TensorBus.connect(spec.server, job=spec.job, node=spec.node, token=token)
@@ -87,7 +87,7 @@ async def _take_part(spec: JobSpec, bus: NatsBus, tensors: TensorBus, stop: asyn
         version, data = await torch_thread.run(session.snapshot)
         return str(version), data
 
-    tensors.provider = provide
+    tensors.provide(provide)
     await tensors.follow("average")
     incarnation = int(time.time() * 1000)
     scope = {"job": spec.job}
@@ -164,7 +164,7 @@ def main() -> int:
     spec = msgspec.json.decode(path.read_bytes(), type=JobSpec)
     path.unlink(missing_ok=True)
     try:
-        return asyncio.run(run(spec))
+        return loop.run(run(spec))
     except ShoalError as error:
         if not isinstance(error, BusError):
             traceback.print_exc()
