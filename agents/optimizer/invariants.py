@@ -34,6 +34,6 @@ def _broken_in(name: JobId, run: Run) -> Iterator[str]:
         return
     if said.factor < 1 or (said.factor > 1 and not said.adapt):
         yield f"{name}: factor {said.factor} with adapt {said.adapt}"
-    still = said.phase in ("initialisation", "warm_up", "completed") or said.policy == "off"
+    still = said.phase in ("warm_up", "completed") or said.policy == "off"
     if said.adapt and (still or said.rollback_to is not None):
         yield f"{name}: adaptation in {said.phase}, policy {said.policy}, rollback to {said.rollback_to}"

@@ -23,6 +23,8 @@ def permission(run: Run, settings: OptimizerSettings) -> Permission:
     forbidden = _forbidden(run)
     if forbidden:
         return Permission(False, NO_CHANGE, forbidden)
+    if run.phase == "initialisation":
+        return Permission(True, settings.initial_factor, "first shares are fitted to what nodes and links turn out to be")
     opened = run.round < run.open_until
     if run.phase == "convergence":
         if opened and run.policy != "conservative":
@@ -45,7 +47,7 @@ def _forbidden(run: Run) -> str:
         return "the job is done"
     if run.policy == "off":
         return "the job asked for no adaptation"
-    if run.phase in ("initialisation", "warm_up"):
+    if run.phase == "warm_up":
         return "measuring first"
     if run.round < run.cooling_until:
         return f"cooling down after a rollback, until round {run.cooling_until}"

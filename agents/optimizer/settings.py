@@ -17,6 +17,8 @@ class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     warm_up_rounds: Rounds = 3
     """Rounds without adaptation: the first has cold caches and connections, and a figure needs two more to be one. A short
     job warms up for a fifth of its rounds."""
+    initial_factor: Factor = 64.0
+    """Until the first round closes: shares made before anything was measured are guesses, and may change by any factor."""
     slope_window: Annotated[int, Meta(ge=5, le=72)] = 8
     """Rounds over which the loss's slope is measured: with fewer its standard error is too wide to say anything; two
     and three times as many are looked at, too."""
