@@ -8,7 +8,8 @@ from msgspec import Meta
 from schemas.errors import ShoalError
 
 # 64 characters: a DNS label (63) and one to spare; long enough for host names, short enough for a table column.
-TOKEN_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
+# Python's `$` also matches before a line break at the end, which in a subject would begin a command of its own.
+TOKEN_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$(?!\n)"
 _TOKEN = re.compile(TOKEN_PATTERN)
 
 NodeId = Annotated[str, Meta(pattern=TOKEN_PATTERN, description="A node's name, unique in the fleet.")]
