@@ -248,7 +248,8 @@ class Link:
                 await asyncio.wait([posting])
             if not self.nc.options["no_echo"]:
                 await self.round_trip(_FLUSH_PATIENCE)
-        with contextlib.suppress(errors.Error, OSError):
+        # uvloop raises RuntimeError for a write to a socket that the server has closed a moment ago.
+        with contextlib.suppress(errors.Error, OSError, RuntimeError):
             await self.nc.close()
         self.up = False
 

@@ -111,6 +111,7 @@ class StreamReader:
         self._filters = sorted(set(filters))
         self._ack_wait = ack_wait
         self._position = Position()
+        self._store: object = None
         self._session = 0
         self._subscription: CoreSubscription | None = None
         self._inbox = ""
@@ -126,6 +127,7 @@ class StreamReader:
 
     async def open(self) -> None:
         """Returns when the server delivers. Raises nats-py's errors where it can't."""
+        self._store = (await self._js().stream_info(self._stream)).created
         await self._begin()
         self._link.on_back.append(self._recover)
         self._watch()
@@ -190,12 +192,16 @@ class StreamReader:
         return 1
 
     async def _make(self, js: JetStreamContext) -> int:
-        info = await js.add_consumer(self._stream, await self._config(js))
+        stream = await js.stream_info(self._stream)
+        if stream.created != self._store:
+            # Another store under the same address: all that it has is new to us.
+            self._store, self._position, self._start = stream.created, Position(), Start.ALL
+        info = await js.add_consumer(self._stream, self._config())
         if self._position.seen == 0 and self._start is Start.NEW and self._stream == RECORD:
             self._position.seen = _delivered(info)  # "new" means: after what was there when we began
         return 1
 
-    async def _config(self, js: JetStreamContext) -> ConsumerConfig:
+    def _config(self) -> ConsumerConfig:
         config = ConsumerConfig(
             name=self._name,
             durable_name=self._durable,
@@ -208,11 +214,8 @@ class StreamReader:
             **self._filter_fields(),  # type: ignore[arg-type]
         )
         if self._position.seen:
-            state = (await js.stream_info(self._stream)).state
-            if self._position.resume_at <= state.last_seq + 1:
-                return config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=self._position.resume_at)
-            self._position = Position()  # another store under the same address: all it has is new to us
-            return config.evolve(deliver_policy=DeliverPolicy.ALL)
+            at = self._position.resume_at
+            return config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=at)
         policies = {Start.NEW: DeliverPolicy.NEW, Start.LAST: DeliverPolicy.LAST_PER_SUBJECT, Start.ALL: DeliverPolicy.ALL}
         # The stream of last values holds one message of each subject: "all" is the newest of each.
         return config.evolve(deliver_policy=policies[self._start] if self._stream == RECORD else DeliverPolicy.ALL)
