@@ -5,7 +5,7 @@
     async def main() -> None:
         async with await shoal.connect("nats://127.0.0.1:4222") as fleet:
             accepted = await fleet.submit({"kind": "train", "workload": "examples.digits:workload", "rounds": 5})
-            async for event in fleet.events(f"shoal.jobs.{accepted.job}.state"):
+            async for event in fleet.events(f"shoal.jobs.{accepted.job}.state", past=True):
                 print(event)
 
     asyncio.run(main())

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import heapq
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,14 +14,17 @@ import msgspec
 
 import schemas.catalogue  # noqa: F401 - completes the registry
 from bus.nats import NatsBus
-from bus.port import BusError, Interest, NoResponders, Receipt, Start
+from bus.port import BusError, Interest, NoResponders, Receipt
 from runners.address import Address, find_server
 from schemas.errors import DecodeError, ShoalError
+from schemas.ids import token
 from schemas.jobs import CancelRequest, JobAnswer, JobList, JobQueued, JobRequest, JobState, JobSummary, ListRequest
 from schemas.requests import decode_request
 from schemas.wire import Delivery, Message, encode, registered, seal, subject_of, wire_of
 
 ANSWER_SECONDS = 10.0  # for the desk to answer; it stores the acceptance first
+EVERYTHING = "shoal.>"  # all but tensors
+WILDCARDS = ("*", ">")
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that are mistaken for one another
 
 
@@ -116,35 +120,65 @@ class Client:
         states = [state async for state in self.bus.history([Interest(JobState, {"job": job})])]
         return states[-1] if states and isinstance(states[-1], JobState) else None
 
-    async def history(self, subject: str = "shoal.>") -> AsyncIterator[Message]:
-        """What is stored on the subjects that match a filter, up to now."""
-        interests = [i for i in interests_of(subject) if wire_of(i.kind).delivery is not Delivery.TELEMETRY]
-        async for message in self.bus.history(interests):
-            if matches(subject, subject_of(message)):
-                yield message
+    async def history(self, *subjects: str) -> AsyncIterator[Message]:
+        """What is stored on the subjects that match one of the filters (by default all), up to now, oldest first.
 
-    async def events(self, subject: str = "shoal.>", *, past: bool = False) -> AsyncIterator[Message]:
-        """Messages on the subjects that match a filter, as they come; with `past`, what is stored first."""
+        Raises:
+            NoSuchSubject: no message travels on such a subject.
+        """
+        by_stream: dict[Delivery, list[Message]] = {}
+        interests = [i for i in interests_of(*subjects) if wire_of(i.kind).delivery is not Delivery.TELEMETRY]
+        async for message in self.bus.history(interests):
+            if wanted(message, subjects):
+                by_stream.setdefault(wire_of(type(message)).delivery, []).append(message)
+        # In time, but without disturbing a stream's own order where the clocks of two machines differ.
+        for message in heapq.merge(*by_stream.values(), key=lambda message: message.at):
+            yield message
+
+    async def events(self, *subjects: str, past: bool = False) -> AsyncGenerator[Message, None]:
+        """Messages on the subjects that match one of the filters (by default all), as they come.
+
+        With `past`, what is stored first. The present state of jobs, nodes and the like (`Delivery.LAST_VALUE`) is part
+        of the past: without it only what changes from now on is given.
+
+        Raises:
+            NoSuchSubject: no message travels on such a subject.
+        """
+        interests = interests_of(*subjects)
         inbox: asyncio.Queue[Message] = asyncio.Queue()
 
         def take(message: Message, receipt: Receipt | None) -> None:
             if receipt is not None:
                 receipt.ack()
-            if matches(subject, subject_of(message)):
+            if wanted(message, subjects):
                 inbox.put_nowait(message)
 
-        start = Start.ALL if past else Start.NEW
-        subscription = await self.bus.subscribe(interests_of(subject), take, start=start)
-        began = time.time()
+        # A subscription begins with the newest of each LAST_VALUE subject: known ones are left out.
+        standing = [i for i in interests if wire_of(i.kind).delivery is Delivery.LAST_VALUE]
+        known = set() if past else {_key(message) async for message in self.bus.history(standing)}
+        subscription = await self.bus.subscribe(interests, take)
         try:
+            if past:
+                async for message in self.history(*subjects):
+                    known.add(_key(message))
+                    yield message
             while True:
                 message = await inbox.get()
-                # The newest of each LAST_VALUE subject comes first, whatever its age: not asked for without `past`.
-                if past or message.at >= began or wire_of(type(message)).delivery is not Delivery.LAST_VALUE:
+                if _key(message) not in known:
                     yield message
         finally:
             with contextlib.suppress(BusError):
                 await subscription.stop()
+
+
+def wanted(message: Message, subjects: Sequence[str]) -> bool:
+    """Whether a message travels on a subject that one of the filters matches; all do if there are none."""
+    return not subjects or any(matches(filter_, subject_of(message)) for filter_ in subjects)
+
+
+def _key(message: Message) -> str | bytes:
+    """What tells a message from others; those of foreign clients may have no id."""
+    return message.id or encode(message)
 
 
 async def connect(
@@ -171,23 +205,50 @@ async def submit(request: JobRequest | Mapping[str, Any], server: str | None = N
         return await client.submit(request)
 
 
-async def events(subject: str = "shoal.>", server: str | None = None, *, past: bool = False) -> AsyncIterator[Message]:
-    """Messages on matching subjects, as they come, until the caller stops. Raises as `connect`."""
+async def events(subject: str = EVERYTHING, server: str | None = None, *, past: bool = False) -> AsyncIterator[Message]:
+    """Messages on matching subjects, as they come, until the caller stops. Raises as `connect` and `Client.events`."""
     async with await connect(server) as client:
         async for message in client.events(subject, past=past):
             yield message
 
 
-def interests_of(subject: str) -> list[Interest]:
-    """The registered message types that a NATS subject filter may bring."""
-    found = [
-        Interest(wire.type)
-        for wire in registered()
-        if issubclass(wire.type, Message) and overlaps(subject.split("."), wire.pattern.split("."))
-    ]
-    if not found:
-        raise NoSuchSubject(subject)
-    return found
+def interests_of(*subjects: str) -> list[Interest]:
+    """The registered messages that NATS subject filters (by default `shoal.>`) may bring.
+
+    Raises:
+        NoSuchSubject: a filter brings none.
+        BadIdentifier: it has a token that no name can be.
+    """
+    found: dict[type[Message], list[dict[str, str]]] = {}
+    for subject in subjects or (EVERYTHING,):
+        tokens = subject.split(".")
+        brought = False
+        for wire in registered():
+            kind = wire.type
+            if issubclass(kind, Message) and overlaps(tokens, wire.tokens):
+                brought = True
+                fixed = _fixed(tokens, wire.tokens)
+                if fixed not in found.setdefault(kind, []):
+                    found[kind].append(fixed)
+        if not brought:
+            raise NoSuchSubject(subject)
+    return [Interest(kind, fixed) for kind, several in found.items() for fixed in _disjoint(several)]
+
+
+def _disjoint(several: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Filters of one type that have no message in common: a stream's reader takes no others."""
+    if all(fixed.keys() == several[0].keys() for fixed in several):
+        return several
+    return [dict(set.intersection(*(set(fixed.items()) for fixed in several)))]
+
+
+def _fixed(tokens: Sequence[str], template: Sequence[str]) -> dict[str, str]:
+    """The placeholders of a template for which a filter has a name."""
+    return {
+        part[1:-1]: token(given, part[1:-1])
+        for part, given in zip(template, tokens, strict=False)
+        if part.startswith("{") and given not in WILDCARDS
+    }
 
 
 class NoSuchSubject(ShoalError):
@@ -198,12 +259,12 @@ class NoSuchSubject(ShoalError):
         self.subject = subject
 
 
-def overlaps(one: list[str], other: list[str]) -> bool:
-    """Whether two subject filters have a subject in common."""
+def overlaps(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two subject filters, split into tokens, have a subject in common; `{placeholders}` are wildcards, too."""
     for mine, theirs in zip(one, other, strict=False):
         if ">" in (mine, theirs):
             return True
-        if mine != theirs and "*" not in (mine, theirs):
+        if mine != theirs and "*" not in (mine, theirs) and not theirs.startswith("{"):
             return False
     return len(one) == len(other)
 
@@ -211,8 +272,3 @@ def overlaps(one: list[str], other: list[str]) -> bool:
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subject matches a filter."""
     return overlaps(pattern.split("."), subject.split("."))
-
-
-def newest(messages: Iterable[Message]) -> list[Message]:
-    """Messages by the time they were sent, newest last."""
-    return sorted(messages, key=lambda message: message.at)

@@ -1,5 +1,7 @@
 """Brings a job's model, report and loss curve to this machine."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -7,6 +9,9 @@ import msgspec
 from runners.client import Client
 from runners.jobs.names import checkpoint_name, model_name, report_name
 from schemas.errors import ShoalError
+
+
+REPORT_WITHIN = 30.0  # seconds for the recorder to write a report after its job's end; it takes one
 
 
 class NothingToFetch(ShoalError):
@@ -54,6 +59,17 @@ async def fetch_job(client: Client, job: str, out: Path) -> Fetched:
 
         files.append(draw_loss(where / "report.json", where / "loss.png"))
     return Fetched(job=job, files=tuple(files), missing=tuple(missing))
+
+
+async def fetch_ended(client: Client, job: str, out: Path) -> Fetched:
+    """As `fetch_job`, of a job that has just ended: its report is waited for. Raises as `fetch_job`."""
+    with contextlib.suppress(TimeoutError):
+        async with (
+            asyncio.timeout(REPORT_WITHIN),
+            contextlib.aclosing(client.events(f"shoal.jobs.{job}.report", past=True)) as reports,
+        ):
+            await anext(reports)
+    return await fetch_job(client, job, out)
 
 
 async def _object(client: Client, name: str) -> bytes | None:

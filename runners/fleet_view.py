@@ -26,6 +26,7 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     torch: str
     emulated_link: str
     slowdown: float
+    step_time_ms: float
     quality: str | None
     score: float | None
     jobs: tuple[str, ...]
@@ -65,6 +66,7 @@ def _row(profile: NodeProfile, link: LinkQualityChanged | None, beat: NodeHeartb
         torch=profile.torch,
         emulated_link=profile.emulated_link,
         slowdown=profile.slowdown,
+        step_time_ms=profile.step_time_ms,
         quality=link.quality.value if link else None,
         score=link.score if link else None,
         jobs=beat.jobs if beat else (),

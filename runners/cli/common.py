@@ -43,7 +43,10 @@ DEFAULT_STORE = STORE
 MACHINES, JOBS, LOOKS = "Machines", "Jobs", "What happens, and why"
 """Headings of the commands in `shoal --help`."""
 
-console = Console(highlight=False)
+PIPE_WIDTH = 200
+"""Columns of tables that go to a file or a pipe: nobody wants lines broken there."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 errors = Console(stderr=True, highlight=False)
 
 

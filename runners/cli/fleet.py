@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bus.server_config import ensure_token, is_loopback
@@ -31,6 +32,7 @@ from runners.doctor import Check, examine
 from runners.fleet_view import NodeRow, look_at_nodes
 from runners.node_process import NodeOptions, run_node
 from runners.up import AGENTS, UpOptions, bring_up
+from runners.view.words import emulation
 
 
 def up(
@@ -135,19 +137,18 @@ def nodes(
     if not rows:
         console.print("no nodes yet: `shoal node` makes this machine one")
         return
-    table = Table("node", "alive", "host", "device", "memory", "torch", "link", "score", "jobs", box=None)
+    table = Table("node", "alive", "host", "device", "memory", "torch", "link", "score", "emulated", "jobs", box=None)
     for row in rows:
-        emulated = f" (emulated {row.emulated_link})" if row.emulated_link else ""
-        slow = f", {row.slowdown:g}x slower (emulated)" if row.slowdown != 1 else ""
         table.add_row(
             row.node,
             "[green]yes[/green]" if row.alive else "[red]no[/red]",
-            row.host,
-            (", ".join(row.accelerators) or f"{row.cpus} CPUs") + slow,
+            escape(row.host),
+            escape(", ".join(row.accelerators) or f"{row.cpus} CPUs"),
             size(row.memory_bytes),
             row.torch,
-            (row.quality or "?") + emulated,
+            row.quality or "?",
             f"{row.score:.0f}" if row.score is not None else "",
+            escape(emulation(row.emulated_link, row.slowdown, row.step_time_ms)),
             ", ".join(row.jobs),
         )
     console.print(table)

@@ -5,13 +5,17 @@ import sys
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runners.cli.common import console
-from runners.client import Client
+from runners.client import Client, Refused
 from runners.view.lines import Lines
-from schemas.jobs import JobState
+from schemas.jobs import JobRefused, JobState
 
 
 async def follow_job(client: Client, job: str, *, quiet: bool = False) -> JobState:
-    """Show a job's progress until it has ended; gives its last state."""
+    """Show a job's progress until it has ended; gives its last state.
+
+    Raises:
+        Refused: it had been queued, and the desk, once there, refused it.
+    """
     lines = Lines(lambda line: None if quiet else console.print(line, markup=False, soft_wrap=True))
     if quiet or not sys.stdout.isatty():
         return await _follow(client, job, lines, None)
@@ -24,10 +28,19 @@ async def follow_job(client: Client, job: str, *, quiet: bool = False) -> JobSta
 
 async def _follow(client: Client, job: str, lines: Lines, bar: Progress | None) -> JobState:
     task = bar.add_task(job, total=None) if bar is not None else None
-    async for event in client.events("shoal.>", past=True):
+    of_job = (
+        "shoal.jobs.refused",
+        f"shoal.jobs.{job}.>",
+        f"shoal.training.{job}.>",
+        "shoal.nodes.*.work_failed",
+        "shoal.decisions.optimizer.*",
+    )
+    async for event in client.events(*of_job, past=True):
         if getattr(event, "job", None) != job:
             continue
         lines.see(event)
+        if isinstance(event, JobRefused) and await client.state(job) is None:
+            raise Refused(event.field, event.reason)
         if not isinstance(event, JobState):
             continue
         if bar is not None and task is not None:

@@ -5,7 +5,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bus.port import NoResponders
@@ -28,8 +30,10 @@ from runners.cli.common import (
     size,
 )
 from runners.cli.following import follow_job
-from runners.client import Client
-from runners.fetching import fetch_job
+from runners.client import Client, Refused
+from runners.fetching import Fetched, fetch_ended, fetch_job
+from runners.report_schema import Report
+from runners.report_text import summary
 from schemas.jobs import JobPhase, JobState, JobSummary
 from schemas.nodes import WorkFailed, WorkPrinted
 
@@ -56,7 +60,13 @@ def submit(
 
 async def _submit(body: dict[str, Any], server: str | None, store: Path, wait: bool, out: Path, as_json: bool) -> int:
     async with await joined(server, store) as client:
-        accepted = await client.submit(body)
+        try:
+            accepted = await client.submit(body)
+        except Refused as refused:
+            if not as_json:
+                raise
+            print_json({"accepted": False, "field": refused.field, "reason": refused.reason})
+            return EXIT_FAILED
         if as_json and not wait:
             print_json(accepted)
         elif not as_json:
@@ -80,11 +90,11 @@ async def _wait(client: Client, job: str, out: Path, as_json: bool) -> int:
         else:
             errors.print(f"job {job} {state.state.value}: {state.reason}", markup=False)
         return EXIT_FAILED
-    fetched = await fetch_job(client, job, out)
+    fetched = await fetch_ended(client, job, out)
     if as_json:
         print_json({"job": job, "state": state.state, "round": state.round, "files": fetched.files})
     else:
-        console.print(f"job {job} completed after {state.round} rounds; {', '.join(map(str, fetched.files))}")
+        _print_fetched(fetched)
     return 0
 
 
@@ -106,7 +116,7 @@ def jobs(
     table = Table("job", "state", "rounds", "workload", "age", "reason", box=None)
     for row in found:
         age = duration(max(0.0, time.time() - row.submitted_at))
-        table.add_row(row.job, row.state.value, f"{row.round}/{row.rounds}", row.workload, age, row.reason)
+        table.add_row(row.job, row.state.value, f"{row.round}/{row.rounds}", row.workload, age, escape(row.reason))
     console.print(table)
 
 
@@ -155,11 +165,10 @@ def logs(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """What a job's processes printed, and why they failed if they did."""
-    if not run_async(_logs(job, node, follow, server, store)):
-        errors.print(f"job {job} has printed nothing")
+    run_async(_logs(job, node, follow, server, store))
 
 
-async def _logs(job: str, node: str | None, follow: bool, server: str | None, store: Path) -> bool:
+async def _logs(job: str, node: str | None, follow: bool, server: str | None, store: Path) -> None:
     some = False
     async with await joined(server, store) as client:
         where = f"shoal.nodes.{node or '*'}.*"
@@ -174,7 +183,10 @@ async def _logs(job: str, node: str | None, follow: bool, server: str | None, st
                 console.print(f"{event.node} ! {event.reason}", markup=False, style="red", soft_wrap=True)
                 for line in event.last_lines:
                     console.print(f"{event.node} ! {line}", markup=False, style="red", soft_wrap=True)
-    return some
+        if not some and await client.state(job) is None:
+            fail(f"there is no job {job}: `shoal jobs` lists those that are known")
+    if not some:
+        errors.print(f"job {job} has printed nothing")
 
 
 def fetch(
@@ -194,8 +206,16 @@ def fetch(
     if as_json:
         print_json(fetched)
         return
+    _print_fetched(fetched)
+
+
+def _print_fetched(fetched: Fetched) -> None:
+    """The report in short, and the files."""
     for file in fetched.files:
-        console.print(f"{file}  {size(file.stat().st_size)}")
+        if file.name == "report.json":
+            console.print(summary(msgspec.json.decode(file.read_bytes(), type=Report)), markup=False, soft_wrap=True)
+    for file in fetched.files:
+        console.print(f"{file}  {size(file.stat().st_size)}", markup=False, soft_wrap=True)
     for what in fetched.missing:
         errors.print(what, markup=False)
 

@@ -21,7 +21,7 @@ from runners.cli.common import (
     print_line,
     run_async,
 )
-from runners.client import matches, newest
+from runners.client import matches
 from runners.view.live import watch_fleet
 from schemas.asyncapi import document
 from schemas.wire import Message, encode, subject_of
@@ -89,7 +89,7 @@ def why(
 
     async def work() -> list[list[Message]]:
         async with await joined(server, store) as client:
-            stored = newest([event async for event in client.history("shoal.>")])
+            stored = [event async for event in client.history()]
         if any(event.id == what for event in stored):
             return [chain_of(stored, what)]
         return chains_about(stored, what, last)

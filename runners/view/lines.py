@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 
-from schemas.decisions import NodeJoined, NodeLost, NodeQuarantined, NodeReleased, RolledBack
-from schemas.emulation import EmulatedLinkChanged
-from schemas.jobs import JobState
-from schemas.network import LinkQualityChanged, NetworkAlert
-from schemas.nodes import WorkFailed
-from schemas.training import Assignment, DigestMismatch, Roster, RoundClosed, RoundOpened, Tuning, Validated
+from runners.view.words import said_by
+from schemas.jobs import JobPhase, JobState
+from schemas.training import RoundClosed, RoundOpened
 from schemas.wire import Message
 
 
@@ -17,44 +14,36 @@ class Lines:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._said: dict[str, str] = {}
-        self._round = 0
-        self._term = 0
+        self._phase: dict[str, JobPhase] = {}
+        self._round: dict[str, int] = {}
+        self._term: dict[str, int] = {}
 
     def see(self, event: Message) -> None:
         """Take one event in."""
         text = self._text(event)
         if text is None:
             return
-        topic = f"{type(event).__name__}/{getattr(event, 'node', '')}"
+        topic = f"{type(event).__name__}/{getattr(event, 'job', '')}/{getattr(event, 'node', '')}"
         if self._said.get(topic) != text:
             self._said[topic] = text
             self._say(text)
 
     def _text(self, event: Message) -> str | None:
         match event:
-            case JobState():
-                quiet = event.state.value == "running" and event.round > 0
-                return None if quiet else f"job {event.job} {event.state.value}: {event.reason}"
             case RoundClosed():
-                if event.round <= self._round:
+                if event.round <= self._round.get(event.job, 0):
                     return None
-                self._round = event.round
+                self._round[event.job] = event.round
                 return f"round {event.round}: loss {event.loss:.4f} in {event.seconds:.1f} s, {event.reason}"
             case RoundOpened():
-                was, self._term = self._term, event.term
+                was = self._term.get(event.job, 0)
+                self._term[event.job] = max(was, event.term)
                 return f"round {event.round}: {event.node} reduces, {event.reason}" if event.term > was else None
-            case Validated():
-                return f"round {event.round}: held-out loss {event.loss:.4f}"
-            case Roster() | Assignment() | Tuning():
-                return f"{event.source}: {event.reason}"
-            case EmulatedLinkChanged():
-                return f"{event.node}: emulated link, on order: {event.reason or event.do} ({event.profile})"
-            case LinkQualityChanged() | NetworkAlert():
-                return f"{event.node}: {event.reason}"
-            case NodeJoined() | NodeLost() | NodeQuarantined() | NodeReleased() | WorkFailed():
-                return f"{event.node}: {event.reason}"
-            case RolledBack():
-                return f"optimizer: {event.reason}"
-            case DigestMismatch():
-                return f"{event.suspect}: its parameters of version {event.version} differ from {event.node}'s"
-        return None
+            case JobState():
+                # While a job runs its reason follows the rounds, which have lines of their own.
+                was_phase, self._phase[event.job] = self._phase.get(event.job), event.state
+                if event.state is was_phase is JobPhase.RUNNING:
+                    return None
+                return f"job {event.job} {event.state.value}: {event.reason}"
+        said = said_by(event)
+        return f"{said.who}: {said.text}" if said is not None else None

@@ -22,7 +22,9 @@ REDRAWS = 4.0
 async def watch_fleet(client: Client, job: str | None, *, until_ended: bool = False) -> ViewState:
     """Show a fleet and a job until Ctrl-C, or with `until_ended` until the job has ended."""
     state = ViewState(wanted=job)
-    events = client.events("shoal.>", past=True)
+    async for event in client.history(f"shoal.jobs.{job or '*'}.state"):
+        state.see(event)  # which job it is about must be known before the job's own past is read
+    events = client.events(past=True)
     if sys.stdout.isatty():
         await _draw(state, events, until_ended)
     else:
@@ -38,28 +40,26 @@ async def watch_fleet(client: Client, job: str | None, *, until_ended: bool = Fa
 
 async def _draw(state: ViewState, events: AsyncIterator[Message], until_ended: bool) -> None:
     console = Console()
-    with Live(console=console, auto_refresh=False, screen=False, transient=False) as live:
-        changed, ended = asyncio.Event(), asyncio.Event()
+    with Live(console=console, auto_refresh=False) as live:
+        changed = asyncio.Event()
 
         async def read() -> None:
             async for event in events:
                 state.see(event)
                 changed.set()
                 if until_ended and _ended(state, event):
-                    ended.set()
                     return
 
         reading = asyncio.ensure_future(read())
+        reading.add_done_callback(lambda _: changed.set())
         try:
-            while not ended.is_set():
+            while not reading.done():
                 await changed.wait()
                 changed.clear()
-                live.update(draw(state, time.time()), refresh=True)
+                live.update(draw(state, time.time(), console.width, console.height), refresh=True)
                 await asyncio.wait({reading}, timeout=1 / REDRAWS)
-                if reading.done():
-                    reading.result()
-                    break
-            live.update(draw(state, time.time()), refresh=True)
+            live.update(draw(state, time.time(), console.width, console.height), refresh=True)
+            reading.result()
         finally:
             reading.cancel()
 

@@ -1,14 +1,14 @@
 """What a live view shows, as a function of the events seen: no I/O, no clock, no drawing."""
 
-from collections import deque
+from bisect import insort
 
 import msgspec
 
-from schemas.decisions import NodeJoined, NodeLost, NodeQuarantined, NodeReleased, RolledBack
-from schemas.emulation import EmulatedLinkChanged
+from runners.view.words import emulation, said_by
+from schemas.decisions import NodeJoined, NodeLost
 from schemas.jobs import JobState
-from schemas.network import LinkProbed, LinkQualityChanged, NetworkAlert
-from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, WorkFailed
+from schemas.network import LinkProbed, LinkQualityChanged
+from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
 from schemas.training import (
     Assignment,
     ContributionOffered,
@@ -23,7 +23,7 @@ from schemas.training import (
 )
 from schemas.wire import Message
 
-DECISIONS_SHOWN = 12  # lines: what fits under the tables of a terminal of 40
+DECISIONS_KEPT = 40  # lines: what a tall terminal has room for
 LOSSES_KEPT = 400  # points of the sparkline at most
 
 
@@ -32,9 +32,10 @@ class NodeView(msgspec.Struct):
 
     name: str
     alive: bool = False
-    device: str = ""
+    lost: bool = False
+    """It was there and has gone."""
     emulated: str = ""
-    """What is emulated about it, in words."""
+    """What is emulated about it: the link's profile, the slowdown, the step time; empty for a real machine."""
     quality: str = ""
     score: float | None = None
     rtt_ms: float | None = None
@@ -49,14 +50,26 @@ class NodeView(msgspec.Struct):
     late: int = 0
     """Of these, late ones."""
     mark: str = ""
-    """In the open round: `here`, `sending`, `expected`, or nothing."""
+    """In the open round: `here`, `sending`, `expected`, `missing`, or nothing."""
+
+    def forget_job(self) -> None:
+        """Another job begins."""
+        self.share, self.doing, self.mark = None, "", ""
+        self.step = self.steps = self.samples = self.rounds = self.late = 0
+
+    @property
+    def worth_a_row(self) -> bool:
+        """Whether it is there or has done something for this job; a fleet remembers nodes of long ago."""
+        return self.alive or self.share is not None or self.rounds > 0
 
 
 class DecisionView(msgspec.Struct):
     """One decision."""
 
     at: float
+    """By its sender's clock."""
     round: int
+    """The round that was open."""
     who: str
     reason: str
     fault: bool = False
@@ -70,6 +83,9 @@ class ViewState(msgspec.Struct):
     state: str = ""
     state_reason: str = ""
     round: int = 0
+    """The last that was closed."""
+    open: int = 0
+    """The one that is open."""
     rounds: int = 0
     workload: str = ""
     loss: float | None = None
@@ -81,9 +97,11 @@ class ViewState(msgspec.Struct):
     round_seconds: float | None = None
     deadline: float | None = None
     began: float | None = None
-    ended: bool = False
+    """Seconds since the epoch: when the job was submitted."""
+    ended_at: float | None = None
     nodes: dict[str, NodeView] = msgspec.field(default_factory=dict)
-    decisions: deque[DecisionView] = msgspec.field(default_factory=lambda: deque(maxlen=DECISIONS_SHOWN))
+    decisions: list[DecisionView] = msgspec.field(default_factory=list)
+    """Oldest first."""
     said: dict[str, str] = msgspec.field(default_factory=dict)
     """The last reason by who spoke of what: the same again is no news."""
 
@@ -97,106 +115,92 @@ class ViewState(msgspec.Struct):
         """Take one event in."""
         if isinstance(event, JobState):
             self._job(event)
-        elif getattr(event, "job", self.job) != self.job and not isinstance(event, WorkFailed):
             return
-        elif isinstance(event, NodeProfile | NodeHeartbeat | NodeJoined | NodeLost | NodeLeaving):
-            self._life(event)
-        elif isinstance(event, LinkQualityChanged | LinkProbed | NetworkAlert | EmulatedLinkChanged):
-            self._link(event)
-        else:
-            self._training(event)
+        if getattr(event, "job", self.job) != self.job:
+            return
+        match event:
+            case NodeProfile() | NodeHeartbeat() | NodeJoined() | NodeLost() | NodeLeaving():
+                self._life(event)
+            case LinkQualityChanged():
+                node = self.node(event.node)
+                node.quality, node.score = event.quality.value, event.score
+            case LinkProbed():
+                self.node(event.node).rtt_ms = event.rtt_ms
+            case _:
+                self._training(event)
+        self._note(event)
 
     def _job(self, event: JobState) -> None:
         if self.wanted is not None and event.job != self.wanted:
             return
         if event.job != self.job:
-            if self.job and self.wanted is None and event.submitted_at < (self.began or 0.0):
+            if self.began is not None and event.submitted_at < self.began:
                 return
-            self.job, self.losses, self.loss, self.validation = event.job, [], None, None
-            self.began, self.reducer, self.phase, self.ended = event.submitted_at, "", "", False
-        if event.state.value != self.state:
-            self._decide(event, "job_desk", f"{event.state.value}: {event.reason}")
+            self._begin(event)
+        if not event.round or (self.state and event.state.value != self.state):
+            self._note(event)
         self.state, self.state_reason = event.state.value, event.reason
-        self.round, self.rounds, self.workload = event.round, event.rounds, event.request.workload
-        self.ended = event.state.ended
+        self.round, self.rounds, self.workload = max(self.round, event.round), event.rounds, event.request.workload
+        self.loss = event.loss if self.loss is None else self.loss
+        if event.state.ended:
+            self.ended_at = event.at
+            for node in self.nodes.values():
+                node.doing = node.mark = ""
 
-    def _life(self, event: Message) -> None:
+    def _begin(self, event: JobState) -> None:
+        """Another job: what was known of the last one's training no longer counts."""
+        self.job, self.began = event.job, event.submitted_at
+        self.state, self.reducer, self.phase = "", "", ""
+        self.round = self.open = self.term = 0
+        self.loss = self.validation = self.round_seconds = self.deadline = self.ended_at = None
+        self.losses.clear()
+        self.decisions.clear()
+        self.said.clear()
+        for node in self.nodes.values():
+            node.forget_job()
+
+    def _life(self, event: NodeProfile | NodeHeartbeat | NodeJoined | NodeLost | NodeLeaving) -> None:
+        node = self.node(event.node)
         if isinstance(event, NodeProfile):
-            node = self.node(event.node)
-            node.device = ", ".join(a.name for a in event.accelerators) or f"{event.cpus} CPUs"
-            node.emulated = ", ".join(
-                part
-                for part in (
-                    f"link {event.emulated_link}" if event.emulated_link else "",
-                    f"{event.slowdown:g}x slower" if event.slowdown != 1 else "",
-                    f"steps of {event.step_time_ms:g} ms" if event.step_time_ms else "",
-                )
-                if part
-            )
-        elif isinstance(event, NodeHeartbeat):
-            self.node(event.node).alive = True
-        elif isinstance(event, NodeJoined):
-            self.node(event.node).alive = True
-            self._decide(event, event.node, event.reason)
-        elif isinstance(event, NodeLost | NodeLeaving):
-            node = self.node(event.node)
-            node.alive, node.doing, node.mark = False, "", ""
-            self._decide(event, event.node, event.reason, fault=isinstance(event, NodeLost))
-
-    def _link(self, event: Message) -> None:
-        if isinstance(event, LinkQualityChanged):
-            node = self.node(event.node)
-            node.quality, node.score = event.quality.value, event.score
-            self._decide(event, event.node, event.reason)
-        elif isinstance(event, LinkProbed):
-            self.node(event.node).rtt_ms = event.rtt_ms
-        elif isinstance(event, NetworkAlert):
-            self._decide(event, event.node, event.reason, fault=event.kind != "recovered")
-        elif isinstance(event, EmulatedLinkChanged):
-            self._decide(event, event.node, f"emulated on order: {event.reason or event.do} ({event.profile})", fault=True)
+            node.emulated = emulation(event.emulated_link, event.slowdown, event.step_time_ms)
+        elif isinstance(event, NodeHeartbeat | NodeJoined):
+            node.alive, node.lost = True, False
+        else:
+            node.alive, node.lost, node.doing, node.mark = False, True, "", ""
 
     def _training(self, event: Message) -> None:
-        if isinstance(event, Assignment):
-            for name, share in event.shares.items():
-                self.node(name).share = share
-            self.round_seconds, self.deadline = event.round_seconds, event.deadline_seconds
-            self._decide(event, "batch_controller", event.reason)
-        elif isinstance(event, Roster):
-            for node in self.nodes.values():
-                if node.name not in event.nodes:
-                    node.share, node.mark = None, ""
-            self._decide(event, "node_selector", event.reason)
-        elif isinstance(event, Tuning):
-            self.phase = event.phase
-            self._decide(event, "optimizer", event.reason)
-        elif isinstance(event, TrainingProgress):
-            node = self.node(event.node)
-            node.doing, node.step, node.steps = event.doing, event.step, event.steps
-        elif isinstance(event, Validated):
-            self.validation = event.loss
-        elif isinstance(event, NodeQuarantined | NodeReleased):
-            self._decide(event, event.node, event.reason, fault=isinstance(event, NodeQuarantined))
-        elif isinstance(event, RolledBack):
-            self._decide(event, "optimizer", event.reason)
-        elif isinstance(event, WorkFailed):
-            self._decide(event, event.node, event.reason, fault=True)
-        else:
-            self._rounds(event)
+        match event:
+            case Assignment():
+                for name, share in event.shares.items():
+                    self.node(name).share = share
+                self.round_seconds, self.deadline = event.round_seconds, event.deadline_seconds
+            case Roster():
+                for node in self.nodes.values():
+                    if node.name not in event.nodes:
+                        node.share, node.mark = None, ""
+            case Tuning():
+                self.phase = event.phase
+            case TrainingProgress():
+                node = self.node(event.node)
+                node.doing, node.step, node.steps = event.doing, event.step, event.steps
+            case Validated():
+                self.validation = event.loss
+            case RoundOpened():
+                self._opened(event)
+            case ContributionOffered():
+                self.node(event.node).mark = "sending"
+            case ContributionReceived():
+                self.node(event.contributor).mark = "here"
+            case RoundClosed():
+                self._closed(event)
 
-    def _rounds(self, event: Message) -> None:
-        if isinstance(event, RoundOpened):
-            self.reducer = event.node
-            for node in self.nodes.values():
-                node.mark = "expected" if node.name in event.expected else ""
-            if event.term > self.term:
-                self._decide(event, event.node, f"reduces from now on: {event.reason}", fault=True)
-            self.term = event.term
-        elif isinstance(event, ContributionOffered):
-            self.node(event.node).mark = "sending"
-        elif isinstance(event, ContributionReceived):
-            self.node(event.contributor).mark = "here"
-        elif isinstance(event, RoundClosed):
-            self._closed(event)
+    def _opened(self, event: RoundOpened) -> None:
+        self.open, self.reducer = event.round, event.node
+        for node in self.nodes.values():
+            node.mark = "expected" if node.name in event.expected else ""
+        if event.term > self.term:
+            self._decide(event, event.node, f"reduces: {event.reason}", fault=True)
+        self.term = max(self.term, event.term)
 
     def _closed(self, event: RoundClosed) -> None:
         self.round = max(self.round, event.round)
@@ -213,8 +217,15 @@ class ViewState(msgspec.Struct):
         if event.missing:
             self._decide(event, event.reducer, event.reason, fault=True)
 
-    def _decide(self, event: Message, who: str, reason: str, *, fault: bool = False) -> None:
+    def _note(self, event: Message) -> None:
+        said = said_by(event)
+        if said is not None and not isinstance(event, Validated):  # its figure is in the header
+            self._decide(event, said.who, said.text, fault=said.fault)
+
+    def _decide(self, event: Message, who: str, reason: str, *, fault: bool) -> None:
         topic = f"{type(event).__name__}/{who}"
         if self.said.get(topic) != reason:
             self.said[topic] = reason
-            self.decisions.append(DecisionView(event.at, self.round, who, reason, fault))
+            round_ = getattr(event, "round", self.open)
+            insort(self.decisions, DecisionView(event.at, round_, who, reason, fault), key=lambda decision: decision.at)
+            del self.decisions[:-DECISIONS_KEPT]

@@ -1,0 +1,91 @@
+"""What an event says to a person: who speaks, in which words, and whether something went wrong."""
+
+from typing import NamedTuple
+
+from schemas.decisions import (
+    AgentStarted,
+    ForceNode,
+    InputFailed,
+    NodeJoined,
+    NodeLost,
+    NodeQuarantined,
+    NodeReleased,
+    RolledBack,
+)
+from schemas.emulation import EmulatedLinkChanged
+from schemas.jobs import JobRefused, JobState, ModelStored
+from schemas.network import LinkQualityChanged, NetworkAlert
+from schemas.nodes import NodeLeaving, WorkFailed
+from schemas.training import (
+    Assignment,
+    CaughtUp,
+    ContributionRefused,
+    DigestMismatch,
+    NodeRefused,
+    Roster,
+    Tuning,
+    Validated,
+)
+from schemas.wire import Message
+from schemas.writers import writer_of
+
+
+class Said(NamedTuple):
+    """A line for a person."""
+
+    who: str
+    text: str
+    fault: bool = False
+
+
+def said_by(event: Message) -> Said | None:
+    """The line that an event deserves; None for those that only move figures, and for the opening and closing of rounds."""
+    match event:
+        case JobState():
+            return Said("job_desk", f"{event.job} {event.state.value}: {event.reason}", event.state.value == "failed")
+        case JobRefused():
+            return Said("job_desk", f"{event.job} refused at {event.field}: {event.reason}", True)
+        case Roster() | Assignment() | Tuning() | RolledBack():
+            return Said(writer_of(type(event)), event.reason)
+        case NodeJoined() | NodeReleased() | LinkQualityChanged() | CaughtUp() | NodeLeaving():
+            return Said(event.node, event.reason)
+        case NodeLost() | NodeQuarantined() | WorkFailed():
+            return Said(event.node, event.reason, True)
+        case ForceNode():
+            return Said(event.node, f"{event.do} on request: {event.reason}")
+        case _:
+            return _rarer(event)
+
+
+def _rarer(event: Message) -> Said | None:
+    match event:
+        case NetworkAlert():
+            return Said(event.node, event.reason, event.kind != "recovered")
+        case EmulatedLinkChanged():
+            change = event.reason or event.do
+            return Said(event.node, f"emulated link, on order: {change} ({event.profile})", True)
+        case ContributionRefused():
+            return Said(event.contributor, f"its contribution to round {event.round} is refused: {event.reason}", True)
+        case NodeRefused():
+            return Said(event.suspect, f"can't take part: {event.reason}", True)
+        case DigestMismatch():
+            return Said(event.suspect, f"its parameters of version {event.version} are not those of {event.node}", True)
+        case AgentStarted(resumed=True):
+            return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
+        case InputFailed():
+            return Said(event.agent, f"set {event.input} aside: {event.reason}", True)
+        case Validated():
+            return Said(event.node, f"held-out loss {event.loss:.4f} after round {event.round}")
+        case ModelStored(final=True):
+            return Said(event.node, f"stored the model, {event.size / 1e6:.1f} MB")
+    return None
+
+
+def emulation(link: str, slowdown: float, step_ms: float) -> str:
+    """What is emulated about a node, short: `poor, 2x slower, 30 ms`; empty for a real machine."""
+    parts = (
+        link.partition(" ")[0],
+        f"{slowdown:g}x slower" if slowdown != 1 else "",
+        f"{step_ms:g} ms" if step_ms else "",
+    )
+    return ", ".join(part for part in parts if part)
