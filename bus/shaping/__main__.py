@@ -54,9 +54,9 @@ async def _serve(proxy: ShapingProxy, arguments: argparse.Namespace, changes: tu
     def obey(line: bytes) -> None:
         _say(control.answer(line).decode())
 
+    playback = Playback(control, changes)
     threading.Thread(target=_read_lines, args=(loop, obey), daemon=True).start()
     reader = asyncio.ensure_future(_follow_orders(control, arguments))
-    playback = Playback(control, changes)
     await ended.wait()
     playback.cancel()
     await proxy.close()

@@ -32,7 +32,7 @@ CONNECT_TIMEOUT = 1.0
 """Seconds until a lost SYN is sent again, doubled each time (RFC 6298, section 2)."""
 
 MOST_ATTEMPTS = 6
-"""Doublings of a time-out that are followed; beyond them a link of these profiles never gets in practice."""
+"""Losses of one segment in a row that are followed; more than that no profile with a name sees in practice."""
 
 LEAST_ROUND_TRIP = 1e-4
 """Seconds; even a switch and two kernels take that long, and the formulas divide by it."""
@@ -155,18 +155,20 @@ def retransmission_timeout(low: float, high: float) -> float:
 def retransmission_delay(path: TcpPath, segments: int, more_follows: bool, rng: random.Random) -> float:
     """Seconds by which losses delay a burst of segments, and so everything behind it on its connection.
 
-    A segment followed by three others is sent again after a round trip; one of the last three of a burst that nothing
-    follows only after the time-out. What is sent again may be lost again: then time-outs, doubling.
+    A segment followed by three others is sent again after a round trip, and again after another if that is lost too, which
+    later segments show (RACK, RFC 8985). One of the last three of a burst that nothing follows waits for the time-out,
+    and for twice the time-out if that is lost.
     """
     if path.loss <= 0.0 or rng.random() < (1.0 - path.loss) ** segments:
         return 0.0
     at_the_end = not more_follows and rng.randrange(max(segments, 1)) < DUPLICATES
-    timeout = path.retransmission_timeout
-    delay = timeout if at_the_end else path.round_trip
-    for attempt in range(1, MOST_ATTEMPTS):
+    wait, growth = (path.retransmission_timeout, 2.0) if at_the_end else (path.round_trip, 1.0)
+    delay = wait
+    for _ in range(MOST_ATTEMPTS):
         if rng.random() >= path.loss:
             break
-        delay += timeout * 2.0**attempt
+        wait *= growth
+        delay += wait
     return delay
 
 

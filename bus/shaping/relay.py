@@ -77,7 +77,8 @@ class Lane:
         """Take in bytes that were read into `room()`."""
         now = time.monotonic()
         self.pacer.spend(now, count)
-        late = retransmission_delay(self.pacer.path, -(-count // MSS), count == self._offered, self._rng)
+        more_follows = count == self._offered or self.pacer.wait(now) > 0.0
+        late = retransmission_delay(self.pacer.path, -(-count // MSS), more_follows, self._rng)
         self._push(self._link.send(now, count) + self._round_trip.at(now) / 2 + late, bytes(self._buffer[:count]))
         self.held += count
         self._read_on()

@@ -216,7 +216,8 @@ def test_the_program_plays_a_schedule(tmp_path: Path) -> None:
     plan.write_text('[{"after_seconds": 0, "order": {"do": "profile", "name": "unstable"}}]')
     with emulator("--upstream", "127.0.0.1:1", "--profile", "good", "--schedule", str(plan)) as process:
         said(process)
-        assert ordered(process, '{"do": "heal"}')["profile"] == "unstable"
+        # The change is due at once, but so is the first order.
+        assert any(ordered(process, '{"do": "heal"}')["profile"] == "unstable" for _ in range(100))
 
 
 @pytest.mark.skipif(not processes.ON_LINUX, reason="only Linux ends a child with its parent")
