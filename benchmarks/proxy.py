@@ -34,7 +34,7 @@ PACKET_LEVEL = {
 }
 """Mbit/s of one TCP stream down and up, measured once over real Linux TCP (kernel 6, 10 s each) between two network
 namespaces whose packets a router delays, queues and drops as the profile says. Both directions have the same parameters,
-so where the two differ it is by chance: three more runs of `unstable` with BBR gave 1.6 to 4.3, of `poor` with cubic 0.48
+so where the two differ it is by chance: three more runs of `unstable` with BBR gave 1.6 to 4.3, of `poor` with cubic 0.32
 to 0.64."""
 
 ROOT = Path(__file__).resolve().parent.parent
