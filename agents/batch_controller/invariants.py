@@ -61,8 +61,9 @@ def _of_shares(job: Job, request: JobRequest) -> Iterator[str]:
             yield f"{name}: every {share.every} rounds over {share.streams} connections"
         if request.encoding not in ("auto", share.encoding):
             yield f"{name}: {share.encoding} where {request.encoding} was asked for"
-    if shares and all(share.every > 1 for share in shares.values()):
-        yield "nobody contributes to each round"
+    regular = sum(share.every == 1 for share in shares.values())
+    if regular < min(job.quorum, len(shares)):
+        yield f"only {regular} of {len(shares)} nodes contribute to each round, the quorum is {job.quorum}"
     if len({(s.microbatch, s.local_steps, s.encoding) for s in shares.values()}) > 1 and request.batch == "fixed":
         yield "unequal work where equal work was asked for"
     if job.current.round_seconds <= 0 or job.current.deadline_seconds <= 0:

@@ -50,8 +50,9 @@ def freedom(job: Job, request: JobRequest, settings: BatchControllerSettings) ->
     policy = job.policy or request.adaptation
     adapt = job.adapt if job.adapt is not None else policy != "off"
     factor = job.max_factor if job.adapt is not None else _FACTOR[policy]
-    if job.round < job.hold_until:
-        factor = 1.0
+    measured = any(known.steps for known in job.nodes.values())
+    if job.round < job.hold_until or not (measured or job.current is None):
+        factor = 1.0  # after a rollback; or a controller without memory, which has no better idea than what is in force
     cooldown = round(settings.microbatch_cooldown * _COOLDOWNS[policy])
     return Freedom(adapt=adapt, factor=factor, cooldown=cooldown)
 
@@ -94,7 +95,11 @@ class Planner:
         return self._timed(shares, paces, average)
 
     def timed(self, shares: dict[NodeId, Share], average: Encoding) -> Plan:
-        """A plan of given shares."""
+        """A plan of given shares, but for a microbatch that is known not to fit."""
+        for name, share in shares.items():
+            ceiling = self.known[name].ceiling
+            if ceiling is not None and share.microbatch > ceiling and self.request.batch != "fixed":
+                shares = {**shares, name: msgspec.structs.replace(share, microbatch=ceiling)}
         paces = {name: self._pace(name, share, average) for name, share in shares.items()}
         return self._timed(shares, paces, average)
 
@@ -105,11 +110,13 @@ class Planner:
         learned = rounds.deadline(seconds, self.measured, self.settings)
         if self.request.batch == "fixed":
             learned = self.settings.start_deadline
+        elif self.job.current is not None and not self.measured:
+            learned = self.job.current.deadline_seconds
         return Plan(
             shares=shares,
             paces=paces,
             average_encoding=average,
-            round_seconds=round(seconds, 3),
+            round_seconds=max(0.001, round(seconds, 3)),
             deadline_seconds=self.request.deadline_seconds or round(learned, 3),
             why=self.why,
         )
@@ -147,10 +154,10 @@ class Planner:
         streams = links.streams_for(node.quality)
         encoding = self._asked_encoding()
         if encoding is None:
-            present = share.encoding if share is not None else None
+            present = share.encoding if share is not None and not known.urgent else None
             parts = self._upload_share(known, node, streams)
             encoding = links.encoding_for(node.quality, present, parts, self.settings)
-            if parts and present is not None and encoding != present and not known.urgent:
+            if parts and present is not None and encoding != present:
                 self._because(name, words.upload(present, parts[present], encoding, parts[encoding]))
         if share is None:
             return Share(microbatch=self.start, local_steps=self.request.local_steps, encoding=encoding, streams=streams)
@@ -206,13 +213,15 @@ class Planner:
             return known.ceiling
         if name not in self.present or not self.free.adapt or self.free.factor < 2:
             return size
-        every = self.present[name].every
-        room = every * (seconds - pace.down) - pace.up + (self.settings.stretch - 1) * seconds
-        if size > self.low and pace.step > room > LEAST_ROOM * seconds:
+        room = seconds * self.settings.stretch - pace.up - pace.down
+        tight = room <= LEAST_ROOM * seconds
+        if size > self.low and pace.step > room and not tight:
             self._because(name, f"one step of {size} samples takes longer than a round")
             return size // 2
         if not known.urgent and self.job.round - known.changed < self.free.cooldown << known.turns:
             return size
+        if tight:
+            room = self.present[name].every * (seconds - pace.down) - pace.up
         return self._climb(name, size, room)
 
     def _because(self, name: NodeId, why: str) -> None:
@@ -236,7 +245,7 @@ class Planner:
 
     def _steps(self, name: NodeId, share: Share, pace: Pace, seconds: float) -> Share:
         present = self.present.get(name)
-        if present is not None and not self.free.adapt:
+        if present is not None and not (self.free.adapt and self.measured):
             return share
         every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, self.settings)
         ideal = rounds.ideal_steps(pace, seconds, every, self.settings)

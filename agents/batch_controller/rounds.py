@@ -23,8 +23,8 @@ LEAST_AIR = 0.2
 counted: a link that can't even carry that is behind whatever it does."""
 
 
-BACK_WITHIN = 0.95
-"""Part of a round that a node's least time must fit in before it contributes to each round again."""
+BACK_WITHIN = 1.05
+"""Rounds that a node's least time must fit in before it contributes to each round again; well within `stretch`."""
 
 NEAR = 0.5
 """Rounds by which the ideal number between contributions may be off before it is changed."""

@@ -137,6 +137,19 @@ def test_a_long_dip_below_a_boundary_but_within_the_margin_changes_nothing() -> 
     assert len(desk.grades) <= 2
 
 
+def test_a_boundary_must_be_crossed_for_some_probes_in_a_row() -> None:
+    desk = Desk()
+    desk.run([30.0] * 30)
+    link, settings = desk.core.state.links["n"], desk.core.settings
+    for _ in range(5):
+        for _ in range(settings.dwell_worse - 1):
+            assert list(desk.core._grade(link, 50.0, desk.now)) == []
+        assert list(desk.core._grade(link, 80.0, desk.now)) == []
+    assert desk.grades == [LinkQuality.GOOD]
+    effects = [list(desk.core._grade(link, 50.0, desk.now)) for _ in range(settings.dwell_worse)]
+    assert [bool(some) for some in effects] == [False] * (settings.dwell_worse - 1) + [True]
+
+
 def test_unanswered_probes_raise_one_alert_however_long_they_last() -> None:
     desk = Desk()
     desk.run([30.0] * 60 + [None] * 80)

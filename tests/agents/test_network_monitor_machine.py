@@ -24,7 +24,7 @@ class MonitorMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.settings = NetworkMonitorSettings(warm_up=2, dwell_worse=2, dwell_better=3, links_kept=16)
+        self.settings = NetworkMonitorSettings(window=20, warm_up=2, dwell_worse=2, dwell_better=3, links_kept=16)
         self.core = NetworkMonitor(self.settings, random.Random(0))
         self.now = 0.0
         self.timers: dict[Timer, float] = {}

@@ -1,0 +1,310 @@
+"""The batch controller's arithmetic: the ladder of microbatches, the round, what travels how, and what is learned."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from agents.batch_controller import BatchControllerSettings, learning, links, microbatch, rounds
+from agents.batch_controller.rounds import Pace
+from agents.batch_controller.state import Known, Node
+from schemas.jobs import BatchStrategy
+from schemas.network import LinkQuality
+from schemas.training import Share
+
+S = BatchControllerSettings()
+LADDER = (1, 64)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [
+        (1, 64, (1, 64)),
+        (3, 64, (4, 64)),
+        (1, 100, (1, 64)),
+        (5, 7, (4, 4)),
+        (10, 10, (8, 8)),
+        (16, 16, (16, 16)),
+        (1, 1, (1, 1)),
+    ],
+)
+def test_bounds_are_powers_of_two(least: int, most: int, expected: tuple[int, int]) -> None:
+    assert microbatch.bounds(least, most) == expected
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(8, 8), (10, 8), (1, 2), (500, 64)])
+def test_the_start_is_what_was_asked_on_the_ladder(asked: int, expected: int) -> None:
+    assert microbatch.first(asked, 2, 64) == expected
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "expected"), [(0.0, 8), (1.0, 8), (30.0, 8), (100.0, 16), (225.0, 32), (275.0, 32), (830.0, 64)]
+)
+def test_a_higher_latency_calls_for_a_larger_microbatch(latency_ms: float, expected: int) -> None:
+    assert microbatch.latency_target(8, latency_ms, S) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "present", "target", "measured", "expected"),
+    [
+        ("latency", 8, 32, {}, 16),
+        ("latency", 32, 32, {}, 32),
+        ("latency", 32, 8, {}, 16),
+        ("throughput", 8, 32, {}, 8),  # not measured yet
+        ("throughput", 8, 8, {8: 100.0}, 16),  # to see whether more gains
+        ("throughput", 16, 8, {8: 100.0, 16: 150.0}, 32),  # goes on while it improves
+        ("throughput", 16, 8, {8: 100.0, 16: 80.0}, 8),  # turns when it degrades
+        ("throughput", 16, 8, {8: 100.0, 16: 105.0}, 16),  # a plateau
+        ("throughput", 64, 8, {32: 100.0, 64: 150.0}, 64),  # the end of the ladder
+        ("hybrid", 8, 8, {8: 100.0}, 16),  # throughput may try one rung beyond
+        ("hybrid", 16, 8, {8: 100.0, 16: 150.0}, 16),  # and stay, but not go further
+        ("hybrid", 16, 8, {8: 100.0, 16: 101.0}, 8),  # no gain: back to what the latency calls for
+        ("hybrid", 8, 32, {8: 100.0}, 16),
+        ("hybrid", 8, 32, {8: 100.0, 16: 50.0}, 8),  # latency alone isn't heard against a measured loss
+        ("fixed", 8, 32, {8: 100.0}, 8),
+    ],
+)
+def test_the_table_of_moves(
+    strategy: BatchStrategy, present: int, target: int, measured: dict[int, float], expected: int
+) -> None:
+    assert microbatch.next_rung(strategy, present, target, measured, LADDER, S) == expected
+
+
+RUNGS = st.sampled_from([1, 2, 4, 8, 16, 32, 64])
+
+
+@given(
+    strategy=st.sampled_from(["latency", "throughput", "hybrid"]),
+    start=RUNGS,
+    target=RUNGS,
+    rates=st.lists(st.floats(1, 1000), min_size=7, max_size=7),
+)
+def test_with_fixed_rates_every_strategy_comes_to_rest(
+    strategy: BatchStrategy, start: int, target: int, rates: list[float]
+) -> None:
+    """Each rung is measured once it was visited; nothing may swing for good."""
+    true = {1 << i: rate for i, rate in enumerate(rates)}
+    measured: dict[int, float] = {}
+    size, path = start, [start]
+    for _ in range(40):
+        measured[size] = true[size]
+        size = microbatch.next_rung(strategy, size, target, measured, LADDER, S)
+        path.append(size)
+    assert len(set(path[-10:])) == 1, path
+    assert all(max(a, b) <= 2 * min(a, b) for a, b in itertools.pairwise(path))
+
+
+def test_the_fastest_takes_what_was_asked_and_a_slower_one_its_proportion() -> None:
+    paces = {"a": Pace(step=0.1, up=0.0, down=0.0), "b": Pace(step=0.3, up=0.0, down=0.0)}
+    seconds = rounds.round_time(paces, 12, quorum=1)
+    assert seconds == pytest.approx(1.2)
+    ideal = {name: rounds.ideal_steps(pace, seconds, 1, S) for name, pace in paces.items()}
+    assert ideal == {"a": pytest.approx(12), "b": pytest.approx(4)}
+    assert rounds.steps_for(ideal["a"], 12, None, 2.0, S) == 12
+    assert rounds.steps_for(ideal["b"], 12, None, 2.0, S) == 4
+
+
+def test_transfers_are_part_of_the_round() -> None:
+    paces = {"a": Pace(step=0.1, up=0.0, down=0.0), "b": Pace(step=0.1, up=0.3, down=0.2)}
+    seconds = rounds.round_time(paces, 10, quorum=1)
+    assert rounds.steps_for(rounds.ideal_steps(paces["b"], seconds, 1, S), 10, None, 2.0, S) == 5
+
+
+def test_a_round_is_long_enough_for_a_quorum() -> None:
+    slow = Pace(step=0.1, up=4.0, down=1.0)
+    paces = {"a": Pace(step=0.1, up=0.0, down=0.0), "b": slow, "c": slow}
+    assert rounds.round_time(paces, 10, quorum=2) == pytest.approx(5.1)
+    assert rounds.round_time({"a": paces["a"]}, 10, quorum=1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "present", "expected"),
+    [
+        (0.5, 0.2, 1, 1),
+        (2.2, 0.1, 1, 1),  # within the stretch
+        (3.0, 0.1, 1, 2),
+        (3.0, 0.1, 2, 2),
+        (2.2, 0.1, 2, 2),  # not back before it fits
+        (1.0, 0.1, 2, 1),
+        (2.3, 1.0, 2, 2),  # near enough to what it is
+        (2.3, 1.0, 1, 3),
+        (5.0, 0.5, 1, 4),
+        (7.0, 1.0, 1, 8),
+        (90.0, 1.0, 1, 8),
+        (5.0, 5.0, 1, 8),  # it can't even follow the averages
+    ],
+)
+def test_a_slow_link_contributes_every_so_many_rounds(up: float, down: float, present: int, expected: int) -> None:
+    assert rounds.rounds_between(Pace(step=0.1, up=up, down=down), 2.0, present, S) == expected
+
+
+@pytest.mark.parametrize(
+    ("ideal", "present", "factor", "expected"),
+    [
+        (7.2, None, 2.0, 7),
+        (7.8, None, 2.0, 8),
+        (0.2, None, 2.0, 1),
+        (99.0, None, 2.0, 10),
+        (7.4, 8, 2.0, 8),  # near enough
+        (6.0, 8, 2.0, 6),
+        (1.0, 10, 2.0, 5),  # by half at once
+        (1.0, 10, 4.0, 3),
+        (9.0, 2, 2.0, 4),
+        (9.0, 1, 1.5, 2),  # by one at least
+        (1.0, 10, 1.0, 10),  # not at all
+        (9.6, 9, 2.0, 9),
+        (10.0, 9, 2.0, 10),  # the fastest takes all that was asked
+    ],
+)
+def test_the_table_of_steps(ideal: float, present: int | None, factor: float, expected: int) -> None:
+    assert rounds.steps_for(ideal, 10, present, factor, S) == expected
+
+
+@given(
+    step=st.floats(0.01, 5), slower=st.floats(1, 10), up=st.floats(0, 5), down=st.floats(0, 5), seconds=st.floats(0.5, 20)
+)
+def test_a_slower_node_never_gets_more_steps_at_an_equal_link(
+    step: float, slower: float, up: float, down: float, seconds: float
+) -> None:
+    fast, slow = Pace(step=step, up=up, down=down), Pace(step=step * slower, up=up, down=down)
+    for every in (1, 3):
+        steps = [rounds.steps_for(rounds.ideal_steps(pace, seconds, every, S), 20, None, 2.0, S) for pace in (fast, slow)]
+        assert steps[1] <= steps[0]
+
+
+def test_missed_deadlines_cost_work() -> None:
+    ideal = [rounds.ideal_steps(Pace(step=0.1, up=0, down=0, misses=n), 1.0, 1, S) for n in range(9)]
+    assert ideal[1] == pytest.approx(7.5)
+    assert ideal == sorted(ideal, reverse=True)
+    assert ideal[8] == ideal[S.misses_counted]
+
+
+def test_deadlines_are_generous_until_something_was_measured() -> None:
+    assert rounds.deadline(4.0, True, S) == pytest.approx(9.0)
+    assert rounds.deadline(4.0, False, S) == 30.0
+    assert rounds.deadline(100.0, False, S) == pytest.approx(153.0)
+
+
+@pytest.mark.parametrize(
+    ("grade", "encoding", "streams"),
+    [
+        ("excellent", "float32", 1),
+        ("good", "float16", 1),
+        ("fair", "float16", 4),
+        ("poor", "int8", 8),
+        ("critical", "int8", 8),
+        (None, "float16", 1),
+    ],
+)
+def test_each_grade_has_its_encoding_and_connections(grade: str | None, encoding: str, streams: int) -> None:
+    quality = LinkQuality(grade) if grade else None
+    assert links.encoding_for(quality, None, {}, S) == encoding
+    assert links.streams_for(quality) == streams
+
+
+@pytest.mark.parametrize(
+    ("grade", "present", "parts", "expected"),
+    [
+        ("good", "float16", (0.8, 0.4, 0.2), "float16"),
+        ("good", "float16", (1.6, 0.8, 0.4), "int8"),  # slower than its grade
+        ("good", "int8", (0.8, 0.4, 0.2), "int8"),  # stays until it is past the middle
+        ("good", "int8", (0.4, 0.2, 0.1), "float16"),
+        ("good", "float16", (0.08, 0.04, 0.02), "float32"),  # faster than its grade
+        ("good", "float32", (0.2, 0.1, 0.05), "float32"),
+        ("good", "float32", (0.3, 0.15, 0.08), "float16"),
+        ("excellent", "float32", (0.9, 0.45, 0.2), "float16"),
+        ("poor", "int8", (0.1, 0.05, 0.02), "float16"),
+        ("poor", "int8", (9.0, 4.5, 2.2), "int8"),
+    ],
+)
+def test_measured_uploads_move_the_encoding_by_one_level(
+    grade: str, present: str, parts: tuple[float, float, float], expected: str
+) -> None:
+    shares = dict(zip(links.FINEST_FIRST, parts, strict=True))
+    assert links.encoding_for(LinkQuality(grade), present, shares, S) == expected  # type: ignore[arg-type]
+
+
+def test_the_average_suits_the_worst_link() -> None:
+    excellent, good, poor = LinkQuality.EXCELLENT, LinkQuality.GOOD, LinkQuality.POOR
+    assert links.average_encoding_for([excellent, excellent]) == "float32"
+    assert links.average_encoding_for([excellent, good, None]) == "float16"
+    assert links.average_encoding_for([excellent, poor, good]) == "int8"
+
+
+def test_connections_help_a_lossy_link_up_to_the_line() -> None:
+    poor = LinkQuality.POOR
+    assert links.expected_rate(poor, 8) == 8 * links.expected_rate(poor, 1)
+    assert links.expected_rate(poor, 1000) == 2.4e6
+
+
+def test_one_odd_step_time_is_outvoted_and_a_lasting_one_counts() -> None:
+    known = Known()
+    for seconds in (0.2, 0.21, 0.2, 1.9, 0.2):
+        learning.observe_steps(known, 8, seconds)
+    assert learning.step_seconds(known, 8) == pytest.approx(0.2)
+    for _ in range(3):
+        learning.observe_steps(known, 8, 0.6)
+    assert learning.step_seconds(known, 8) == pytest.approx(0.6)
+
+
+def test_a_machine_that_got_slower_voids_the_times_of_other_microbatches() -> None:
+    known = Known()
+    for _ in range(5):
+        learning.observe_steps(known, 8, 0.2)
+        learning.observe_steps(known, 16, 0.35)
+    for _ in range(5):
+        learning.observe_steps(known, 16, 1.0)
+    assert set(known.steps) == {16}
+    slow = learning.step_seconds(known, 8)
+    assert slow is not None
+    assert slow > 0.5
+
+
+def test_step_times_between_and_beyond_are_affine() -> None:
+    known = Known()
+    assert learning.step_seconds(known, 8) is None
+    learning.observe_steps(known, 8, 0.2)
+    assert learning.step_seconds(known, 16) == pytest.approx(0.2 * (0.3 + 0.7 * 2))
+    learning.observe_steps(known, 16, 0.3)
+    assert learning.step_seconds(known, 32) == pytest.approx(0.5)
+    assert learning.step_seconds(known, 4) == pytest.approx(0.15)
+
+
+@given(times=st.dictionaries(RUNGS, st.floats(0.001, 10), min_size=1), size=RUNGS)
+@hypothesis_settings(deadline=None)
+def test_step_times_are_positive_whatever_was_measured(times: dict[int, float], size: int) -> None:
+    known = Known()
+    for microbatch_, seconds in times.items():
+        learning.observe_steps(known, microbatch_, seconds)
+    estimate = learning.step_seconds(known, size)
+    assert estimate is not None
+    assert estimate > 0
+
+
+def test_a_measured_transfer_predicts_the_next_and_outlives_a_change_of_grade() -> None:
+    node = Node(quality=LinkQuality.FAIR, latency_ms=100.0)
+    share = Share(microbatch=8, local_steps=1, encoding="float16", streams=4)
+    factors: list[float] = []
+    for _ in range(3):
+        learning.observe_transfer(factors, 2_000_000, 2.1, 4, node)
+    assert learning.transfer_seconds(factors, 2_000_000, share, node) == pytest.approx(2.1, rel=0.01)
+    assert learning.transfer_seconds(factors, 1_000_000, share, node) == pytest.approx(1.1, rel=0.01)
+    usual = learning.rate([], 8, Node(quality=LinkQuality.POOR))
+    learned = learning.rate(factors, 8, Node(quality=LinkQuality.POOR))
+    assert learned / usual == pytest.approx(factors[0])
+
+
+def test_a_transfer_that_took_no_time_says_nothing() -> None:
+    factors: list[float] = []
+    learning.observe_transfer(factors, 100, 0.0, 1, Node())
+    learning.observe_transfer(factors, 0, 1.0, 1, Node())
+    assert factors == []
+
+
+def test_hints_go_by_slowdown_step_time_and_accelerator() -> None:
+    plain = learning.hinted_step(Node(), 8, 8)
+    assert learning.hinted_step(Node(slowdown=3.0), 8, 8) == pytest.approx(3 * plain)
+    assert learning.hinted_step(Node(step_time=0.4), 8, 8) == 0.4
+    assert learning.hinted_step(Node(accelerated=True), 8, 8) < plain
