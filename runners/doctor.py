@@ -5,7 +5,6 @@ import datetime
 import importlib.metadata
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import msgspec
 from bus.nats import NatsBus
 from bus.nats_streams import RECORD
 from bus.port import BusError, NoResponders
-from bus.server_config import find_binary
+from bus.server_config import find_binary, free_ports, is_loopback
 from runners.address import Address, NoServer, find_server
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
@@ -48,9 +47,13 @@ class _ServerTime(msgspec.Struct):
 
 
 async def examine(server: str | None, store: Path) -> list[Check]:
-    """All checks, in the order in which a mend makes sense."""
-    checks = [_python(), _packages(), await _torch(), await _binary(), _disk(store), _workers()]
-    return checks + await _fleet(server, store)
+    """All checks, in the order in which a mend makes sense. Raises `BadServer` where `server` is no URL."""
+    return await examine_machine(store) + await examine_fleet(server, store)
+
+
+async def examine_machine(store: Path) -> list[Check]:
+    """What this machine has."""
+    return [_python(), _packages(), await _torch(), await _binary(), _disk(store), _ports()]
 
 
 def _python() -> Check:
@@ -110,14 +113,16 @@ def _disk(store: Path) -> Check:
     return Check(what="disk", state="good", found=found)
 
 
-def _workers() -> Check:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return Check(what="ports", state="good", found=f"free ones can be had on loopback (just now {port})")
+def _ports() -> Check:
+    try:
+        ports = free_ports("127.0.0.1")
+    except ShoalError as error:
+        return Check(what="ports", state="bad", found="no free ones on loopback", mend=str(error))
+    return Check(what="ports", state="good", found=f"there are free ones on loopback ({ports.nats}, for one)")
 
 
-async def _fleet(server: str | None, store: Path) -> list[Check]:
+async def examine_fleet(server: str | None, store: Path, clock: Callable[[], float] = time.time) -> list[Check]:
+    """Whether the server, the desk and the server's clock are as they should be. Raises `BadServer`."""
     try:
         address = find_server(server, store=store)
     except NoServer as error:
@@ -125,17 +130,17 @@ async def _fleet(server: str | None, store: Path) -> list[Check]:
     try:
         bus = await NatsBus.connect(address.url, source="doctor", token=address.token)
     except BusError as error:
-        return [
-            Check(what="server", state="bad", found=f"{address.url} can't be reached", mend=_unreachable(error, address))
-        ]
+        return [Check(what="server", state="bad", found=f"{address.url}: no connection", mend=_unreachable(error, address))]
     try:
-        return [await _round_trip(bus, address), await _desk(bus), await _clock(bus)]
+        return [await _round_trip(bus, address), await _desk(bus), await _clock(bus, clock)]
     finally:
         await bus.close()
 
 
 def _unreachable(error: BusError, address: Address) -> str:
-    return f"{error}. Is `shoal up` running there, with --listen, and does a firewall let port {address.port} through?"
+    if is_loopback(address.host):
+        return str(error)
+    return f"{error}; is `shoal up --listen` running there, and does a firewall let port {address.port} through?"
 
 
 async def _round_trip(bus: NatsBus, address: Address) -> Check:
@@ -153,11 +158,13 @@ async def _desk(bus: NatsBus) -> Check:
     except NoResponders as error:
         return Check(what="desk", state="bad", found="nobody takes jobs", mend=str(error))
     except BusError as error:
-        return Check(what="desk", state="bad", found=str(error), mend="look into .shoal/logs/job_desk.log")
+        return Check(
+            what="desk", state="bad", found=str(error), mend="look into logs/job_desk.log in the store of `shoal up`"
+        )
     return Check(what="desk", state="good", found="answers")
 
 
-async def _clock(bus: NatsBus, clock: Callable[[], float] = time.time) -> Check:
+async def _clock(bus: NatsBus, clock: Callable[[], float]) -> Check:
     """Compares this machine's clock with the server's, which puts its time into what it tells of itself."""
     before = clock()
     told = msgspec.json.decode(await bus.request(f"$JS.API.STREAM.INFO.{RECORD}", b"", ANSWER_WITHIN), type=_ServerTime)

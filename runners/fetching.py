@@ -10,7 +10,6 @@ from runners.client import Client
 from runners.jobs.names import checkpoint_name, model_name, report_name
 from schemas.errors import ShoalError
 
-
 REPORT_WITHIN = 30.0  # seconds for the recorder to write a report after its job's end; it takes one
 
 
