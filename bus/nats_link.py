@@ -57,6 +57,8 @@ class Link:
         self.address = address_of(url)
         self.away = 0.0
         """Seconds that the last absence of the server took."""
+        self.back_at = float("-inf")
+        """When (`time.monotonic`) the last absence ended."""
         self.on_back: list[Callable[[], None]] = []
         """Called after each reconnection, once subscriptions are restored."""
         self._url = url
@@ -139,7 +141,8 @@ class Link:
                 self._tell(LinkState.LOST, self._last_error or "the connection ended")
 
     async def _reconnected(self) -> None:
-        self.away = time.monotonic() - self._lost_at
+        self.back_at = time.monotonic()
+        self.away = self.back_at - self._lost_at
         self._attempts = 0
         self._segments = (0, 0)
         self._set_up()

@@ -18,6 +18,8 @@ _LOOK = 2.0  # seconds of silence after which the holder is asked whether it is 
 _LOST_AFTER = 10.0  # seconds of silence after which chunks under way count as lost: more than one takes on the worst link
 _GAPS = 3.0  # times the longest pause between chunks so far, if that is more
 _ANSWER_TIMEOUT = 5.0  # seconds for a holder's answer, over a bad link and from a busy process
+_RETURNS_WITHIN = 4.0  # seconds in which a holder that was there a moment ago may come back: twice the longest back-off
+_RETURN_PAUSE = 0.2  # seconds between looks meanwhile
 _ATTEMPTS = 3  # times that a tensor may come with the wrong hash
 _AHEAD = WINDOW // CHUNK  # chunks that may be under way
 
@@ -40,6 +42,7 @@ class Fetch:
         self._what = f"{self._kind}/{self._name} of {self._holder}"
         self._prefix = secrets.token_hex(6)
         self._number = itertools.count()
+        self._alive_at = float("-inf")
         self._pulls: dict[str, Pull] = {}
 
     async def get(self, size: int, digest: str, timeout: float) -> bytes:
@@ -80,7 +83,7 @@ class Fetch:
             if not incoming.broadcasting and await self._ask_for_more(incoming):
                 quiet_since = max(quiet_since, time.monotonic() - _LOOK)
             if await self._moved(incoming):
-                quiet_since = incoming.last_at
+                quiet_since = self._alive_at = incoming.last_at
                 continue
             silence = time.monotonic() - quiet_since
             if silence >= self._stall:
@@ -139,6 +142,11 @@ class Fetch:
             await self._lanes.control.wait_up(timeout)
             reply = await self._lanes.control.nc.request(subject, msgspec.json.encode(ask), timeout=timeout)
         except errors.NoRespondersError:
+            # A server that was restarted has its clients back within seconds, but not all in the same moment; and a link
+            # may fail for a moment in the midst of a transfer.
+            if time.monotonic() - max(self._alive_at, self._lanes.control.back_at) < _RETURNS_WITHIN:
+                await asyncio.sleep(_RETURN_PAUSE)
+                raise _NoAnswerYet from None
             raise TensorUnavailable(f"{self._what} can't be had: {self._holder} is gone; ask another holder") from None
         except (TimeoutError, errors.Error, BusError) as error:
             if ask.op == "latest":
@@ -146,6 +154,7 @@ class Fetch:
                     f"{self._holder} did not come up with a {self._kind} within {timeout:g} s"
                 ) from error
             raise _NoAnswerYet from error
+        self._alive_at = time.monotonic()
         answer = msgspec.json.decode(reply.data, type=Answer)
         if not answer.found:
             raise TensorUnavailable(f"{self._what} can't be had: {answer.reason}")

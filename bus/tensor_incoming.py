@@ -170,6 +170,11 @@ class Inbox:
             if followed.listening is not None:
                 await self._lanes.stop(followed.listening)
 
+    @property
+    def size(self) -> int:
+        """Bytes that the tensors on their way in have, or will have."""
+        return sum(incoming.total for incoming in self._incoming.values())
+
     def hears(self, kind: str) -> bool:
         """Whether chunks of this kind's streams come in now."""
         followed = self._followed.get(kind)
@@ -216,7 +221,10 @@ class Inbox:
             self._ended(key, msg.data)
             return
         header = header_of(msg.data)
-        incoming = self._admit(key, header) if header is not None else None
+        if header is None:
+            self.rejected += 1
+            return
+        incoming = self._admit(key, header)
         if incoming is None or not self._take(incoming, offset, msg.data):
             return
         if incoming.broadcasting is None:

@@ -111,11 +111,16 @@ class Lanes:
         with contextlib.suppress(ValueError):
             self._listening.remove(listening)
         await listening.stop()
+        for lane in tuple(self.lanes):
+            await self.control.round_trip(_BARRIER_TIMEOUT, by=lane)
 
-    async def send(self, indexes: Iterator[int], send: Callable[[Link, int], Awaitable[bool]], end: str) -> int:
+    async def send(
+        self, indexes: Iterator[int], send: Callable[[Link, int], Awaitable[bool]], end: str, nobody: str = ""
+    ) -> int:
         """Share `indexes` among the lanes, each taking the next when it has sent one; then say `end` on each.
 
-        `send` returns whether to go on. Returns the number of lanes used.
+        `send` returns whether to go on. `nobody`: where the server says that nobody heard the end. Returns the number of
+        lanes used.
         """
         lanes = tuple(self.lanes)
 
@@ -127,7 +132,7 @@ class Lanes:
         await asyncio.gather(*(work(lane) for lane in lanes))
         for lane in lanes:
             with contextlib.suppress(errors.Error):
-                await lane.nc.publish(end, b"%d" % len(lanes))
+                await lane.nc.publish(end, b"%d" % len(lanes), nobody)
         return len(lanes)
 
     async def _patiently(self, lane: Link, send: Callable[[], Awaitable[bool]]) -> bool:

@@ -21,6 +21,7 @@ Provider = Callable[[str], Awaitable[tuple[str, bytes] | None] | tuple[str, byte
 """Makes the newest tensor of a kind when somebody asks for it: (name, bytes), or None."""
 
 _PACE = 0.5  # seconds that a full window may hold up the others before who fills it is asked to leave
+_ASK_EVERY = 8  # chunks: two MiB are sent in vain at most, when the last follower has gone
 _GIVE_UP = 30.0  # seconds without a word from any follower; over four times a chunk's time on the worst link
 
 
@@ -73,9 +74,8 @@ class Flow:
         self._moved.set()
 
     def no_follower(self) -> None:
-        """The server says that nobody listens."""
-        if not self.positions:
-            self.nobody = True
+        """The server says that nobody listens, any more."""
+        self.nobody = not self.delivered
         self._moved.set()
 
     @property
@@ -162,8 +162,8 @@ class Outbox:
         held = kept.held
         flow = self._flows[held.kind, held.name] = Flow(held.size)
         subject = f"tensor.{self._job}.{self._node}.{held.kind}.{held.name}."
-        # The first chunk asks for an answer: where nobody listens the server says so at once.
-        answer_to = f"tensor.{self._job}.{self._node}.nobody.{held.kind}.{held.name}"
+        # Now and then a chunk asks for an answer: where nobody listens the server says so at once.
+        nobody = f"tensor.{self._job}.{self._node}.nobody.{held.kind}.{held.name}"
 
         def dismiss(follower: str) -> None:
             log.info("%s is too slow for the stream of %s/%s: it will fetch it", follower, held.kind, held.name)
@@ -173,14 +173,14 @@ class Outbox:
             if not await flow.room(dismiss):
                 return False
             frame = kept.frame(index)
-            await lane.nc.publish(f"{subject}{index * CHUNK}", frame, answer_to if index == 0 else "")
+            await lane.nc.publish(f"{subject}{index * CHUNK}", frame, nobody if index % _ASK_EVERY == 0 else "")
             flow.sent += len(frame) - HEADER_SIZE
             await asyncio.sleep(0)
             return True
 
         begun = time.monotonic()
         try:
-            lanes = await self._lanes.send(iter(range(kept.count)), send, subject + "end")
+            lanes = await self._lanes.send(iter(range(kept.count)), send, subject + "end", nobody)
             delivered = await flow.finished(dismiss)
             if delivered and held.size:
                 self._sent(held.size, time.monotonic() - begun, lanes)
@@ -208,7 +208,7 @@ class Outbox:
         flow.heard(ack.follower, ack.position)
 
     async def _nobody(self, msg: Msg) -> None:
-        """`tensor.<job>.<this node>.nobody.<kind>.<name>`: the server's word on the first chunk of a stream."""
+        """`tensor.<job>.<this node>.nobody.<kind>.<name>`: the server's word on a chunk of a stream."""
         *_, kind, name = msg.subject.split(".")
         flow = self._flows.get((kind, name))
         if flow is not None and (msg.headers or {}).get("Status") == "503":

@@ -109,6 +109,16 @@ class TensorBus:
         """Connections for chunks."""
         return len(self._lanes.lanes)
 
+    @property
+    def rejected(self) -> int:
+        """Messages received that were no chunks of what their subject names."""
+        return self._inbox.rejected
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes held, or set aside, for tensors on their way in."""
+        return self._inbox.size
+
     async def set_streams(self, streams: int) -> None:
         """Use so many connections from now on. Raises `Unreachable` where a new one can't be made."""
         await self._lanes.set_streams(streams)
