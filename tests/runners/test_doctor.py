@@ -1,0 +1,75 @@
+"""What `shoal doctor` finds on this machine, with a real server, and with none."""
+
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from toy_desk import ToyDesk
+
+from bus.server import EmbeddedServer
+from runners.doctor import Check, examine, examine_fleet
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SHOAL_SERVER", "SHOAL_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    async with EmbeddedServer(tmp_path / "store") as server:
+        yield server
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    found = {check.what: check for check in checks}
+    assert len(found) == len(checks)
+    assert all(check.mend for check in checks if check.state != "good"), "what is not good has a mend"
+    return found
+
+
+async def test_all_is_well_with_a_server_and_a_desk(server: EmbeddedServer) -> None:
+    desk = await ToyDesk.open(server.url)
+    checks = by_name(await examine(None, server.store))
+    assert list(checks) == ["Python", "packages", "torch", "nats-server", "disk", "ports", "server", "desk", "clock"]
+    assert [check.what for check in checks.values() if check.state == "bad"] == []
+    assert "msgspec" in checks["packages"].found
+    assert server.url in checks["server"].found
+    assert "round trip" in checks["server"].found
+    await desk.close()
+
+
+async def test_no_server_known_is_a_note(tmp_path: Path) -> None:
+    checks = by_name(await examine_fleet(None, tmp_path))
+    assert checks["server"].state == "warning"
+    assert "shoal up" in checks["server"].mend
+    assert list(checks) == ["server"]
+
+
+async def test_a_server_that_is_not_there_is_bad(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"nats://127.0.0.1:{taken.getsockname()[1]}"
+    checks = by_name(await examine_fleet(url, tmp_path))
+    assert checks["server"].state == "bad"
+    assert url in checks["server"].found
+    assert "shoal up" in checks["server"].mend
+
+
+async def test_a_server_without_a_desk_is_bad(server: EmbeddedServer) -> None:
+    checks = by_name(await examine_fleet(server.url, server.store))
+    assert (checks["server"].state, checks["desk"].state) == ("good", "bad")
+    assert "shoal up" in checks["desk"].mend
+
+
+async def test_clocks_that_differ_are_noted(server: EmbeddedServer) -> None:
+    def slow_clock() -> float:
+        return time.time() - 60
+
+    checks = by_name(await examine_fleet(server.url, server.store, slow_clock))
+    assert checks["clock"].state == "warning"
+    assert float(checks["clock"].found.split()[0]) == pytest.approx(60, abs=20)
+    assert "NTP" in checks["clock"].mend
+    assert by_name(await examine_fleet(server.url, server.store))["clock"].state == "good"
