@@ -74,8 +74,8 @@ def samples_a_second(known: Known) -> dict[int, float]:
 
 def hinted_step(node: Node, microbatch: int, asked: int) -> float:
     """Seconds of a step going by a node's own description: a guess that the first measurement replaces."""
-    base = CPU_STEP / (ACCELERATION if node.accelerated else 1.0) * node.slowdown
-    return max(node.step_time, base * (FIXED_PART + (1 - FIXED_PART) * microbatch / asked))
+    own = CPU_STEP / (ACCELERATION if node.accelerated else 1.0) * (FIXED_PART + (1 - FIXED_PART) * microbatch / asked)
+    return max(own, node.step_time * microbatch / asked) * node.slowdown
 
 
 def observe_transfer(factors: list[float], size: int, seconds: float, streams: int, node: Node) -> None:

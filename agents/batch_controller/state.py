@@ -29,7 +29,7 @@ class Node(msgspec.Struct, kw_only=True):
     profile_version: int = 0
     slowdown: float = 1.0
     step_time: float = 0.0
-    """Seconds that a step takes at least; 0 for a real machine."""
+    """Seconds that a step of the microbatch asked for is emulated to take, before `slowdown`; 0 for a real machine."""
     accelerated: bool = False
 
 

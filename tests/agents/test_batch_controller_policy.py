@@ -307,4 +307,5 @@ def test_hints_go_by_slowdown_step_time_and_accelerator() -> None:
     plain = learning.hinted_step(Node(), 8, 8)
     assert learning.hinted_step(Node(slowdown=3.0), 8, 8) == pytest.approx(3 * plain)
     assert learning.hinted_step(Node(step_time=0.4), 8, 8) == 0.4
+    assert learning.hinted_step(Node(step_time=0.4, slowdown=3.0), 16, 8) == pytest.approx(2.4)
     assert learning.hinted_step(Node(accelerated=True), 8, 8) < plain
