@@ -31,7 +31,8 @@ async def watch_fleet(client: Client, job: str | None, *, until_ended: bool = Fa
         lines = Lines(_print)
         async for event in events:
             state.see(event)
-            if getattr(event, "job", state.job) == state.job or not state.job:
+            shown = job or state.job
+            if not shown or getattr(event, "job", shown) == shown:
                 lines.see(event)
             if until_ended and _ended(state, event):
                 break

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 from report_story import told
 from toy_desk import PATIENCE, ToyDesk
@@ -166,7 +167,7 @@ async def test_the_past_comes_first_in_order_of_time_and_nothing_twice(client: C
 
 async def test_filters_with_wildcards_names_and_several_subjects(client: Client, desk: ToyDesk) -> None:
     await desk.tell(told(job="one", rounds=3))
-    await desk.tell(told(job="two", rounds=2))
+    await desk.tell(msgspec.structs.replace(message, id=f"two-{message.id}") for message in told(job="two", rounds=2))
 
     async def ids(*subjects: str) -> list[str]:
         return [event.id async for event in client.history(*subjects)]

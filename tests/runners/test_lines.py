@@ -92,7 +92,7 @@ async def test_watching_without_a_terminal_prints_lines_until_the_job_ends(
 ) -> None:
     async with EmbeddedServer(tmp_path) as server, await connect(server.url) as client:
         desk = await ToyDesk.open(server.url)
-        await desk.tell(story("other"))
+        await desk.tell(msgspec.structs.replace(message, id=f"other-{message.id}") for message in story("other"))
         await desk.tell(story())
         async with asyncio.timeout(PATIENCE):
             state = await watch_fleet(client, "demo", until_ended=True)
