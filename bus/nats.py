@@ -148,7 +148,7 @@ class NatsBus:
             Unreachable: the server doesn't answer.
         """
         await self._link.wait_up(_SETUP_TIMEOUT)
-        made = _Subscription(self._subscriptions.discard)
+        made = _Subscription(self._link, self._subscriptions.discard)
         self._subscriptions.add(made)
         stored: dict[str, list[str]] = {}
         try:
@@ -156,8 +156,7 @@ class NatsBus:
                 wire = wire_of(interest.kind)
                 subject = wire.filter(**interest.fixed)
                 if wire.delivery is _TELEMETRY:
-                    callback = self._intake.telemetry(wire, handler)
-                    made.core.append(await self._nc.subscribe(subject, cb=callback))
+                    made.core.append(await self._link.listen(subject, self._intake.telemetry(wire, handler)))
                 else:
                     stored.setdefault(STREAM_OF[wire.delivery], []).append(subject)
             deliver = self._deliver_to(handler)
@@ -300,7 +299,8 @@ class NatsBus:
 class _Subscription:
     """Core subscriptions for telemetry and readers for stored messages, under one handle."""
 
-    def __init__(self, gone: Callable[["_Subscription"], None]) -> None:
+    def __init__(self, link: Link, gone: Callable[["_Subscription"], None]) -> None:
+        self._link = link
         self.core: list[CoreSubscription] = []
         self.readers: list[StreamReader] = []
         self._gone = gone
@@ -308,7 +308,7 @@ class _Subscription:
     async def stop(self) -> None:
         """See `bus.port.Subscription.stop`."""
         for core in self.core:
-            await _unsubscribe(core)
+            await self._link.silence(core)
         for reader in self.readers:
             await reader.stop()
         self.core.clear()
@@ -345,15 +345,8 @@ class _Service:
         """Take no more requests; those taken are answered."""
         core, self.core = self.core, None
         if core is not None:
-            await _unsubscribe(core)
+            await self._link.silence(core)
             await self._link.round_trip(_SETUP_TIMEOUT)
         if self._answering:
             await asyncio.wait(self._answering)
         self._gone(self)
-
-
-async def _unsubscribe(core: CoreSubscription) -> None:
-    try:
-        await core.unsubscribe()
-    except errors.Error as error:
-        log.debug("an unsubscription was not needed: %s", error)

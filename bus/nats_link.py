@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from nats import errors
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from bus.port import Unreachable
 
@@ -47,11 +48,16 @@ OnState = Callable[[LinkState, str], None]
 """Told of each change and the reason, in words."""
 
 
+Listener = Callable[[str, bytes], None]
+"""Takes (subject, data)."""
+
+
 class Link:
     """A connection of nats-py with what it lacks: a first attempt that fails fast, jitter, and posts that never block."""
 
     def __init__(self, url: str, name: str, token: str | None, on_state: OnState | None) -> None:
         self.nc = Client()
+        self.nc.msg_class = self._message  # type: ignore[assignment]
         self.up = False
         self.closed = False
         self.address = address_of(url)
@@ -69,6 +75,7 @@ class Link:
         self._lost_at = 0.0
         self._attempts = 0
         self._last_error = ""
+        self._listeners: dict[int, Listener] = {}
         self._posts: deque[tuple[str, bytes, str]] = deque()
         self._posting: asyncio.Task[None] | None = None
         self._probes: dict[bytes, asyncio.Future[None]] = {}
@@ -174,6 +181,34 @@ class Link:
             raise Unreachable(
                 f"{self.address} is out of reach; it is tried again all the time: is the server up?"
             ) from None
+
+    def _message(self, *, subject: str, data: bytes, _sid: int, **rest: Any) -> Msg | None:
+        """In place of nats-py's class of messages: hands telemetry over right here, without a message, a queue or a task.
+
+        That halves the cost of receiving. nats-py goes on with the next message where it is given None.
+        """
+        listener = self._listeners.get(_sid)
+        if listener is None:
+            return Msg(subject=subject, data=data, _sid=_sid, **rest)
+        listener(subject, data)
+        return None
+
+    async def listen(self, subject: str, listener: Listener) -> Subscription:
+        """A core subscription whose listener is called as the bytes come in. It must neither raise nor wait."""
+
+        async def early(msg: Msg) -> None:
+            listener(msg.subject, msg.data)
+
+        subscription = await self.nc.subscribe(subject, cb=early)
+        # nats-py doesn't publish a subscription's id, only that of each message (`Msg.sid`).
+        self._listeners[subscription._id] = listener
+        return subscription
+
+    async def silence(self, subscription: Subscription) -> None:
+        """End a core subscription, of whatever kind; no-op where it has ended."""
+        self._listeners.pop(subscription._id, None)
+        with contextlib.suppress(errors.Error):
+            await subscription.unsubscribe()
 
     @property
     def max_payload(self) -> int:

@@ -180,13 +180,16 @@ def seal(message: Message, *, id: str, cause: str, at: float, source: str) -> Me
 
 
 def _formatter(template: str) -> Callable[[msgspec.Struct], str]:
-    """A function from message to subject; one placeholder, the usual case, without a loop."""
+    """A function from message to subject; one or two placeholders, the usual cases, without a loop: it runs per event."""
     parts = re.split(r"\{([a-z_]+)\}", template)
     if len(parts) == 1:
         return lambda message: template
     if len(parts) == 3:
         head, field, tail = parts
         return lambda message: f"{head}{getattr(message, field)}{tail}"
+    if len(parts) == 5:
+        head, first, middle, second, tail = parts
+        return lambda message: f"{head}{getattr(message, first)}{middle}{getattr(message, second)}{tail}"
     pieces = [(parts[i], parts[i + 1]) for i in range(0, len(parts) - 1, 2)]
     last = parts[-1]
     return lambda message: "".join([f"{text}{getattr(message, field)}" for text, field in pieces]) + last
