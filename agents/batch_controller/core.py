@@ -6,6 +6,7 @@ from agents.batch_controller.deciding import Decider, drifted
 from agents.batch_controller.invariants import faults
 from agents.batch_controller.links import BYTES
 from agents.batch_controller.state import (
+    LONG_AGO,
     Job,
     Kept,
     Known,
@@ -33,6 +34,10 @@ from schemas.training import (
 
 OVERHEAD_GAIN = 0.3
 """Of a round's time beyond the slowest node's own: the last three or four rounds decide."""
+
+
+GRADES = tuple(LinkQuality)
+"""Best first."""
 
 
 class BatchController(Decider):
@@ -131,7 +136,7 @@ class BatchController(Decider):
 
     @on(LinkQualityChanged)
     def react_to_link(self, event: LinkQualityChanged, now: float) -> Effects:
-        """A link has another grade: react at once, not after a cooldown. A silent link says nothing about its speed."""
+        """A link has another grade: react at once to a worse one. A silent link says nothing about its speed."""
         node = self._node(event.node)
         if event.version <= node.link_version:
             return
@@ -142,7 +147,9 @@ class BatchController(Decider):
         for _, job in sorted(self.state.jobs.items()):
             if event.node in job.roster:
                 known = self._known(job, event.node)
-                known.urgent, known.rose, known.turns = True, None, 0
+                known.regraded = True
+                if was is not None and GRADES.index(event.quality) > GRADES.index(was):
+                    known.changed, known.rose, known.turns = LONG_AGO, None, 0  # bad news doesn't wait for a cooldown
                 change = f"{was.value} -> {event.quality.value}" if was is not None else event.quality.value
                 known.news = f"link {change} ({event.latency_ms:.0f} ms, loss {100 * event.loss:.0f} %)"
                 yield from self._reconsider(job, now)
@@ -251,7 +258,7 @@ class BatchController(Decider):
                 known.misses -= 1
                 known.news = known.news or "in time again"
         if event.on_time and job.current is not None:
-            alone = job.current.round_seconds - job.overhead
+            alone = job.current.round_seconds - job.current.overhead
             beyond = min(max(0.0, event.seconds - alone), 2 * alone + self.settings.deadline_floor)
             job.overhead += OVERHEAD_GAIN * (beyond - job.overhead)
         yield from self._look(job, now)

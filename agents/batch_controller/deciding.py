@@ -47,7 +47,7 @@ class Decider(Agent[BatchControllerState]):
         for name, pace in plan.paces.items():
             known = self._known(job, name)
             known.planned_step, known.planned_transfer = pace.step, pace.up + pace.down
-            known.urgent, known.news = False, ""
+            known.regraded, known.news = False, ""
         if reason:
             yield self._decide(job, job.request, plan, reason)
 
@@ -87,6 +87,7 @@ class Decider(Agent[BatchControllerState]):
             average_encoding=plan.average_encoding,
             round_seconds=plan.round_seconds,
             deadline_seconds=plan.deadline_seconds,
+            overhead=job.overhead,
         )
         self._keep(job, kept)
         return self.publish(

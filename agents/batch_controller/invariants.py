@@ -55,8 +55,8 @@ def _of_shares(job: Job, request: JobRequest) -> Iterator[str]:
         size = share.microbatch
         if not low <= size <= high or size & (size - 1):
             yield f"{name}: {size} samples a step, not a power of two from {low} to {high}"
-        if not 1 <= share.local_steps <= asked:
-            yield f"{name}: {share.local_steps} steps, not 1 to {asked}"
+        if not 1 <= share.local_steps <= asked * max(1, share.every):
+            yield f"{name}: {share.local_steps} steps for {share.every} rounds of at most {asked}"
         if share.every < 1 or not 1 <= share.streams <= 8:
             yield f"{name}: every {share.every} rounds over {share.streams} connections"
         if request.encoding not in ("auto", share.encoding):

@@ -81,25 +81,18 @@ def encoding_for(
     upload_share: dict[Encoding, float],
     settings: BatchControllerSettings,
 ) -> Encoding:
-    """How a node sends its difference: by the link's grade, and a level finer or coarser where measurements say so.
+    """How a node sends its difference: by the link's grade, and a level coarser where the upload takes too long.
 
-    `upload_share` is the part of a round that the upload takes in each encoding; empty where it wasn't measured. What was
-    chosen for a measurement stays until it is past the middle between the two bounds.
+    Never finer than the grade says: a link that gets worse in mid-transfer would hold the node up for long, and error
+    feedback makes up for what is lost. `upload_share` is the part of a round that the upload takes in each encoding, empty
+    where it wasn't measured. A coarser one stays until the usual one would take half of what is too much.
     """
     usual = FINEST_FIRST.index(_ENCODING[quality or UNKNOWN])
-    if not upload_share:
+    if not upload_share or usual + 1 == len(FINEST_FIRST):
         return FINEST_FIRST[usual]
-    now = FINEST_FIRST.index(present) if present is not None else usual
-    middle = (settings.slow_share * settings.fast_share) ** 0.5
-    if usual + 1 < len(FINEST_FIRST):
-        limit = middle if now > usual else settings.slow_share
-        if upload_share[FINEST_FIRST[usual]] > limit:
-            return FINEST_FIRST[usual + 1]
-    if usual > 0:
-        limit = middle if now < usual else settings.fast_share
-        if upload_share[FINEST_FIRST[usual - 1]] < limit:
-            return FINEST_FIRST[usual - 1]
-    return FINEST_FIRST[usual]
+    coarser = present is not None and FINEST_FIRST.index(present) > usual
+    limit = settings.slow_share / 2 if coarser else settings.slow_share
+    return FINEST_FIRST[usual + (upload_share[FINEST_FIRST[usual]] > limit)]
 
 
 def average_encoding_for(qualities: list[LinkQuality | None]) -> Encoding:

@@ -126,7 +126,11 @@ class Planner:
         regular = sum(share.every == 1 for share in shares.values())
         if regular >= min(self.job.quorum, len(shares)):
             return shares
-        return {name: msgspec.structs.replace(share, every=1) for name, share in shares.items()}
+        asked = self.request.local_steps
+        return {
+            name: msgspec.structs.replace(share, every=1, local_steps=min(asked, share.local_steps))
+            for name, share in shares.items()
+        }
 
     def _fixed(self) -> Plan:
         """Equal work for all, whatever is measured."""
@@ -148,13 +152,13 @@ class Planner:
     def _travel(self, name: NodeId) -> Share:
         """A node's share with the encoding and the connections that its link calls for, its work as it is."""
         share = self.present.get(name)
-        if share is not None and not self.free.adapt:
-            return share
         node, known = self.nodes[name], self.known[name]
+        if share is not None and not (self.free.adapt or (known.regraded and self.request.adaptation != "off")):
+            return share  # how tensors travel follows the link at any time; how much work is done does not
         streams = links.streams_for(node.quality)
         encoding = self._asked_encoding()
         if encoding is None:
-            present = share.encoding if share is not None and not known.urgent else None
+            present = share.encoding if share is not None and not known.regraded else None
             parts = self._upload_share(known, node, streams)
             encoding = links.encoding_for(node.quality, present, parts, self.settings)
             if parts and present is not None and encoding != present:
@@ -218,10 +222,10 @@ class Planner:
         if size > self.low and pace.step > room and not tight:
             self._because(name, f"one step of {size} samples takes longer than a round")
             return size // 2
-        if not known.urgent and self.job.round - known.changed < self.free.cooldown << known.turns:
+        if self.job.round - known.changed < self.free.cooldown << known.turns:
             return size
         if tight:
-            room = self.present[name].every * (seconds - pace.down) - pace.up
+            room = rounds.room_for_steps(pace, seconds, self.present[name].every)
         return self._climb(name, size, room)
 
     def _because(self, name: NodeId, why: str) -> None:
@@ -247,11 +251,12 @@ class Planner:
         present = self.present.get(name)
         if present is not None and not (self.free.adapt and self.measured):
             return share
-        every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, self.settings)
+        asked = self.request.local_steps
+        every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, asked, self.settings)
         ideal = rounds.ideal_steps(pace, seconds, every, self.settings)
         steps = rounds.steps_for(
             ideal,
-            self.request.local_steps,
+            asked * every,
             present.local_steps if present is not None else None,
             self.free.factor,
             self.settings,

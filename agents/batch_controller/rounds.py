@@ -3,8 +3,8 @@
 A node's time is steps x step + up + down: its computation, the upload of its difference, and the average's way down. The
 node with the shortest time for the steps asked for takes them all and sets the round; the others take as many as fit in
 the same time, at least one (steps in proportion to speed: the worker that is three times slower takes a third). A round is
-longer only where fewer nodes than the quorum (and half of the roster) could contribute to it. A node whose link needs
-longer than `stretch` of a round contributes every so many rounds.
+longer only where fewer nodes than the quorum (and half of the roster) could contribute to it. A node whose link takes
+most of a round contributes every so many rounds, late and counting less, but with more steps.
 """
 
 import math
@@ -18,16 +18,8 @@ from schemas.ids import NodeId
 ROUND_UP_FROM = 0.7
 """Fraction of a step that is rounded up: it would be finished just a little late."""
 
-LEAST_AIR = 0.2
-"""Part of a round that is left for other things than the average's way down, when rounds between contributions are
-counted: a link that can't even carry that is behind whatever it does."""
-
-
-BACK_WITHIN = 1.05
-"""Rounds that a node's least time must fit in before it contributes to each round again; well within `stretch`."""
-
-NEAR = 0.5
-"""Rounds by which the ideal number between contributions may be off before it is changed."""
+BETTER = 1.2
+"""Factor by which another number of rounds between contributions must be better for it to be changed: rates vary."""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,25 +44,42 @@ def round_time(paces: Mapping[NodeId, Pace], asked_steps: int, quorum: int) -> f
     return max(fastest, least[needed - 1])
 
 
-def rounds_between(pace: Pace, seconds: float, present: int, settings: BatchControllerSettings) -> int:
-    """Rounds between a node's contributions; `present` stays while the ideal is near it."""
-    least = pace.time(1)
-    if least <= seconds * (settings.stretch if present == 1 else BACK_WITHIN):
-        return 1
-    ideal = (pace.step + pace.up) / max(seconds - pace.down, LEAST_AIR * seconds)
-    if present > 1 and present - 1.0 - NEAR < ideal < present + NEAR:
-        return present
-    return min(settings.every_max, max(2 if settings.every_max > 1 else 1, math.ceil(ideal)))
+def room_for_steps(pace: Pace, seconds: float, every: int) -> float:
+    """Seconds of computing between two contributions. Averages that come meanwhile do so beside it, but for the first."""
+    return every * seconds - pace.down - pace.up
+
+
+def counted(pace: Pace, seconds: float, every: int, asked: int, settings: BatchControllerSettings) -> float:
+    """Steps that count a round, with one contribution in `every` rounds.
+
+    It is every - 1 rounds late and counts 1 / every of its samples (`agents.reducer.policy.discount`), once in `every`
+    rounds: steps / every^2. With transfers that take X of rounds of T, (every T - X) / every^2 is largest at
+    every = 2 X / T: half of the time goes to computing.
+    """
+    steps = min(asked * every, math.floor(room_for_steps(pace, seconds, every) / pace.step + 1.0 - ROUND_UP_FROM))
+    if steps < 1 and every == 1 and pace.time(1) <= seconds * settings.stretch:
+        steps = 1
+    return max(0, steps) / every**2
+
+
+def rounds_between(pace: Pace, seconds: float, present: int, asked: int, settings: BatchControllerSettings) -> int:
+    """Rounds between a node's contributions, such that most of its steps count; `present` stays while it is nearly best."""
+    values = {every: counted(pace, seconds, every, asked, settings) for every in range(1, settings.every_max + 1)}
+    best = max(values, key=lambda every: (values[every], -every))
+    if values[best] <= 0:
+        return settings.every_max
+    return present if values.get(present, 0.0) * BETTER >= values[best] else best
 
 
 def ideal_steps(pace: Pace, seconds: float, every: int, settings: BatchControllerSettings) -> float:
     """Steps that fit between two contributions, as a real number; less for a node that missed deadlines."""
-    room = every * (seconds - pace.down) - pace.up
+    room = room_for_steps(pace, seconds, every)
     return max(0.0, room) / pace.step * settings.miss_discount ** min(pace.misses, settings.misses_counted)
 
 
 def steps_for(ideal: float, asked: int, present: int | None, factor: float, settings: BatchControllerSettings) -> int:
-    """Whole steps: `present` stays while the ideal is near it, and changes by `factor` at most (by one at least)."""
+    """Whole steps: `present` stays while the ideal is near it, and changes by `factor` at most (by one at least), or to
+    `asked` where it is above that."""
     steps = min(asked, max(1, math.floor(ideal + 1.0 - ROUND_UP_FROM)))
     if present is not None and steps < asked:
         slack = max(1.0 - ROUND_UP_FROM, settings.steps_slack * present)
@@ -79,10 +88,10 @@ def steps_for(ideal: float, asked: int, present: int | None, factor: float, sett
     if present is None:
         return steps
     if factor <= 1.0:
-        return present
+        return min(asked, present)
     most = max(present + 1, math.floor(present * factor))
     least = min(present - 1, math.ceil(present / factor))
-    return min(most, max(1, least, steps))
+    return min(asked, most, max(1, least, steps))
 
 
 def deadline(round_seconds: float, measured: bool, settings: BatchControllerSettings) -> float:

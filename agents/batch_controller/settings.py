@@ -56,8 +56,6 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     # Encoding
     slow_share: Fraction = 0.5
     """Part of a round that an upload may take before a coarser encoding than the link's grade suggests is used."""
-    fast_share: Fraction = 0.1
-    """Part of a round under which the upload in a finer encoding must stay for it to be used."""
 
     # Reaction
     coalesce: Positive = 0.3

@@ -8,6 +8,9 @@ from schemas.jobs import AdaptationPolicy, Encoding, JobRequest
 from schemas.network import LinkQuality
 from schemas.training import Share
 
+LONG_AGO = -1_000_000
+"""A round so long ago that no cooldown lasts from then."""
+
 
 class Reconsider(Timer, frozen=True, kw_only=True):
     """Looks at a job's shares again, after something that they depend on has changed."""
@@ -50,14 +53,14 @@ class Known(msgspec.Struct, kw_only=True):
     """Deadlines missed in a row."""
     ceiling: int | None = None
     """Largest microbatch that fits its memory, once a larger one didn't."""
-    changed: int = -1_000_000
+    changed: int = LONG_AGO
     """Round in which its microbatch was last changed."""
     rose: bool | None = None
     """Whether that was upwards; None before the first change, and after a change of its link."""
     turns: int = 0
     """Changes in a row that took back the one before: each doubles the cooldown, so that noise can't make it swing."""
-    urgent: bool = False
-    """Its link has another grade since the last look: react now, not after the cooldown."""
+    regraded: bool = False
+    """Its link has another grade since the last look: what was chosen for the old one is no reason to stay."""
     news: str = ""
     """What happened to it since the last assignment, in words."""
 
@@ -71,6 +74,8 @@ class Kept(msgspec.Struct, kw_only=True, frozen=True):
     average_encoding: Encoding
     round_seconds: float
     deadline_seconds: float
+    overhead: float = 0.0
+    """Seconds of `round_seconds` that were taken for what is beyond the slowest node's own time."""
 
 
 class Job(msgspec.Struct, kw_only=True):

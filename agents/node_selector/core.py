@@ -338,7 +338,7 @@ def _reason(draft: Draft, because: str, chosen: str, min_nodes: int) -> str:
     clauses += [clause for clause in (because, chosen) if clause]
     if 0 < len(draft.nodes) < min_nodes:
         clauses.append(f"goes on with {len(draft.nodes)} of at least {min_nodes} nodes")
-    return "; ".join(clauses) or "other nodes are out, or for other reasons"
+    return "; ".join(clauses) or "the same nodes; what keeps the others out has changed"
 
 
 def _keep(table: dict[str, V], key: str, value: V) -> None:

@@ -380,14 +380,19 @@ def test_an_encoding_that_was_asked_for_is_kept() -> None:
     assert fleet.latest.average_encoding == "float16"
 
 
-def test_without_leave_to_adapt_only_the_roster_changes_shares() -> None:
+def test_without_leave_to_adapt_work_changes_with_the_roster_alone() -> None:
     fleet = Fleet(UNEQUAL).begin()
     fleet.tune(1, adapt=False, phase="warm_up")
     fleet.train(4)
+    assert len(fleet.said) == 1
+    first = dict(fleet.latest.shares)
     fleet.grade("b", "poor")
     fleet.wait(1.0)
-    assert len(fleet.said) == 1
     before = dict(fleet.latest.shares)
+    assert before["b"].encoding == "int8", "how tensors travel follows the link at any time"
+    assert [(s.microbatch, s.local_steps) for s in before.values()] == [
+        (s.microbatch, s.local_steps) for s in first.values()
+    ]
     fleet.nodes["d"] = (0.02, "good")
     del fleet.nodes["a"]
     (message,) = fleet.enrol()
