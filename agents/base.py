@@ -136,10 +136,11 @@ class Agent(Generic[S]):
         `cause` is the id of the event behind the input: for a message its own id (the default), for a timer or a result
         the cause of the effect that asked for it.
         """
-        kind = type(event.request) if isinstance(event, Asked) else type(event)
-        handler = self.handlers.get(kind)
+        handler = self.handlers.get(type(event))
         if handler is None:
-            return []
+            handler = self.handlers.get(type(event.request)) if isinstance(event, Asked) else None
+            if handler is None:
+                return []
         self._cause = cause or (event.id if isinstance(event, Message) else "")
         effects: Iterable[Effect] | None = getattr(self, handler)(event, now)
         return list(effects) if effects is not None else []

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from bus.port import Handler
-from bus.simulated_streams import Position
-from schemas.wire import Wire
+from bus.simulated_streams import Interests, Position
 
 Rejected = Callable[[str, bytes, Exception | None], None]
 
@@ -49,14 +48,22 @@ class Endpoint:
 
     def up(self, now: float, chance: Callable[[], float]) -> float:
         """When what is sent now reaches the server; a connection keeps its order."""
-        at = now + self.latency + self.jitter * chance()
-        self._up_clock = at = max(at, self._up_clock)
+        at = now + self.latency
+        if self.jitter:
+            at += self.jitter * chance()
+        if at < self._up_clock:
+            return self._up_clock
+        self._up_clock = at
         return at
 
     def down(self, now: float, chance: Callable[[], float]) -> float:
         """When what the server sends now is here."""
-        at = now + self.latency + self.jitter * chance()
-        self._down_clock = at = max(at, self._down_clock)
+        at = now + self.latency
+        if self.jitter:
+            at += self.jitter * chance()
+        if at < self._down_clock:
+            return self._down_clock
+        self._down_clock = at
         return at
 
 
@@ -65,7 +72,7 @@ class SimulatedSubscription:
 
     __slots__ = ("active", "endpoint", "handler", "interests", "positions")
 
-    def __init__(self, endpoint: Endpoint, interests: dict[Wire, list[dict[str, str]]], handler: Handler) -> None:
+    def __init__(self, endpoint: Endpoint, interests: Interests, handler: Handler) -> None:
         self.endpoint = endpoint
         self.interests = interests
         self.handler = handler

@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Callable
+from heapq import heappush
 
 import msgspec
 
 from bus.simulated_clock import VirtualClock
+from bus.simulated_decoding import Foreign, SharingDecoder
 from bus.simulated_endpoint import Endpoint, SimulatedSubscription
 from bus.simulated_faults import Faults
 from bus.simulated_streams import Position
-from schemas.wire import Message, Wire
+from schemas.wire import Wire
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -47,6 +49,8 @@ class SimulatedLinks(VirtualClock):
         self.delivered = 0
         self.dropped = 0
         self.chance = random.Random(seed).random
+        decoder = SharingDecoder()
+        self._decode, self._known = decoder.decode, decoder.known
         self.set_faults(faults)
 
     def set_faults(self, faults: Faults) -> None:
@@ -65,15 +69,15 @@ class SimulatedLinks(VirtualClock):
 
     def forward(self, listener: SimulatedSubscription, at_server: float, delivery: Delivery) -> None:
         """Send something from the server to a participant, if its link lets it through."""
-        endpoint, chance = listener.endpoint, self.chance
+        endpoint = listener.endpoint
         if endpoint.down_cut > at_server:
             self.dropped += 1
             return
         if self._quiet:
-            self.at(endpoint.down(at_server, chance), self._arrive, delivery)
+            heappush(self._heap, (endpoint.down(at_server, self.chance), next(self._order), self._arrive, delivery))
             return
-        faults = self.faults
-        if self._drop and chance() < self._drop:
+        faults, chance = self.faults, self.chance
+        if chance() < self._drop:
             self.dropped += 1
             return
         at = endpoint.down(at_server, chance)
@@ -86,26 +90,26 @@ class SimulatedLinks(VirtualClock):
     def _arrive(self, delivery: Delivery) -> None:
         listener, epoch, subject, wire, data, position, sequence, redelivered = delivery
         endpoint = listener.endpoint
-        if not listener.active or endpoint.epoch != epoch:
+        if endpoint.epoch != epoch or not listener.active:
             return
         if endpoint.paused > self.now:
             self.at(endpoint.paused, self._arrive, delivery)
             return
-        receipt = None if position is None else SimulatedReceipt(endpoint, position, sequence, redelivered)
-        try:
-            message: Message = wire.decode_bytes(data)
-            fault: Exception | None = None
-            sound = wire.subject_of(message) == subject
-        except _FAULTS as error:
-            sound, fault = False, error
-        if sound:
-            self.delivered += 1
-            listener.handler(message, receipt)
-            return
-        if receipt is not None:
-            receipt.ack()
-        if endpoint.rejected is not None:
-            endpoint.rejected(subject, data, fault)
+        message = self._known.get(data)
+        if message is None:
+            try:
+                message = self._decode(wire, subject, data)
+            except _FAULTS as error:
+                if position is not None:
+                    position.acknowledge(endpoint, position, sequence)
+                if endpoint.rejected is not None:
+                    endpoint.rejected(subject, data, None if isinstance(error, Foreign) else error)
+                return
+        self.delivered += 1
+        if position is None:
+            listener.handler(message, None)
+        else:
+            listener.handler(message, SimulatedReceipt(endpoint, position, sequence, redelivered))
 
     def hop_up(self, endpoint: Endpoint) -> float:
         """When what a participant sends now reaches the server."""

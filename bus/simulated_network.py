@@ -13,7 +13,7 @@ from bus.simulated_endpoint import Endpoint, SimulatedSubscription
 from bus.simulated_faults import NONE, Faults
 from bus.simulated_links import SimulatedLinks
 from bus.simulated_readers import SimulatedReaders
-from bus.simulated_streams import Outcome, held
+from bus.simulated_streams import Outcome, by_wire, held
 from schemas.wire import Delivery, Message, Wire, encode, wire_of
 
 # Seconds until a stored message that nobody acknowledged comes again, as on the NATS carrier.
@@ -41,7 +41,7 @@ class SimulatedNetwork(SimulatedLinks):
         self.trace = hashlib.sha256() if trace else None
         self.readers = SimulatedReaders(self, ack_wait)
         self._resend = resend
-        self._telemetry: list[SimulatedSubscription] = []
+        self._telemetry: dict[Wire, dict[SimulatedSubscription, None]] = {}
         self._listeners: dict[str, tuple[SimulatedSubscription, ...]] = {}
 
     # Publishing.
@@ -54,26 +54,12 @@ class SimulatedNetwork(SimulatedLinks):
         Gives what ends the attempts to store it.
         """
         wire = wire_of(type(message))
-        name = name or message.id
-        return self.send(sender, wire.subject_of(message), wire, encode(message), name=name, first=first, done=done)
-
-    def send(
-        self,
-        sender: Endpoint,
-        subject: str,
-        wire: Wire,
-        data: bytes,
-        *,
-        name: str = "",
-        first: bool = False,
-        done: Done | None = None,
-    ) -> Callable[[], None]:
-        """Send bytes on a subject of a type; see `publish`."""
+        subject, data = wire.subject_of(message), encode(message)
         self.published += 1
         if self.trace is not None:
             self.trace.update(data)
         if wire.delivery is not Delivery.TELEMETRY:
-            storing = _Storing(sender, subject, wire, data, name, first, done)
+            storing = _Storing(sender, subject, wire, data, name or message.id, first, done)
             self._try_to_store(storing)
             return storing.abandon
         if self.lost(sender):
@@ -89,9 +75,7 @@ class SimulatedNetwork(SimulatedLinks):
         return _nothing
 
     def _listening(self, subject: str, wire: Wire) -> tuple[SimulatedSubscription, ...]:
-        found = tuple(
-            each for each in self._telemetry if any(held(wire, subject, fixed) for fixed in each.interests.get(wire, ()))
-        )
+        found = tuple(each for each in self._telemetry.get(wire, ()) if held(wire, subject, each.interests[wire]))
         self._listeners[subject] = found
         return found
 
@@ -150,16 +134,13 @@ class SimulatedNetwork(SimulatedLinks):
     ) -> SimulatedSubscription:
         """See `bus.port.Bus.subscribe`."""
         by_delivery: dict[Delivery, list[Interest]] = {}
-        telemetry: dict[Wire, list[dict[str, str]]] = {}
         for interest in interests:
-            wire = wire_of(interest.kind)
-            by_delivery.setdefault(wire.delivery, []).append(interest)
-            if wire.delivery is Delivery.TELEMETRY:
-                telemetry.setdefault(wire, []).append(dict(interest.fixed))
+            by_delivery.setdefault(wire_of(interest.kind).delivery, []).append(interest)
+        telemetry = by_wire(by_delivery.get(Delivery.TELEMETRY, ()))
         made = SimulatedSubscription(endpoint, telemetry, handler)
         endpoint.subscriptions.append(made)
-        if telemetry:
-            self._telemetry.append(made)
+        for wire in telemetry:
+            self._telemetry.setdefault(wire, {})[made] = None
             self._listeners.clear()
         for delivery in (Delivery.RECORD, Delivery.LAST_VALUE):
             if delivery in by_delivery:
@@ -171,8 +152,8 @@ class SimulatedNetwork(SimulatedLinks):
         subscription.active = False
         if subscription in subscription.endpoint.subscriptions:
             subscription.endpoint.subscriptions.remove(subscription)
-        if subscription in self._telemetry:
-            self._telemetry.remove(subscription)
+        for wire in subscription.interests:
+            self._telemetry[wire].pop(subscription, None)
             self._listeners.clear()
         self.readers.release(subscription, durable)
 

@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 from bus.port import Interest, Start
 from bus.simulated_endpoint import Endpoint, SimulatedSubscription
 from bus.simulated_links import SimulatedLinks
-from bus.simulated_streams import MAX_PENDING, Outcome, Position, SimulatedStream, Stored, matcher
+from bus.simulated_streams import (
+    MAX_PENDING,
+    Outcome,
+    Position,
+    SimulatedStream,
+    Stored,
+    by_wire,
+    held,
+    matcher,
+)
 from schemas.wire import Delivery, Wire, wire_of
 
 
@@ -50,16 +59,13 @@ class SimulatedReaders:
         stream = self.streams[delivery]
         known = self._durables.get((durable, delivery)) if durable else None
         newest: list[Stored] = []
-        if known is not None:
-            position = known
-            position.set_interests(interests)
-        else:
-            position = Position(stream, interests, 1 if start is Start.ALL else stream.last + 1)
+        position = known or Position(stream, 1 if start is Start.ALL else stream.last + 1)
+        stream.add(position, interests)
+        if known is None:
             position.acknowledge = self._acknowledged
-            stream.positions.append(position)
-            stream.changed()
             if delivery is Delivery.LAST_VALUE or start is Start.LAST:
-                newest = position.skip_to_newest()
+                newest = stream.newest(position.interests)
+                position.next = stream.last + 1
             if durable:
                 self._durables[durable, delivery] = position
         self._holders[position] = made
@@ -75,16 +81,14 @@ class SimulatedReaders:
             if self._holders.get(position) is subscription:
                 del self._holders[position]
             if not durable:
-                position.stream.positions.remove(position)
-                position.stream.changed()
+                position.stream.leave(position)
 
     def forget(self, durable: str) -> None:
         """Remove the positions of a name: the next subscriber of that name begins as a new one."""
         for delivery, stream in self.streams.items():
             position = self._durables.pop((durable, delivery), None)
             if position is not None:
-                stream.positions.remove(position)
-                stream.changed()
+                stream.leave(position)
 
     def resume(self) -> None:
         """The server is back: everybody's positions go on."""
@@ -96,9 +100,8 @@ class SimulatedReaders:
         """What is stored for these interests, records first, each stream in its order."""
         found: list[Stored] = []
         for delivery, stream in self.streams.items():
-            asked = [interest for interest in interests if wire_of(interest.kind).delivery is delivery]
-            wanted = Position(stream, asked, 1)
-            found += [each for each in stream.after(0) if wanted.wants(each.wire, each.subject)]
+            asked = by_wire([each for each in interests if wire_of(each.kind).delivery is delivery])
+            found += [each for each in stream.after(0) if held(each.wire, each.subject, asked.get(each.wire, ()))]
         return found
 
     def purge(self, subjects: str) -> None:
@@ -111,7 +114,6 @@ class SimulatedReaders:
         if not position.checking:
             position.checking = True
             self._links.at(self._links.now + self._ack_wait, self._look_for_overdue, position)
-        assert stored.wire is not None
         epoch, sequence = holder.endpoint.epoch, stored.sequence
         self._links.forward(
             holder, self._links.now, (holder, epoch, stored.subject, stored.wire, stored.data, position, sequence, again)

@@ -1,7 +1,7 @@
 """The streams of the simulated carrier: what is stored, and the positions of those who read it."""
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bus.port import Interest
@@ -18,6 +18,12 @@ KEPT = 200_000
 MAX_PENDING = 1000
 
 
+Narrowing = list[tuple[int, str]]
+"""Tokens of a subject held fixed: (place, value)."""
+Interests = dict[Wire, list[Narrowing]]
+"""By type: any of several narrowings. An empty one is the whole type."""
+
+
 class Outcome(enum.Enum):
     """What became of a publish at the stream."""
 
@@ -31,7 +37,7 @@ class Stored(NamedTuple):
 
     sequence: int
     subject: str
-    wire: Wire | None
+    wire: Wire
     data: bytes
 
 
@@ -41,14 +47,14 @@ class SimulatedStream:
     def __init__(self, newest_only: bool, kept: int = KEPT) -> None:
         self.messages: dict[int, Stored] = {}
         self.last = 0
-        self.positions: list[Position] = []
         self._newest_only = newest_only
         self._kept = kept
-        self._by_subject: dict[str, int] = {}
+        self._newest: dict[Wire, dict[str, int]] = {}
         self._names: dict[str, float] = {}
+        self._positions: dict[Wire, dict[Position, None]] = {}
         self._readers: dict[str, tuple[Position, ...]] = {}
 
-    def store(self, subject: str, wire: Wire | None, data: bytes, name: str, first: bool, now: float) -> Outcome:
+    def store(self, subject: str, wire: Wire, data: bytes, name: str, first: bool, now: float) -> Outcome:
         """Append a message, unless its effect's name is known or, with `first`, its subject has one already."""
         names = self._names
         if name:
@@ -56,7 +62,8 @@ class SimulatedStream:
                 del names[next(iter(names))]
             if name in names:
                 return Outcome.DUPLICATE
-        older = self._by_subject.get(subject)
+        newest = self._newest.setdefault(wire, {})
+        older = newest.get(subject)
         if first and older is not None:
             return Outcome.TAKEN
         if name:
@@ -65,32 +72,47 @@ class SimulatedStream:
             del self.messages[older]
         self.last += 1
         self.messages[self.last] = Stored(self.last, subject, wire, data)
-        self._by_subject[subject] = self.last
+        newest[subject] = self.last
         if len(self.messages) > self._kept:
             self._remove(next(iter(self.messages)))
         return Outcome.STORED
 
-    def readers(self, subject: str, wire: Wire | None) -> tuple["Position", ...]:
+    def add(self, position: "Position", interests: Sequence[Interest]) -> None:
+        """Let somebody read; one who reads already reads something else from now on."""
+        self.leave(position)
+        position.interests = by_wire(interests)
+        for wire in position.interests:
+            self._positions.setdefault(wire, {})[position] = None
+
+    def leave(self, position: "Position") -> None:
+        """Somebody reads no more."""
+        for wire in position.interests:
+            self._positions.get(wire, {}).pop(position, None)
+        self._readers.clear()
+
+    def readers(self, subject: str, wire: Wire) -> tuple["Position", ...]:
         """Who reads messages on this subject."""
         found = self._readers.get(subject)
         if found is None:
-            found = tuple(position for position in self.positions if position.wants(wire, subject))
+            found = tuple(each for each in self._positions.get(wire, ()) if each.wants(wire, subject))
             self._readers[subject] = found
         return found
 
-    def changed(self) -> None:
-        """Call after a change of `positions` or of what one of them is interested in."""
-        self._readers.clear()
+    def newest(self, interests: Interests) -> list[Stored]:
+        """The newest message of each subject of these interests, in the order of their coming."""
+        found = [
+            sequence
+            for wire, narrowings in interests.items()
+            for subject, sequence in self._newest.get(wire, {}).items()
+            if held(wire, subject, narrowings)
+        ]
+        return [self.messages[sequence] for sequence in sorted(found)]
 
-    def is_newest(self, stored: Stored) -> bool:
-        """Whether no later message is on the same subject."""
-        return self._by_subject.get(stored.subject) == stored.sequence
-
-    def after(self, sequence: int) -> Iterator[Stored]:
+    def after(self, sequence: int) -> list[Stored]:
         """What is stored with a higher sequence, in order."""
         if sequence >= self.last:
-            return iter(())
-        return iter([stored for stored in self.messages.values() if stored.sequence > sequence])
+            return []
+        return [stored for stored in self.messages.values() if stored.sequence > sequence]
 
     def purge(self, matches: Callable[[str], bool]) -> None:
         """Remove messages on matching subjects."""
@@ -99,14 +121,17 @@ class SimulatedStream:
 
     def _remove(self, sequence: int) -> None:
         stored = self.messages.pop(sequence)
-        if self._by_subject.get(stored.subject) == sequence:
-            del self._by_subject[stored.subject]
+        newest = self._newest[stored.wire]
+        if newest.get(stored.subject) == sequence:
+            del newest[stored.subject]
 
 
 class Position:
     """How far somebody has read a stream: what was delivered and not acknowledged comes again."""
 
-    def __init__(self, stream: SimulatedStream, interests: Sequence[Interest], next_sequence: int) -> None:
+    __slots__ = ("acknowledge", "behind", "checking", "interests", "next", "pending", "stream")
+
+    def __init__(self, stream: SimulatedStream, next_sequence: int) -> None:
         self.stream = stream
         self.next = next_sequence
         self.pending: dict[int, float] = {}
@@ -115,42 +140,33 @@ class Position:
         """Whether more is stored than was delivered, for want of room in `pending`."""
         self.checking = False
         """Whether a look for overdue acknowledgements is scheduled."""
+        self.interests: Interests = {}
         self.acknowledge: Callable[[Endpoint, Position, int], None] = _unread
-        self._interests: dict[Wire, list[dict[str, str]]] = {}
-        self.set_interests(interests)
 
-    def set_interests(self, interests: Sequence[Interest]) -> None:
-        """What it reads from now on."""
-        self._interests.clear()
-        for interest in interests:
-            self._interests.setdefault(wire_of(interest.kind), []).append(dict(interest.fixed))
-        self.stream.changed()
-
-    def wants(self, wire: Wire | None, subject: str) -> bool:
+    def wants(self, wire: Wire, subject: str) -> bool:
         """Whether messages on this subject are for it."""
-        return wire is not None and any(held(wire, subject, fixed) for fixed in self._interests.get(wire, ()))
+        return held(wire, subject, self.interests.get(wire, ()))
 
-    def skip_to_newest(self) -> list[Stored]:
-        """The newest message of each subject that is stored now; the position is after all of them."""
-        found = [
-            stored
-            for stored in self.stream.messages.values()
-            if self.stream.is_newest(stored) and self.wants(stored.wire, stored.subject)
-        ]
-        self.next = self.stream.last + 1
-        return found
+
+def by_wire(interests: Sequence[Interest]) -> Interests:
+    """Interests by type: the ways in which each is narrowed."""
+    found: Interests = {}
+    for interest in interests:
+        wire = wire_of(interest.kind)
+        found.setdefault(wire, []).append([(wire.tokens.index(f"{{{f}}}"), value) for f, value in interest.fixed.items()])
+    return found
 
 
 def _unread(endpoint: "Endpoint", position: Position, sequence: int) -> None:
     """A position that nobody holds has nothing to acknowledge."""
 
 
-def held(wire: Wire, subject: str, fixed: dict[str, str]) -> bool:
-    """Whether a subject of a type has these values for its placeholders."""
-    if not fixed:
+def held(wire: Wire, subject: str, narrowings: Sequence[Narrowing]) -> bool:
+    """Whether a subject of a type is within one of these narrowings."""
+    if [] in narrowings:
         return True
-    tokens = zip(wire.tokens, subject.split("."), strict=True)
-    return all(fixed.get(part[1:-1], token) == token for part, token in tokens if part[0] == "{")
+    tokens = subject.split(".")
+    return any(all(tokens[place] == value for place, value in narrowing) for narrowing in narrowings)
 
 
 def matcher(subjects: str) -> Callable[[str], bool]:

@@ -18,12 +18,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="of all chance: the same seed gives the same run")
     parser.add_argument("--faults", default="default", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--beat", type=float, default=1.0, help="seconds between a node's heartbeats, and its probes")
-    parser.add_argument("--check", action="store_true", help="look at every core's invariants after every input")
+    parser.add_argument("--check", action="store_true", help="look at a core's invariants after every input of it")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     options = parser.parse_args(argv)
     try:
         faults = faults_named(options.faults)
-        world = World(options.seed, options.nodes, options.hours, faults, check=options.check, beat=options.beat)
+        world = World(options.seed, options.nodes, options.hours, faults, check=int(options.check), beat=options.beat)
         outcome = world.run()
     except ShoalError as error:
         print(f"seed {options.seed}: {error}", file=sys.stderr)

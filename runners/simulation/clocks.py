@@ -5,18 +5,17 @@ EPOCH = 1_700_000_000.0
 
 
 class SkewedClock:
-    """A machine's clock: `skew` seconds off, and fast by the fraction `drift` (slow if negative)."""
+    """A machine's clock: `skew` seconds off, and fast by the fraction `drift` (slow if negative).
 
-    __slots__ = ("_base", "_rate")
+    At virtual time t it shows `base + t * rate`.
+    """
+
+    __slots__ = ("base", "rate")
 
     def __init__(self, skew: float = 0.0, drift: float = 0.0) -> None:
-        self._base = EPOCH + skew
-        self._rate = 1.0 + drift
+        self.base = EPOCH + skew
+        self.rate = 1.0 + drift
 
     def now(self, virtual: float) -> float:
         """What it shows at a virtual time."""
-        return self._base + virtual * self._rate
-
-    def true(self, shown: float) -> float:
-        """The virtual time at which it shows this."""
-        return (shown - self._base) / self._rate
+        return self.base + virtual * self.rate

@@ -56,7 +56,7 @@ class Fleet:
         names: Iterable[str],
         faults: Faults,
         beat: float,
-        check: bool,
+        check: int,
         muted: frozenset[str] = frozenset(),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         machine: Callable[[str, random.Random, Faults], Machine] = build_machine,

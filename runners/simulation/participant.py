@@ -28,6 +28,8 @@ from schemas.errors import DecodeError, ShoalError
 from schemas.requests import decode_request
 from schemas.wire import Delivery, Message, Request, encode, subject_of, wire_of
 
+_TELEMETRY = Delivery.TELEMETRY
+
 
 class CoreRaised(ShoalError):
     """A core raised on an input, or broke an invariant: what a simulation is there to find."""
@@ -87,7 +89,7 @@ class Participant:
         clock: SkewedClock,
         *,
         works: WorkRunner | None = None,
-        check: bool = True,
+        check: int = 1,
     ) -> None:
         self.role = role
         self.endpoint = endpoint
@@ -209,12 +211,11 @@ class Participant:
         """Give one input to the core and carry out what it decides."""
         self.inputs += 1
         self._number += 1
-        agent = self.agent
-        now = self.clock.now(self._network.now)
+        now = self.clock.base + self._network.now * self.clock.rate
         try:
-            effects = agent.handle(event, now, cause)
-            if self._check:
-                agent.check()
+            effects = self.agent.handle(event, now, cause)
+            if self._check and self.inputs % self._check == 0:
+                self.agent.check()
                 _caused(effects, cause)
         except Exception as error:
             raise CoreRaised(self.role.source, type(event).__name__, self._network.now, error) from error
@@ -226,9 +227,7 @@ class Participant:
     def _receive(self, message: Message, receipt: Receipt | None) -> None:
         if not self.alive:
             return
-        if receipt is None:
-            self.take(message, message.id)
-        elif self._seen.add(message.id):
+        if receipt is None or self._seen.add(message.id):
             self.take(message, message.id, receipt)
         else:
             receipt.ack()
@@ -281,16 +280,16 @@ class Participant:
         self, event: msgspec.Struct, cause: str, receipt: Receipt | None, effects: list[Effect], now: float
     ) -> None:
         self._sequence = seal_effects(effects, self.role.source, self._incarnation, self._sequence, now)
-        step = _Step(receipt)
-        network = self._network
+        step: _Step | None = None
         identity = ""
         for ordinal, effect in enumerate(effects):
             kind = type(effect)
             if kind is Publish:
                 message = effect.message  # type: ignore[union-attr]
-                if wire_of(type(message)).delivery is Delivery.TELEMETRY:
-                    network.publish(self.endpoint, message)
+                if wire_of(type(message)).delivery is _TELEMETRY:
+                    self._network.publish(self.endpoint, message)
                     continue
+                step = step or _Step(receipt)
                 identity = identity or identity_of(event, cause, self._incarnation, self._number, self.role.lasting)
                 name = f"{self.role.source}:{identity}:{ordinal}"
                 step.effects.append((effect, name))  # type: ignore[arg-type]
@@ -300,10 +299,14 @@ class Participant:
             elif kind is CancelTimer:
                 self._timers.pop(effect.timer, None)  # type: ignore[union-attr]
             elif kind is Reply:
+                step = step or _Step(receipt)
                 step.replies.append(effect)  # type: ignore[arg-type]
             else:
                 self._other(effect, cause)
-        if step.waiting:
+        if step is None:
+            if receipt is not None:
+                receipt.ack()
+        elif step.waiting:
             self._steps[step] = None
         else:
             self._finish(step)
@@ -319,7 +322,8 @@ class Participant:
     def _set(self, timer: Timer, at: float, cause: str) -> None:
         self._tokens += 1
         self._timers[timer] = (self._tokens, at, cause)
-        when = max(self.clock.true(at), self._network.now)
+        when = (at - self.clock.base) / self.clock.rate
+        when = max(when, self._network.now)
         self._network.at(when, self._fire, (self.endpoint.epoch, timer, self._tokens, False))
 
     def _store(self, effect: Publish, name: str, step: _Step) -> None:

@@ -48,7 +48,6 @@ class Safety:
 
     def stored(self, stored: Stored) -> None:
         """A message has come into its stream. Raises `Unsafe`."""
-        assert stored.wire is not None
         look = self._looks.get(stored.wire.type)
         if look is not None:
             look(stored.wire.decode_bytes(stored.data))

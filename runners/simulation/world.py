@@ -18,7 +18,15 @@ from schemas.jobs import JobPhase, JobRequest
 
 # Virtual seconds between looks at the sizes of states, and at the process's own events.
 LOOK_EVERY = 300.0
-REQUEST = JobRequest(kind="train", workload="simulated:job", rounds=20, local_steps=200, min_nodes=2, hang_seconds=300.0)
+REQUEST = JobRequest(
+    kind="train",
+    workload="simulated:job",
+    rounds=20,
+    local_steps=200,
+    min_nodes=2,
+    max_nodes=16,  # what a job's events cost grows with the square of its nodes: each hears of all
+    hang_seconds=300.0,
+)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +61,7 @@ class World:
         nodes: how many, or their names.
         hours: virtual, with faults on.
         faults: see `bus.simulated_faults`.
-        check: run every core's `check` and the safety checks after every event.
+        check: look at a core's invariants after each so many of its inputs, and at safety after every event; 0: never.
         beat: seconds between a node's heartbeats, and between its probes.
         muted: agents that are not there at all.
         settings: of agents, by name.
@@ -68,7 +76,7 @@ class World:
         hours: float = 1.0,
         faults: Faults = DEFAULT,
         *,
-        check: bool = True,
+        check: int = 1,
         trace: bool = True,
         beat: float = 1.0,
         muted: frozenset[str] = frozenset(),
