@@ -120,7 +120,8 @@ async def _link(options: NodeOptions, name: str, address: Address) -> AsyncItera
     argv = [sys.executable, "-m", "bus.shaping", "--upstream", f"{address.host}:{address.port}"]
     argv += ["--profile", options.link, "--cc", options.cc, "--node", name]
     environment = {"SHOAL_TOKEN": address.token} if address.token else {}
-    emulator = await processes.spawn(argv, env=environment, stdout=asyncio.subprocess.PIPE)
+    # A session of its own: at a Ctrl-C to the group the link must still carry this node's last words.
+    emulator = await processes.spawn(argv, env=environment, stdout=asyncio.subprocess.PIPE, new_session=True)
     try:
         assert emulator.stdout is not None
         async with asyncio.timeout(LINK_WITHIN):
