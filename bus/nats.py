@@ -129,7 +129,8 @@ class NatsBus:
         link = self._link
         if wire.delivery is _TELEMETRY and not first and len(data) < 65_536:
             if link.up:
-                await self._nc.publish(subject, data)
+                if link.cast(subject, data):
+                    await link.flush()
             else:
                 self._unsent += 1
             return
@@ -195,6 +196,7 @@ class NatsBus:
         """See `bus.port.Bus.request`. Raises `Unreachable` where the server itself stays away."""
         begun = time.monotonic()
         await self._link.wait_up(timeout)
+        await self._link.flush()
         try:
             left = max(0.001, timeout - (time.monotonic() - begun))
             return (await self._nc.request(subject, body, timeout=left)).data

@@ -27,6 +27,8 @@ _FIRST_RETRY = 0.05  # seconds before the first attempt to come back: a restarte
 _LAST_RETRY = 2.0  # seconds between later attempts: how late a server that was away for long is noticed
 _PING_INTERVAL = 10  # seconds between pings of an idle connection; three unanswered ones and it counts as lost
 _MAX_PINGS = 3
+_TOGETHER = 0.001  # seconds that telemetry may wait for more of it: nothing to a network, ten times a loop's turn
+_CAST_LIMIT = 256 * 1024  # bytes of it that may wait: a publisher that never lets the loop turn is made to wait itself
 _FLUSH_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
 _MAX_SUBJECTS = 65_536  # bytes of a publish that aren't payload; the server's limit is on payload and headers together
 
@@ -78,6 +80,11 @@ class Link:
         self._listeners: dict[int, Listener] = {}
         self._posts: deque[tuple[str, bytes, str]] = deque()
         self._posting: asyncio.Task[None] | None = None
+        self._casts: deque[tuple[str, bytes]] = deque()
+        self._cast_bytes = 0
+        self._cast_timer: asyncio.TimerHandle | None = None
+        self._casting: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._probes: dict[bytes, asyncio.Future[None]] = {}
         self._probe_number = 0
         self._inbox = ""
@@ -144,6 +151,7 @@ class Link:
             self._is_up.clear()
             self._lost_at = time.monotonic()
             self._posts.clear()
+            self._casts.clear()
             if not self.closed:
                 self._tell(LinkState.LOST, self._last_error or "the connection ended")
 
@@ -199,6 +207,7 @@ class Link:
         async def early(msg: Msg) -> None:
             listener(msg.subject, msg.data)
 
+        await self.flush()
         subscription = await self.nc.subscribe(subject, cb=early)
         # nats-py doesn't publish a subscription's id, only that of each message (`Msg.sid`).
         self._listeners[subscription._id] = listener
@@ -224,6 +233,7 @@ class Link:
             self._posting = asyncio.get_running_loop().create_task(self._post_all())
 
     async def _post_all(self) -> None:
+        await self.flush()
         while self._posts:
             subject, data, reply = self._posts.popleft()
             try:
@@ -231,6 +241,37 @@ class Link:
             except errors.Error as error:
                 log.debug("a post on %s was dropped: %s", subject, error)
         self._posting = None
+
+    def cast(self, subject: str, data: bytes) -> bool:
+        """Publish together with what else comes within a millisecond; whether so much waits that the caller should `flush`.
+
+        An event loop that turns after each event would otherwise write each by a system call of its own, and each would
+        wake its receivers: several times the cost of everything else about it.
+        """
+        self._casts.append((subject, data))
+        self._cast_bytes += len(data)
+        if self._cast_timer is None:
+            self._cast_timer = self._loop.call_later(_TOGETHER, self._cast_all)
+        return self._cast_bytes > _CAST_LIMIT
+
+    def _cast_all(self) -> None:
+        if self._casts:
+            self._casting = self._loop.create_task(self.flush())
+        else:
+            self._cast_timer = None
+
+    async def flush(self) -> None:
+        """Hand everything cast to the connection, before whatever is sent next; waits where its buffer is full."""
+        if self._cast_timer is not None:
+            self._cast_timer.cancel()
+            self._cast_timer = None
+        self._cast_bytes = 0
+        casts, publish = self._casts, self.nc.publish
+        try:
+            while casts:
+                await publish(*casts.popleft())
+        except errors.Error as error:
+            log.debug("telemetry was dropped: %s", error)
 
     async def round_trip(self, timeout: float, by: "Link | None" = None) -> float | None:
         """Seconds for a message to this connection's own inbox, by way of the server; None after `timeout` seconds.
@@ -245,6 +286,7 @@ class Link:
         self._probe_number += 1
         key = b"%d" % self._probe_number
         returned = self._probes[key] = asyncio.get_running_loop().create_future()
+        await self.flush()
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(timeout):
@@ -281,6 +323,7 @@ class Link:
             return
         self.closed = True
         if self.up:
+            await self.flush()
             posting = self._posting
             if posting is not None:
                 await asyncio.wait([posting])

@@ -108,6 +108,7 @@ class StreamPublisher:
     async def _send(self, entry: _UnderWay) -> None:
         if not self._link.up:
             return  # sent when the link is back
+        await self._link.flush()
         try:
             await self._link.nc.publish(entry.subject, entry.data, entry.reply, entry.headers)
         except errors.ConnectionClosedError:
