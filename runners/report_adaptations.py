@@ -85,7 +85,7 @@ class _Teller:
         parts = [f"+ {node}" for node in new.nodes if node not in old.nodes]
         parts += [f"- {node}" for node in old.nodes if node not in new.nodes]
         if new.reducers != old.reducers:
-            parts.append(f"reducers {', '.join(new.reducers)}")
+            parts.append(f"reducers {', '.join(new.reducers) or 'none'}")
         if new.quorum != old.quorum:
             parts.append(f"quorum {old.quorum} -> {new.quorum}")
         return f"roster: {'; '.join(parts)}" if parts else ""

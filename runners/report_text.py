@@ -45,7 +45,7 @@ def _node(node: NodeReport) -> str:
     link = f", link {' -> '.join(grades)}" if grades else ""
     late = f", {node.late} late" if node.late else ""
     missed = f", missed {node.missed}" if node.missed else ""
-    failed = f", failed {node.failures} times" if node.failures else ""
+    failed = f", failures {node.failures}" if node.failures else ""
     return (
         f"{node.node}: {node.rounds} rounds{late}{missed}, {node.samples} samples, {node.mean_step_ms:.1f} ms a step,"
         f" {node.bytes_up / 1e6:.1f} MB up{link}{failed}"
