@@ -107,7 +107,7 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         previous, estimate, settings = link.quality, link.estimate, self.settings
         back_from = link.away_since if previous is LinkQuality.OFFLINE else None
         was_ms = link.published_ms if previous is not None and back_from is None else None
-        figures = words.figures(estimate.smoothed_ms, was_ms, estimate.deviation_ms, lost(link, settings), score)
+        figures = words.figures(estimate.smoothed_ms, was_ms, estimate.jitter_ms, lost(link, settings), score)
         yield from self._publish_grade(link, quality, score, f"{figures}, {words.change(previous, quality)}", now)
         if back_from is not None:
             link.away_since = None
@@ -115,8 +115,10 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
             text = f"{link.node} is back after {words.seconds(away)}: {figures}, {quality.value}"
             yield from self._alert(link, "recovered", round(away, 1), text, now, always=True)
         if flapping(link, settings, now):
-            count = len(link.changes)
-            text = f"{count} changes of grade within {words.seconds(settings.flap_seconds)}: slower to praise it again"
+            count = len(link.turns)
+            text = (
+                f"its grade turned {count} times within {words.seconds(settings.flap_seconds)}: slower to praise it again"
+            )
             yield from self._alert(link, "flapping", float(count), text, now)
 
     def _publish_grade(self, link: Link, quality: LinkQuality, score: float, reason: str, now: float) -> Effects:
@@ -125,7 +127,7 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         link.crossing = 0
         link.published_ms = link.estimate.smoothed_ms
         if previous is not None:
-            count_change(link, self.settings, now)
+            count_change(link, previous, quality, self.settings, now)
         yield self.publish(
             LinkQualityChanged(
                 node=link.node,
@@ -134,7 +136,7 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
                 previous=previous,
                 score=round(score, 1),
                 latency_ms=round(link.estimate.smoothed_ms, 2),
-                jitter_ms=round(link.estimate.deviation_ms, 2),
+                jitter_ms=round(link.estimate.jitter_ms, 2),
                 loss=round(lost(link, self.settings), 4),
                 trend=policy.trend_of(link.scores, self.settings),
                 reason=reason,

@@ -1,11 +1,14 @@
 """From probes to round trip, jitter and loss: constant work a probe.
 
-Round trip and jitter are the smoothed round trip and its mean deviation of RFC 6298, section 2, in milliseconds: gains
-1/8 and 1/4, first sample R gives SRTT = R and RTTVAR = R/2. As there (section 3, Karn's algorithm), an answer that was
-sent again isn't a sample. A probe can't see that directly: an answer later than the retransmission time-out
-SRTT + max(200 ms, 4 RTTVAR) (200 ms is Linux's minimum) is held. Is the next one in time, those held had been sent again.
-Are so many late in a row that losses alone would be a coincidence (`COINCIDENCE`), the link has become slower, and all
-of them are samples: two in a row on a clean link, three or four on one that loses packets anyway.
+Round trip and deviation are the SRTT and RTTVAR of RFC 6298, section 2, in milliseconds: gains 1/8 and 1/4, first sample R
+gives SRTT = R and RTTVAR = R/2. Jitter is that of RFC 3550, section 6.4.1: the mean difference between successive values,
+gain 1/16; a link that gets better or worse once isn't unsteady, which RTTVAR would take it for.
+
+As in RFC 6298, section 3 (Karn's algorithm), an answer that was sent again isn't a sample. A probe can't see that directly:
+an answer later than the retransmission time-out SRTT + max(200 ms, 4 RTTVAR) (200 ms is Linux's minimum) is held. Is the
+next one in time, those held had been sent again. Are so many late in a row that losses alone would be a coincidence
+(`COINCIDENCE`), the link has become slower, and all of them are samples: two in a row on a clean link, three or four on one
+that loses packets anyway.
 
 Loss is the larger of two views of the same thing: probes that were lost or sent again, among the last `window`; and the
 kernel's count of segments sent again where it is known (it isn't for an emulated link, which delays instead of losing).
@@ -19,6 +22,9 @@ GAIN = 1 / 8
 DEVIATION_GAIN = 1 / 4
 """Of the mean deviation (RFC 6298, beta)."""
 
+JITTER_GAIN = 1 / 16
+"""Of the jitter (RFC 3550, 6.4.1); larger while there are few samples, so that it starts as their mean."""
+
 LEAST_TIMEOUT_MS = 200.0
 """Linux's least retransmission time-out above the round trip (TCP_RTO_MIN)."""
 
@@ -27,6 +33,9 @@ COINCIDENCE = 3e-4
 
 MOST_HELD = 4
 """Late answers in a row that settle it, whatever the loss: nobody should wait longer for the news."""
+
+COUNTED = 16
+"""Samples that are counted: after that all gains are constant."""
 
 SETTLED = 4
 """Samples from which the time-out is trusted to tell late answers: before that the deviation is a guess."""
@@ -99,7 +108,10 @@ def _sample(estimate: Estimate, rtt_ms: float, window: int) -> None:
     else:
         estimate.deviation_ms += DEVIATION_GAIN * (abs(rtt_ms - estimate.smoothed_ms) - estimate.deviation_ms)
         estimate.smoothed_ms += GAIN * (rtt_ms - estimate.smoothed_ms)
-    estimate.measured = min(estimate.measured + 1, SETTLED)
+        gain = max(JITTER_GAIN, 1 / estimate.measured)
+        estimate.jitter_ms += gain * (abs(rtt_ms - estimate.last_ms) - estimate.jitter_ms)
+    estimate.last_ms = rtt_ms
+    estimate.measured = min(estimate.measured + 1, COUNTED)
     _remember(estimate, rtt_ms, window)
 
 

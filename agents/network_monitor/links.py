@@ -9,8 +9,8 @@ from schemas.network import LinkQuality
 MOST_OUTAGES = 1000.0
 """More than this makes no difference to a score."""
 
-CHANGES_KEPT = 32
-"""Changes of grade remembered at most: as many as may make a link flap."""
+TURNS_KEPT = 32
+"""Turns remembered at most: as many as may make a link flap."""
 
 
 def lost(link: Link, settings: NetworkMonitorSettings) -> float:
@@ -25,7 +25,7 @@ def score_of(link: Link, settings: NetworkMonitorSettings, now: float) -> float:
     return (
         policy.latency_points(estimate.smoothed_ms, settings) * heard
         + policy.loss_points(lost(link, settings), settings)
-        + policy.steadiness_points(estimate.deviation_ms, settings) * heard
+        + policy.steadiness_points(estimate.jitter_ms, settings) * heard
         + policy.availability_points(heard, outages(link, settings, now))
     )
 
@@ -43,15 +43,20 @@ def count_outage(link: Link, weight: float, settings: NetworkMonitorSettings, no
     link.outages_at = now
 
 
-def count_change(link: Link, settings: NetworkMonitorSettings, now: float) -> None:
-    """The grade changed now."""
-    recent = [at for at in link.changes if now - at < settings.flap_seconds]
-    link.changes = [*recent, now][-CHANGES_KEPT:]
+def count_change(
+    link: Link, previous: LinkQuality, quality: LinkQuality, settings: NetworkMonitorSettings, now: float
+) -> None:
+    """The grade changed now. Several steps in one direction are one movement; only a turn is a sign of flapping."""
+    rises = policy.rank(quality) < policy.rank(previous)
+    if link.rises is not None and rises != link.rises:
+        recent = [at for at in link.turns if now - at < settings.flap_seconds]
+        link.turns = [*recent, now][-TURNS_KEPT:]
+    link.rises = rises
 
 
 def flapping(link: Link, settings: NetworkMonitorSettings, now: float) -> bool:
-    """Whether the grade has changed too often of late."""
-    return sum(now - at < settings.flap_seconds for at in link.changes) >= settings.flap_changes
+    """Whether the grade has gone to and fro too often of late."""
+    return sum(now - at < settings.flap_seconds for at in link.turns) >= settings.flap_turns
 
 
 def faults(link: Link, settings: NetworkMonitorSettings) -> list[str]:
@@ -63,10 +68,10 @@ def faults(link: Link, settings: NetworkMonitorSettings) -> list[str]:
         (estimate.sent_again == history.count(SENT_AGAIN), "late probes miscounted"),
         (len(estimate.held) < MOST_HELD, "too many late answers held"),
         (0 <= lost(link, settings) <= 1, "loss is no fraction"),
-        (estimate.smoothed_ms >= 0 and estimate.deviation_ms >= 0, "a negative round trip"),
+        (estimate.smoothed_ms >= 0 and min(estimate.deviation_ms, estimate.jitter_ms) >= 0, "a negative round trip"),
         (all(-1e-9 <= score <= 100 + 1e-9 for score in link.scores), "score out of range"),
         (len(link.scores) <= settings.trend_window, "too many scores kept"),
-        (len(link.changes) <= CHANGES_KEPT, "too many changes kept"),
+        (len(link.turns) <= TURNS_KEPT, "too many turns kept"),
         (-settings.dwell_worse < link.crossing, "a lasting fall wasn't told"),
         (link.crossing < settings.dwell_better * settings.flap_dwell, "a lasting rise wasn't told"),
         ((link.version == 0) == (link.quality is None), "a grade goes with a version"),

@@ -30,8 +30,9 @@ class NetworkMonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     """Round trip that gets no points for latency: the unstable end of mobile links."""
     loss_worst: Fraction = 0.10
     """Loss that gets no points: at 10 % one stream of cubic is left with a thirtieth of a 10 Mbit/s line."""
-    jitter_worst_ms: Positive = 100.0
-    """Mean deviation of the round trip that gets no points for steadiness: a time-out counts it four times."""
+    jitter_worst_ms: Positive = 130.0
+    """Mean difference between one round trip and the next that gets no points for steadiness: nobody can tell a slow answer
+    from a lost one there."""
     outage_half_life: Positive = 300.0
     """Seconds after which an outage counts half."""
 
@@ -40,7 +41,7 @@ class NetworkMonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     """Least score of `excellent`: a wired network, round trips under some 15 ms."""
     good_from: Points = 76.0
     """Least score of `good`: tens of milliseconds, next to no loss."""
-    fair_from: Points = 60.0
+    fair_from: Points = 62.0
     """Least score of `fair`: about 100 ms and 1 % loss."""
     poor_from: Points = 35.0
     """Least score of `poor`: 150 to 300 ms and 5 % loss; under it a link is `critical`."""
@@ -51,8 +52,9 @@ class NetworkMonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     """Probes in a row that must be under a boundary: bad news is told within some seconds."""
     dwell_better: Probes = 8
     """Probes in a row that must be over a boundary: good news has to last, since acting on it costs more if it doesn't."""
-    flap_changes: Annotated[int, Meta(ge=2, le=32)] = 5
-    """Changes of grade within `flap_seconds` that make a link flap; it then needs `flap_dwell` as long to be better."""
+    flap_turns: Annotated[int, Meta(ge=2, le=32)] = 4
+    """Turns of the grade (worse after better, or better after worse) within `flap_seconds` that make a link flap; to be
+    better it then needs `flap_dwell` times as long."""
     flap_seconds: Positive = 300.0
     flap_dwell: Annotated[int, Meta(ge=1, le=20)] = 4
 

@@ -34,7 +34,11 @@ class Estimate(msgspec.Struct, kw_only=True):
     """How many of `history` are `SENT_AGAIN`."""
     smoothed_ms: float = 0.0
     deviation_ms: float = 0.0
-    """Mean deviation: the jitter."""
+    """Mean deviation from it."""
+    jitter_ms: float = 0.0
+    """Mean difference between one round trip and the next."""
+    last_ms: float = 0.0
+    """The last round trip that was a sample."""
     measured: int = 0
     """Round trips that the two are made from, up to the point where it doesn't matter any more."""
     held: list[float] = []
@@ -69,8 +73,10 @@ class Link(msgspec.Struct, kw_only=True):
     """When the link was last heard of before it went offline."""
     crossing: int = 0
     """Probes in a row over a boundary: positive for the better, negative for the worse."""
-    changes: list[float] = []
-    """When the grade changed, for flapping."""
+    rises: bool | None = None
+    """Whether the last change of the grade was for the better."""
+    turns: list[float] = []
+    """When a change of the grade took back the one before, for flapping."""
 
     outages: float = 0.0
     """Outages and reconnections, each halved every half-life, as of `outages_at`."""

@@ -107,6 +107,14 @@ def test_after_a_spike_the_grade_comes_back_and_the_recovery_is_told() -> None:
     assert desk.core.state.links["n"].spike_from_ms is None
 
 
+def test_a_link_that_gets_better_at_once_is_never_graded_worse_on_the_way() -> None:
+    desk = Desk()
+    desk.run([220.0] * 60)
+    assert desk.grades == [LinkQuality.FAIR]
+    desk.run([20.0] * 60)
+    assert desk.grades == [LinkQuality.FAIR, LinkQuality.GOOD]
+
+
 def test_a_late_probe_alone_is_a_retransmission_and_no_sample_of_the_round_trip() -> None:
     desk = Desk()
     desk.run([30.0] * 60)

@@ -70,7 +70,7 @@ class MonitorMachine(RuleBasedStateMachine):
             self.core.check()
             self.pass_time(0.5)
 
-    @rule(node=NODES, back=st.integers(0, 40))
+    @rule(node=NODES, back=st.integers(0, 20))
     def repeats(self, node: str, back: int) -> None:
         event = LinkProbed(node=node, sequence=max(0, self.sequence[node] - back), rtt_ms=900.0)
         link = self.core.state.links.get(node)

@@ -165,3 +165,15 @@ def test_smoothing_follows_rfc_6298() -> None:
     assert estimate.deviation_ms == pytest.approx(0.75 * 50 + 0.25 * 80)
     assert estimate.smoothed_ms == pytest.approx(7 / 8 * 100 + 1 / 8 * 180)
     assert timeout_ms(estimate) == pytest.approx(estimate.smoothed_ms + 4 * estimate.deviation_ms)
+
+
+def test_jitter_is_the_mean_difference_of_successive_round_trips() -> None:
+    estimate = Estimate()
+    for rtt_ms in (100.0, 110.0, 90.0, 120.0):
+        observe(estimate, rtt_ms, 60)
+    assert estimate.jitter_ms == pytest.approx((10 + 20 + 30) / 3)
+    for rtt_ms in [120.0] * 100:
+        observe(estimate, rtt_ms, 60)
+    before = estimate.jitter_ms
+    observe(estimate, 200.0, 60)
+    assert estimate.jitter_ms == pytest.approx(before + (80 - before) / 16)
