@@ -98,13 +98,17 @@ class ControllerMachine(RuleBasedStateMachine):
         assert message.version == self.latest.version + 1
         for name in set(message.shares) & set(self.latest.shares):
             old, new = self.latest.shares[name], message.shares[name]
-            if not self.adapt and not self.free_to_jump:
-                assert (old.microbatch, old.local_steps, old.encoding) == (new.microbatch, new.local_steps, new.encoding)
-            elif not self.free_to_jump:
-                sizes = (old.microbatch, new.microbatch)
+            if self.free_to_jump:
+                continue
+            sizes = (old.microbatch, new.microbatch)
+            steps = (old.local_steps, min(old.local_steps, self.request.local_steps * new.every), new.local_steps)
+            if self.adapt:
                 assert max(sizes) <= max(2.0, self.factor) * min(sizes)
-                steps = (old.local_steps, new.local_steps)
-                assert max(steps) <= max(self.factor * min(steps), min(steps) + 1)
+                near = max(steps[1:]) <= max(self.factor * min(steps[1:]), min(steps[1:]) + 1)
+                assert near, "from what it was, or from what may be asked of it now"
+            else:
+                assert sizes[0] == sizes[1]
+                assert steps[2] == steps[1]
 
     @initialize(
         batch=st.sampled_from(["fixed", "latency", "throughput", "hybrid"]),
