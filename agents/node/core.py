@@ -8,7 +8,7 @@ from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
 from agents.node import policy
 from agents.node.settings import NodeAgentSettings
 from agents.node.state import JobHere, NodeState
-from agents.node.works import AbortWork, MachineSampled, SampleMachine, TrainingWork
+from agents.node.works import EXIT_BUS, AbortWork, MachineSampled, SampleMachine, TrainingWork
 from schemas.ids import JobId
 from schemas.jobs import JobState
 from schemas.network import LinkProbed
@@ -286,6 +286,8 @@ class NodeAgent(Agent[NodeState]):
         if now - here.started_at >= self.settings.healthy_seconds:
             here.failures = 0
         here.failures += 1
+        if event.code == EXIT_BUS:  # the server's outage, not the job's fault: never the last straw
+            here.failures = min(here.failures, self.settings.attempts - 1)
         retry = why.may_pass and here.failures < self.settings.attempts and here.wanted
         pause = policy.back_off(here.failures, self.settings)
         if event.code == 0 and why.kind == "start" and retry:

@@ -6,9 +6,15 @@ from typing import NamedTuple
 
 from agents.node.settings import NodeAgentSettings
 from agents.node.state import JobHere
-from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_NOT_STARTED, EXIT_RAISED, OUT_OF_MEMORY_KILL
+from agents.node.works import EXIT_BUS, EXIT_IMPORT, EXIT_MEMORY, EXIT_NOT_STARTED, EXIT_RAISED, OUT_OF_MEMORY_KILL
 
 _MEMORY = re.compile(r"^MemoryError|OutOfMemoryError|CUDA out of memory|can't allocate memory|Cannot allocate memory")
+
+
+_NO_START = {
+    EXIT_BUS: "its process could not reach the server",
+    EXIT_NOT_STARTED: "its process could not be started",
+}
 
 
 class Failure(NamedTuple):
@@ -40,8 +46,8 @@ def _by_traceback(code: int, last_lines: tuple[str, ...]) -> tuple[str, str]:
     """Kind and words for an exit of the workload, of Python itself (1), or of something that the workload called."""
     if code == EXIT_RAISED:
         return "raised", "its workload raised"
-    if code == EXIT_NOT_STARTED:
-        return "start", "its process could not be started"
+    if code in _NO_START:
+        return "start", _NO_START[code]
     if any(line.startswith("Traceback (most recent call last)") for line in last_lines):
         return "raised", f"raised, exit code {code}"
     return "start", f"ended with exit code {code}"

@@ -13,6 +13,8 @@ EXIT_RAISED = 4
 """The workload's code raised."""
 EXIT_MEMORY = 5
 """Out of memory, the machine's or an accelerator's."""
+EXIT_BUS = 6
+"""The server can't be reached, or refused the credentials."""
 EXIT_NOT_STARTED = 127
 """The process could not be started: the shells' code for a command that isn't there."""
 

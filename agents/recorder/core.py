@@ -135,9 +135,12 @@ class Recorder(Agent[RecorderState]):
 
     @on(Woken)
     def wake(self, event: Woken, now: float) -> Effects:
-        """What was being written when an earlier life ended is written now."""
-        for job in self.state.reports:
-            yield self.set_timer(ReportDue(job=job), now + self.settings.settle_seconds)
+        """What was being written when an earlier life ended is written now, unless it ended one life after the other."""
+        for job, attempts in list(self.state.reports.items()):
+            if attempts >= self.settings.report_attempts:
+                yield self._give_up(job, "the recorder ended each time while it was written", now)
+            else:
+                yield self.set_timer(ReportDue(job=job), now + self.settings.settle_seconds)
 
     @on(ReportDue)
     def write_report(self, timer: ReportDue, now: float) -> Effects:
@@ -160,11 +163,14 @@ class Recorder(Agent[RecorderState]):
         if event.code == 0 or job not in self.state.reports:
             return
         if self.state.reports[job] >= self.settings.report_attempts:
-            self._done(job, now)
             last = event.last_lines[-1] if event.last_lines else f"exit code {event.code}"
-            yield self.publish(InputFailed(agent=self.name, input=f"report of {job}", reason=last))
+            yield self._give_up(job, last, now)
             return
         yield self.set_timer(ReportDue(job=job), now + self.settings.report_retry_seconds)
+
+    def _give_up(self, job: JobId, reason: str, now: float) -> Effect:
+        self._done(job, now)
+        return self.publish(InputFailed(agent=self.name, input=f"report of {job}", reason=reason))
 
     def _done(self, job: JobId, at: float) -> bool:
         """Whether the report was still to be written."""

@@ -9,7 +9,7 @@ from agents.base import CancelTimer, Effect, Probe, Publish, SetTimer, StartWork
 from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
 from agents.node import AbortWork, MachineSampled, NodeAgent, NodeAgentSettings, SampleMachine, TrainingWork, policy
 from agents.node.core import HeartbeatDue, NoProgress, ProbeDue, RestartDue
-from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_NOT_STARTED, EXIT_RAISED, OUT_OF_MEMORY_KILL
+from agents.node.works import EXIT_BUS, EXIT_IMPORT, EXIT_MEMORY, EXIT_NOT_STARTED, EXIT_RAISED, OUT_OF_MEMORY_KILL
 from schemas.jobs import JobPhase, JobRequest, JobState
 from schemas.network import LinkProbed
 from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, WorkEnded, WorkFailed, WorkPrinted, WorkStarted
@@ -199,6 +199,14 @@ def test_a_long_healthy_run_forgives_earlier_failures() -> None:
     assert failed.retry
 
 
+def test_an_outage_of_the_server_is_no_reason_to_give_up() -> None:
+    node = at_work()
+    for _ in range(10):
+        (failed,) = said(tell(node, exited(EXIT_BUS)), WorkFailed)
+        assert (failed.kind, failed.retry) == ("start", True)
+        assert works(tell(node, RestartDue(job="j")))
+
+
 def test_the_end_of_a_job_ends_its_retries() -> None:
     node = at_work()
     tell(node, exited(-9))
@@ -219,6 +227,7 @@ def test_the_end_of_a_job_ends_its_retries() -> None:
         (-9, (), "killed", True),
         (-11, ("Fatal Python error: Segmentation fault",), "killed", True),
         (EXIT_NOT_STARTED, ("No such file",), "start", True),
+        (EXIT_BUS, ("Unreachable: nobody listens",), "start", True),
         (1, ("Traceback (most recent call last):", "KeyError: 1"), "raised", True),
         (2, ("usage: ...",), "start", True),
     ],
