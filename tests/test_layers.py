@@ -83,6 +83,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file's syntax tree."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def files_of(*packages: str) -> list[Path]:
     """All Python files of packages (or of a single module), in order."""
     found: list[Path] = []
@@ -101,7 +107,7 @@ def where(path: Path, node: ast.AST | None = None) -> str:
 def imports_of(path: Path) -> Iterator[tuple[str, ast.AST]]:
     """Every module that a file imports, wherever in it, with its full name."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node
@@ -152,14 +158,14 @@ def test_agents_use_random_only_by_the_generator_they_are_given() -> None:
     found = [
         f"{where(path, node)} uses random.{node.attr}"
         for path in files_of("agents")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random"
         if node.attr != "Random"
     ]
     found += [
         f"{where(path, node)} imports from random"
         for path in files_of("agents")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.ImportFrom) and node.module == "random" and {a.name for a in node.names} != {"Random"}
     ]
     assert not found, told(found, "a core draws from `self.rng` alone: the same inputs must give the same effects")
@@ -169,7 +175,7 @@ def test_agents_and_schemas_reach_out_by_no_built_in_function() -> None:
     found = [
         f"{where(path, node)} calls {node.func.id}"
         for path in files_of("schemas", "agents")
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WORLDLY
     ]
     assert not found, told(found, "schemas and agents do no I/O: yield an effect instead")
@@ -179,7 +185,7 @@ def test_agents_do_not_iterate_over_sets() -> None:
     """The order of a set of strings depends on PYTHONHASHSEED, and effects would with it."""
     found = []
     for path in files_of("agents"):
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             loops = [node.iter] if isinstance(node, ast.For) else []
             if isinstance(node, ast.ListComp | ast.DictComp | ast.GeneratorExp):
                 loops = [generator.iter for generator in node.generators]
@@ -230,7 +236,7 @@ def test_files_are_about_one_thing() -> None:
 def test_functions_fit_on_a_screen() -> None:
     found = []
     for path in CODE:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines >= LONGER_FUNCTIONS.get(f"{where(path)}:{node.name}", MOST_FUNCTION_LINES):
@@ -290,7 +296,7 @@ def test_tests_never_sleep() -> None:
         f"{where(path, node)} sleeps"
         for path in TESTS
         if "apps" not in path.parts
-        for node in ast.walk(tree_of(path))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and is_call(node, "sleep")
         if not (len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
     ]
@@ -309,7 +315,7 @@ def test_nobody_loads_a_pickle() -> None:
         ]
         found += [
             f"{where(path, node)} calls torch.{node.func.attr}"
-            for node in ast.walk(tree_of(path))
+            for node in nodes_of(path)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
             if node.func.attr in ("load", "save")
             and isinstance(node.func.value, ast.Name)
