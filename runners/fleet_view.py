@@ -1,6 +1,7 @@
 """A look at the nodes of a fleet: profiles and links as they are stored, heartbeats as they come."""
 
 import asyncio
+import contextlib
 
 import msgspec
 
@@ -10,7 +11,7 @@ from schemas.network import LinkQualityChanged
 from schemas.nodes import NodeHeartbeat, NodeProfile
 from schemas.wire import Message
 
-# Seconds to listen for heartbeats: two beats at 1 Hz, and the slowest emulated link's delay.
+# Seconds to wait for heartbeats of nodes that are silent: two beats at 1 Hz, and the slowest emulated link's delay.
 LISTEN = 2.5
 
 
@@ -39,9 +40,12 @@ async def look_at_nodes(client: Client) -> list[NodeRow]:
     profiles: dict[str, NodeProfile] = {}
     links: dict[str, LinkQualityChanged] = {}
 
+    beat = asyncio.Event()
+
     def take(message: Message, receipt: Receipt | None) -> None:
         if isinstance(message, NodeHeartbeat):
             beats[message.node] = message
+            beat.set()
 
     subscription = await client.bus.subscribe([Interest(NodeHeartbeat)], take)
     async for message in client.bus.history([Interest(NodeProfile), Interest(LinkQualityChanged)]):
@@ -49,8 +53,11 @@ async def look_at_nodes(client: Client) -> list[NodeRow]:
             profiles[message.node] = message
         elif isinstance(message, LinkQualityChanged):
             links[message.node] = message
-    if profiles:
-        await asyncio.sleep(LISTEN)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LISTEN):
+            while not profiles.keys() <= beats.keys():
+                beat.clear()
+                await beat.wait()
     await subscription.stop()
     return [_row(profile, links.get(name), beats.get(name)) for name, profile in sorted(profiles.items())]
 

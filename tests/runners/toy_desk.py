@@ -49,6 +49,8 @@ class ToyDesk:
     async def tell(self, messages: Iterable[Message]) -> None:
         """Publish messages that have their envelope."""
         for message in messages:
+            if isinstance(message, JobState):
+                self.states[message.job] = message
             await self.bus.publish(message)
 
     async def change(self, job: str, phase: JobPhase, reason: str, round_: int = 0) -> None:
@@ -68,6 +70,8 @@ class ToyDesk:
         if request.rounds > MOST_ROUNDS:
             return encode(JobAnswer(accepted=False, field="$.rounds", reason=f"at most {MOST_ROUNDS}"))
         job = request.id or f"train-{len(self.states)}"
+        if job in self.states:
+            return encode(JobAnswer(accepted=True, job=job))
         state = JobState(
             job=job,
             version=1,
@@ -105,18 +109,22 @@ class ToyDesk:
         return encode(JobList(jobs=tuple(reversed(rows))))
 
 
-class ServerThread:
-    """A server, and a desk if it is asked for, on a loop of their own, beside a test that is not async itself."""
+class ServerBeside:
+    """A server, and a desk if it is asked for, beside a test that is not async itself.
+
+    Child processes are started from the main thread alone, so the server is; the desk answers from a thread.
+    """
 
     def __init__(self, store: Path) -> None:
         self.store = store
         self.server = EmbeddedServer(store)
         self.desk: ToyDesk | None = None
+        self._main = asyncio.new_event_loop()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="server")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="desk")
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there."""
+        """Run a coroutine where the desk is."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     def open_desk(self) -> ToyDesk:
@@ -129,13 +137,14 @@ class ServerThread:
             self.desk = None
 
     def __enter__(self) -> Self:
+        self._main.run_until_complete(self.server.start())
         self._thread.start()
-        self.call(self.server.start())
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close_desk()
-        self.call(self.server.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
+        self._main.run_until_complete(self.server.stop())
+        self._main.close()
