@@ -58,11 +58,15 @@ async def _read_from(link: Link, stream: str, filters: list[str], first: int) ->
     narrowed = {"filter_subject": filters[0]} if len(filters) == 1 else {"filter_subjects": sorted(set(filters))}
     info = await link.nc.jetstream().add_consumer(stream, config.evolve(**narrowed))
     left = info.num_pending or 0
-    arrived: asyncio.Queue[Msg] = asyncio.Queue()
+    arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
 
     async def received(msg: Msg) -> None:
         arrived.put_nowait(msg)
 
+    def lost() -> None:
+        arrived.put_nowait(None)
+
+    link.on_back.append(lost)
     inbox = link.nc.new_inbox()
     subscription = await link.nc.subscribe(inbox, cb=received)
     try:
@@ -82,16 +86,21 @@ async def _read_from(link: Link, stream: str, filters: list[str], first: int) ->
                 left -= 1
                 yield msg, coordinates(msg.reply)[1]
     finally:
+        link.on_back.remove(lost)
         if not link.nc.is_closed:
             await subscription.unsubscribe()
             link.post(f"$JS.API.CONSUMER.DELETE.{stream}.{info.name}", b"", inbox)
 
 
-async def _next(arrived: "asyncio.Queue[Msg]") -> Msg:
-    if not arrived.empty():
-        return arrived.get_nowait()
+async def _next(arrived: "asyncio.Queue[Msg | None]") -> Msg:
     try:
-        async with asyncio.timeout(_ANSWER_TIMEOUT):
-            return await arrived.get()
+        if arrived.empty():
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                msg = await arrived.get()
+        else:
+            msg = arrived.get_nowait()
     except TimeoutError:
         raise _Broken(f"nothing came for {_ANSWER_TIMEOUT:.0f} s") from None
+    if msg is None:
+        raise _Broken("the connection was lost")
+    return msg
