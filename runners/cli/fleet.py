@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bus.server_config import ensure_token, is_loopback
+from bus.shaping.congestion import CongestionControl
+from bus.shaping.profiles import PROFILES
 from runners.cli.common import (
     DEFAULT_STORE,
     EXIT_FAILED,
@@ -40,9 +42,10 @@ def up(
         str | None, typer.Option("--listen", metavar="ADDR", help="Let other machines in, at this address; makes a token.")
     ] = None,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Of the server; 0 for the last one or a free one.")
+        int,
+        typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of the server; 0 for the last one or a free one."),
     ] = 0,
-    nodes: Annotated[int, typer.Option("--nodes", min=0, help="Nodes to start on this machine, too.")] = 0,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=0, help="Nodes to start on this machine, too.")] = 0,
     store: StoreOption = DEFAULT_STORE,
     server: ServerOption = None,
 ) -> None:
@@ -70,26 +73,41 @@ def up(
 
 
 def node(
-    name: Annotated[str | None, typer.Option("--name", help="By default the host's name, then NAME-2, ...")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="By default the host's name, then NAME-2, ...")
+    ] = None,
     link: Annotated[
         str | None,
         typer.Option("--link", metavar="PROFILE", help="Emulate a link: perfect, good, average, poor or unstable."),
     ] = None,
-    congestion: Annotated[str, typer.Option("--cc", help="TCP on the emulated link: cubic or bbr.")] = "cubic",
-    slowdown: Annotated[float, typer.Option("--slowdown", min=1.0, help="Emulate a machine so many times slower.")] = 1.0,
+    congestion: Annotated[
+        str, typer.Option("--cc", metavar="TCP", help="TCP on the emulated link: cubic or bbr.")
+    ] = "cubic",
+    slowdown: Annotated[
+        float, typer.Option("--slowdown", metavar="X", min=1.0, help="Emulate a machine so many times slower.")
+    ] = 1.0,
     step_time: Annotated[
         float,
         typer.Option("--step-time", metavar="MS", min=0.0, help="Pad each step of the starting microbatch to this time."),
     ] = 0.0,
-    app_dir: Annotated[Path | None, typer.Option("--app-dir", help="Where workloads are; by default here.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="A torch device; by default CUDA if there is any.")] = None,
+    app_dir: Annotated[
+        Path | None, typer.Option("--app-dir", metavar="DIR", help="Where workloads are; by default here.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="DEVICE", help="A torch device; by default CUDA if there is any.")
+    ] = None,
     site: Annotated[
-        str | None, typer.Option("--site", help="Nodes of one site share a network; by default the host.")
+        str | None, typer.Option("--site", metavar="SITE", help="Nodes of one site share a network; by default the host.")
     ] = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Make this machine a node of a fleet; end it with Ctrl-C."""
+    if link is not None and link not in PROFILES:
+        fail(f"no link profile is named {link!r}: there are {', '.join(PROFILES)}", EXIT_USAGE)
+    kinds = [kind.value for kind in CongestionControl]
+    if congestion not in kinds:
+        fail(f"no TCP is named {congestion!r} here: there are {' and '.join(kinds)}", EXIT_USAGE)
     options = NodeOptions(
         name=name,
         link=link,

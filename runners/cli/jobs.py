@@ -45,8 +45,10 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the job until it ends, then fetch model and report.")
     ] = False,
-    rounds: Annotated[int | None, typer.Option("--rounds", help="Instead of the file's.")] = None,
-    job: Annotated[str | None, typer.Option("--id", help="Instead of the file's: makes the request idempotent.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", help="Instead of the file's.")] = None,
+    job: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Instead of the file's: makes the request idempotent.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where --wait puts what it fetches.")] = Path("runs"),
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -143,7 +145,9 @@ async def _jobs(server: str | None, store: Path) -> tuple[list[JobSummary], bool
 
 def cancel(
     job: JobArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Shown to whoever asks why.")] = "cancelled by a user",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Shown to whoever asks why.")
+    ] = "cancelled by a user",
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -159,7 +163,7 @@ def cancel(
 
 def logs(
     job: JobArgument,
-    node: Annotated[str | None, typer.Option("--node", help="Only this node's lines.")] = None,
+    node: Annotated[str | None, typer.Option("--node", metavar="NODE", help="Only this node's lines.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,

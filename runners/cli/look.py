@@ -48,7 +48,7 @@ def events(
     subject: SubjectArgument = "shoal.>",
     past: Annotated[bool, typer.Option("--past", help="What is stored first, then what comes.")] = False,
     until_now: Annotated[bool, typer.Option("--stored", help="Only what is stored; don't wait for more.")] = False,
-    count: Annotated[int, typer.Option("--count", "-n", min=0, help="End after so many; 0 for no end.")] = 0,
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=0, help="End after so many; 0 for no end.")] = 0,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
@@ -80,7 +80,9 @@ def _print_event(event: Message, as_json: bool) -> None:
 
 def why(
     what: Annotated[str, typer.Argument(metavar="JOB|NODE|EVENT", help="A job's id, a node's name or an event's id.")],
-    last: Annotated[int, typer.Option("--last", "-n", min=1, help="So many decisions about a job or a node.")] = 5,
+    last: Annotated[
+        int, typer.Option("--last", "-n", metavar="N", min=1, help="So many decisions about a job or a node.")
+    ] = 5,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
