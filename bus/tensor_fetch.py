@@ -103,6 +103,7 @@ class Fetch:
 
     async def _learn(self, incoming: Incoming, digest: str, *, lost: bool = False) -> None:
         """Ask the holder how things stand. Raises where it is gone or no longer has this tensor."""
+        asked_at = time.monotonic()
         try:
             status = await self._ask(Ask(op="status", kind=self._kind, name=self._name), _ANSWER_TIMEOUT)
         except _NoAnswerYet:
@@ -110,7 +111,7 @@ class Fetch:
         if status.digest != digest:
             raise TensorUnavailable(f"{self._what} is another one now: its holder has made it anew")
         if incoming.broadcasting is None or lost:
-            incoming.broadcasting = status.streaming and self._inbox.hears(self._kind)
+            incoming.broadcasting = status.streaming and self._inbox.hears(self._kind, asked_at - status.age)
         if lost:
             for pull in self._pulls.values():
                 pull.waiting.clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -123,6 +124,8 @@ class Followed:
     """A kind of tensors that is listened to, but while one of its senders is too fast for this node."""
 
     listening: Listening | None = None
+    since: float = math.inf
+    """When (`time.monotonic`) every chunk streamed from then on was sure to come here."""
     left: set[Key] = field(default_factory=set)
     rejoin: asyncio.TimerHandle | None = None
 
@@ -175,10 +178,10 @@ class Inbox:
         """Bytes that the tensors on their way in have, or will have."""
         return sum(incoming.total for incoming in self._incoming.values())
 
-    def hears(self, kind: str) -> bool:
-        """Whether chunks of this kind's streams come in now."""
+    def hears(self, kind: str, since: float) -> bool:
+        """Whether all chunks of this kind's streams come in that were sent since (`time.monotonic`)."""
         followed = self._followed.get(kind)
-        return followed is not None and followed.listening is not None
+        return followed is not None and followed.since <= since
 
     def expect(self, key: Key, total: int, content: bytes) -> Incoming:
         """Somebody wants this tensor: what has come of it, kept until `release`."""
@@ -308,7 +311,7 @@ class Inbox:
         if incoming is not None:
             incoming.broadcasting = None
         if followed.listening is not None:
-            listening, followed.listening = followed.listening, None
+            listening, followed.listening, followed.since = followed.listening, None, math.inf
             await self._lanes.stop(listening)
             loop = asyncio.get_running_loop()
             followed.rejoin = loop.call_later(_REJOIN_AFTER, lambda: self._soon(self._join(word.kind)))
@@ -322,11 +325,16 @@ class Inbox:
             followed.rejoin.cancel()
             followed.rejoin = None
         # Set before the first wait, so that two who call don't listen twice.
-        followed.listening = Listening(f"tensor.{self._job}.*.{kind}.*.*", self._node, self._broadcast)
-        await self._lanes.start(followed.listening)
+        listening = followed.listening = Listening(f"tensor.{self._job}.*.{kind}.*.*", self._node, self._broadcast)
+        await self._lanes.start(listening)
+        if followed.listening is listening:
+            followed.since = time.monotonic()
 
     def _back(self) -> None:
         """A connection was lost: what was under way on it may never come."""
+        for followed in self._followed.values():
+            if followed.since < math.inf:
+                followed.since = time.monotonic()
         for incoming in self._incoming.values():
             incoming.broadcasting = None
             incoming.moved.set()

@@ -130,10 +130,15 @@ class Lanes:
                     return
 
         await asyncio.gather(*(work(lane) for lane in lanes))
+        await self.end(end, nobody)
+        return len(lanes)
+
+    async def end(self, end: str, nobody: str = "") -> None:
+        """Say on each lane that nothing more comes."""
+        lanes = tuple(self.lanes)
         for lane in lanes:
             with contextlib.suppress(errors.Error):
                 await lane.nc.publish(end, b"%d" % len(lanes), nobody)
-        return len(lanes)
 
     async def _patiently(self, lane: Link, send: Callable[[], Awaitable[bool]]) -> bool:
         """Send over a lane, again if it was lost; False to stop."""

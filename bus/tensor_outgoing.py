@@ -49,6 +49,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
     size: int = 0
     digest: str = ""
     streaming: bool = False
+    age: float = 0.0
+    """Seconds since the stream began."""
     reason: str = ""
 
 
@@ -61,6 +63,7 @@ class Flow:
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.begun = time.monotonic()
         self.sent = 0
         self.nobody = False
         self.positions: dict[str, int] = {}
@@ -77,6 +80,10 @@ class Flow:
         """The server says that nobody listens, any more."""
         self.nobody = not self.delivered
         self._moved.set()
+
+    def broken(self) -> None:
+        """A connection was lost, and what was under way on it: whoever misses some of it asks."""
+        self.no_follower()
 
     @property
     def _room(self) -> bool:
@@ -142,6 +149,7 @@ class Outbox:
         await control.subscribe(f"tensor.{self._job}.{self._node}.ack.*.*", cb=self._acknowledged)
         # The server tells only the very connection that asked that nobody listens.
         await self._lanes.start(Listening(f"tensor.{self._job}.{self._node}.nobody.*.*", "", self._nobody))
+        self._lanes.on_back.append(self._back)
 
     def keep(self, kind: str, name: str, data: bytes) -> Held:
         """Hold a tensor for whoever asks; replaces an older one of that name."""
@@ -182,6 +190,8 @@ class Outbox:
         try:
             lanes = await self._lanes.send(iter(range(kept.count)), send, subject + "end", nobody)
             delivered = await flow.finished(dismiss)
+            if not delivered:  # what broke it off may have cost followers the word of its end, too
+                await self._lanes.end(subject + "end", nobody)
             if delivered and held.size:
                 self._sent(held.size, time.monotonic() - begun, lanes)
             return delivered
@@ -213,6 +223,10 @@ class Outbox:
         flow = self._flows.get((kind, name))
         if flow is not None and (msg.headers or {}).get("Status") == "503":
             flow.no_follower()
+
+    def _back(self) -> None:
+        for flow in self._flows.values():
+            flow.broken()
 
     async def _asked(self, msg: Msg) -> None:
         try:
@@ -259,12 +273,14 @@ class Outbox:
 
     def _describe(self, kept: Kept) -> Answer:
         held = kept.held
+        flow = self._flows.get((held.kind, held.name))
         return Answer(
             found=True,
             name=held.name,
             size=held.size,
             digest=held.digest,
-            streaming=(held.kind, held.name) in self._flows,
+            streaming=flow is not None,
+            age=0.0 if flow is None else time.monotonic() - flow.begun,
         )
 
     async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str) -> None:

@@ -21,6 +21,7 @@ from bus.tensor_incoming import Leave
 from bus.tensors import TensorBus, TensorUnavailable, Transfer
 from schemas.ids import BadIdentifier
 
+LOST_AFTER = 9.0  # seconds: less than after which chunks that don't come count as lost
 PATIENCE = 30.0  # seconds: far more than anything here takes on a busy machine
 HOLDER = """
 import asyncio, sys
@@ -333,6 +334,19 @@ async def test_a_server_killed_in_the_midst_costs_a_pause(exchange: Exchange) ->
     again = a.keep("delta", "2", data[:CHUNK])
     assert await a.stream("delta", "2")
     assert await fetched(b, "a", again) == data[:CHUNK]
+
+
+async def test_a_stream_that_was_lost_with_its_server_is_fetched(exchange: Exchange) -> None:
+    sender, follower = await exchange.join("a"), await exchange.join("b")
+    await follower.follow("delta")
+    held = sender.keep("delta", "1", some_bytes(CHUNK))
+    assert exchange.server.pid is not None
+    os.kill(exchange.server.pid, signal.SIGKILL)
+    streaming = asyncio.create_task(sender.stream("delta", "1"))  # into a connection that is dead and doesn't know it
+    data = await fetched(follower, "a", held, timeout=LOST_AFTER)  # without waiting for what will never come
+    assert data == some_bytes(CHUNK)
+    async with asyncio.timeout(LOST_AFTER):
+        await streaming
 
 
 async def test_two_who_want_the_same_tensor_both_get_it(exchange: Exchange) -> None:
