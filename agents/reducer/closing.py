@@ -151,7 +151,7 @@ class Closing(Agent[ReducerState]):
         if s.reducing:
             return
         s.prolonged += 1
-        more = max(1.0, self._deadline() * self.settings.prolong)
+        more = policy.prolongation(self._deadline() * self.settings.prolong, s.prolonged, self.settings.prolongations)
         here = len(self._contributors())
         yield self.set_timer(RoundDeadline(round=s.round), now + more)
         yield self.publish(
@@ -277,13 +277,10 @@ class Closing(Agent[ReducerState]):
         return s.node
 
     def _missing(self) -> tuple[NodeId, ...]:
-        """Expected, alive, and not here with a difference of this round (of any round, if it isn't due every round)."""
+        """Expected, alive, and not here with a difference of this round: an older one is late, its next is waited for."""
         s = self.state
-        fresh = {o.message.node for o in s.offers.values() if o.status == "here" and o.message.round == s.round}
-        there = self._contributors()
-        return tuple(
-            n for n in s.expected if n in s.applied and n not in fresh and not (s.every.get(n, 1) > 1 and n in there)
-        )
+        here = {o.message.node for o in s.offers.values() if o.status == "here" and o.message.round == s.round}
+        return tuple(node for node in s.expected if node in s.applied and node not in here)
 
     def _contributors(self) -> set[NodeId]:
         return {offer.message.node for offer in self.state.offers.values() if offer.status == "here"}

@@ -74,7 +74,7 @@ class Reducer(Closing):
             s.assignment_version = event.version
             s.deadline_seconds = event.deadline_seconds
             s.average_encoding = event.average_encoding
-            s.every = {node: share.every for node, share in sorted(event.shares.items()) if share.every > 1}
+            s.occasional = tuple(sorted(node for node, share in event.shares.items() if share.every > 1))
         yield from ()
 
     # Who has which version of the anchor.
@@ -229,11 +229,9 @@ class Reducer(Closing):
         yield from self._maybe_close(now)
 
     def _is_due(self, node: NodeId) -> bool:
+        """Whether the round waits for a node: not for one that lags, nor for one whose link can't carry one a round."""
         s = self.state
-        if s.applied[node] < s.closed - self.settings.lag_tolerated:
-            return False
-        every = s.every.get(node, 1)
-        return every == 1 or s.round - s.last_counted.get(node, 0) >= every
+        return s.applied[node] >= s.closed - self.settings.lag_tolerated and node not in s.occasional
 
     # Closing, as all see it.
 
@@ -248,7 +246,6 @@ class Reducer(Closing):
         yield CancelTimer(timer=TakeOver(round=s.round))
         for contribution in event.contributions:
             self._count(contribution.node, contribution.round)
-            s.last_counted[contribution.node] = event.round
             s.offers.pop(f"{contribution.node}/{contribution.round}", None)
         s.closed, s.latest, s.active, s.term = event.round, event, event.next_reducer, event.term
         s.opened, s.reducing, s.average, s.holders, s.announced = False, (), None, (), False

@@ -37,6 +37,15 @@ def needed(quorum: int, live: int, prolonged: int, prolongations: int) -> int:
     return max(1, min(quorum, live // 2 + 1))
 
 
+LONGEST_PROLONGATION = 60.0  # seconds: how late a contribution may be noticed that comes after nobody was there for long
+
+
+def prolongation(seconds: float, prolonged: int, prolongations: int) -> float:
+    """Seconds that a round is prolonged by: the same each time, then doubled each time while nobody at all is there."""
+    waiting = max(0, prolonged - prolongations)
+    return float(min(LONGEST_PROLONGATION, max(1.0, seconds) * 2 ** min(waiting, 16)))
+
+
 def code_difference(theirs: str, ours: str) -> str:
     """What differs between two descriptions of code, which are `part=value` separated by spaces."""
     own, other = _parts(ours), _parts(theirs)

@@ -30,7 +30,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     roster: Roster | None = None
     deadline_seconds: float = 0.0
     average_encoding: Encoding = "float32"
-    every: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    occasional: tuple[NodeId, ...] = ()
+    """Nodes that contribute less often than every round: their differences count when they come."""
     assignment_version: int = 0
     applied: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """The version of each node that has a model and is not lost."""
@@ -44,8 +45,6 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """Each node's last version and digest."""
     accused: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """The version at which a node was last said to differ."""
-    last_counted: dict[NodeId, int] = msgspec.field(default_factory=dict)
-    """The round in which a node was last listed."""
     offers: dict[str, Offer] = msgspec.field(default_factory=dict)
     """By `<node>/<round>`."""
     counted: dict[NodeId, list[int]] = msgspec.field(default_factory=dict)

@@ -180,7 +180,7 @@ class Trainer(Custodian):
         )
         if closed is not None:
             yield from self._settle(closed)
-            if closed.reducer == s.node:
+            if closed.reducer == s.node and closed.round == s.latest_round:
                 yield from self._look_after(event.version)
         yield from self._advance(now)
 
@@ -202,7 +202,7 @@ class Trainer(Custodian):
                 donor=event.donor,
                 bytes=event.bytes,
                 seconds=event.seconds,
-                reason=f"had version {was}, the job was at {max(event.version, s.latest_round)}",
+                reason=_caught_up(was, event, s.latest_round),
             )
         )
         yield self.publish(RoundApplied(job=s.job, node=s.node, version=s.version, digest=s.digest, seconds=event.seconds))
@@ -335,8 +335,11 @@ class Trainer(Custodian):
             yield from self._catch_up(0, donors, "the job starts from the reducer's parameters")
 
     def _catch_up(self, version: int, donors: tuple[NodeId, ...], reason: str) -> Iterator[Effect]:
-        self.state.busy = "catch_up"
-        yield self._work("catch_up", works.CatchUp(version=version, donors=donors), reason)
+        s = self.state
+        s.busy = "catch_up"
+        heads = bool(s.roster and s.roster.reducers and s.roster.reducers[0] == s.node)
+        accept = heads and s.failures >= self.settings.failures_until_loss
+        yield self._work("catch_up", works.CatchUp(version=version, donors=donors, accept_loss=accept), reason)
 
     def _settle(self, closed: RoundClosed) -> Iterator[Effect]:
         """Differences that a round listed are counted: forget them."""
@@ -368,6 +371,12 @@ class Trainer(Custodian):
         self.require(all(o.node == s.node for o in s.offers.values()), "an offer of another node")
         self.require(all(r > s.version for r in s.closed), "a closed round was applied and kept")
         self.require(len(s.closed) <= self.settings.replay_updates + 1, "too many closed rounds kept")
+
+
+def _caught_up(was: int, event: works.AnchorFetched, latest: int) -> str:
+    if event.lost:
+        return f"the last {event.lost} updates are lost with all that held them: goes on from version {latest - event.lost}"
+    return f"had version {was}, the job was at {max(event.version, latest)}"
 
 
 def _again(offer: ContributionOffered) -> ContributionOffered:

@@ -16,5 +16,8 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_seconds: float = 2.0
     """Pause before a failed fetch is tried again; doubled each time up to `retry_limit_seconds`."""
     retry_limit_seconds: float = 30.0
+    failures_until_loss: int = 4
+    """Attempts to catch up, half a minute of them, before the first of the reducers' list goes on from the last checkpoint:
+    everybody who held the updates since is dead, and who of them returns has lost them."""
     store_patience_seconds: float = 20.0
     """How long each further node of the reducers' list waits for the one before it to store the final model."""

@@ -93,6 +93,8 @@ class CatchUp(Work, frozen=True, kw_only=True):
     version: int
     """At least this one, if somebody has it."""
     donors: tuple[NodeId, ...]
+    accept_loss: bool = False
+    """Where nobody has it any more: go on from the newest that there is, under the number of this version."""
 
 
 class AnchorFetched(Result, frozen=True, kw_only=True):
@@ -103,6 +105,8 @@ class AnchorFetched(Result, frozen=True, kw_only=True):
     donor: str
     bytes: int
     seconds: float
+    lost: int = 0
+    """Updates that nobody holds any more, and that are not in it."""
 
 
 class FetchFailed(Result, frozen=True, kw_only=True):

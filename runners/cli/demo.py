@@ -22,6 +22,9 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Of the model and the data's order.")] = 0,
     congestion: Annotated[str, typer.Option("--cc", help="TCP on the emulated links: cubic or bbr.")] = "cubic",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report, plot and model go.")] = Path("runs"),
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="Keep the server's and the agents' files here.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a small GPT on five emulated machines with bad links, faults included, in two to three minutes.
@@ -30,7 +33,13 @@ def demo(
     """
     say = errors.print if as_json else console.print
     options = DemoOptions(
-        rounds=rounds, seed=seed, congestion=congestion, compare=compare, out=out, say=lambda line: say(line, markup=False)
+        rounds=rounds,
+        seed=seed,
+        congestion=congestion,
+        compare=compare,
+        out=out,
+        store=store,
+        say=lambda line: say(line, markup=False, soft_wrap=True),
     )
     try:
         result = asyncio.run(run_demo(options))

@@ -46,6 +46,8 @@ class DemoOptions:
     congestion: str = "cubic"
     compare: bool = False
     out: Path = Path("runs")
+    store: Path | None = None
+    """Where server and agents keep their files, which then stay; by default a temporary directory."""
     say: Callable[[str], None] = print
 
 
@@ -65,13 +67,13 @@ async def run_demo(options: DemoOptions) -> DemoResult | None:
         DemoFailed: the job failed.
         ShoalError: something could not be started.
     """
-    store = Path(tempfile.mkdtemp(prefix="shoal-demo-"))
+    store = options.store or Path(tempfile.mkdtemp(prefix="shoal-demo-"))
     fleet = Fleet(UpOptions(store=store, warn=lambda line: None))
     result: DemoResult | None = None
     try:
         result = await fleet.supervisor.run(_demo(options, fleet, store))
     finally:
-        if result is not None or fleet.supervisor.signalled is not None:
+        if options.store is None and (result is not None or fleet.supervisor.signalled is not None):
             shutil.rmtree(store, ignore_errors=True)
     return result
 
@@ -79,6 +81,7 @@ async def run_demo(options: DemoOptions) -> DemoResult | None:
 async def _demo(options: DemoOptions, fleet: Fleet, store: Path) -> DemoResult:
     options.say("starting a NATS server, six agents and five nodes (links and speeds are emulated; all else is real)")
     address = await fleet.start()
+    options.say(f"watch it from elsewhere: shoal watch --server {address.url}")
     async with await connect(address.url, name="demo") as client:
         arrived = asyncio.ensure_future(_all_alive(client))
         for node in NODES:

@@ -1,9 +1,9 @@
 """The last few averages of a job that are held here, so that others can fetch them and late appliers find them."""
 
+import asyncio
 from collections import OrderedDict
 
 from bus.tensors import TensorBus, TensorUnavailable
-
 from schemas.ids import NodeId
 from schemas.training import Average
 
@@ -20,6 +20,7 @@ class Averages:
         self._tensors = tensors
         self._node = node
         self._kept: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
+        self._coming: dict[str, asyncio.Task[bytes]] = {}
 
     def keep(self, name: str, payload: bytes) -> Average:
         """Hold an average that was made here or fetched; forgets the oldest."""
@@ -38,12 +39,34 @@ class Averages:
     async def get(self, average: Average) -> bytes:
         """The bytes of an average, from here or from the first holder that has it; held here afterwards.
 
+        Who asks for one that is on its way already waits for the same transfer.
+
         Raises:
             TensorUnavailable: no holder came up with it.
         """
         payload = self.here(average.digest)
         if payload is not None:
             return payload
+        coming = self._coming.get(average.digest)
+        if coming is None:
+            coming = asyncio.ensure_future(self._fetch(average))
+            self._coming[average.digest] = coming
+            coming.add_done_callback(lambda done: self._arrived(average.digest, done))
+        return await asyncio.shield(coming)
+
+    async def close(self) -> None:
+        """Give up what is on its way."""
+        coming = list(self._coming.values())
+        for transfer in coming:
+            transfer.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)
+
+    def _arrived(self, digest: str, transfer: "asyncio.Task[bytes]") -> None:
+        self._coming.pop(digest, None)
+        if not transfer.cancelled():
+            transfer.exception()  # whoever waits is told; it may be nobody any more
+
+    async def _fetch(self, average: Average) -> bytes:
         failure: TensorUnavailable | None = None
         for holder in average.holders:
             if holder == self._node:

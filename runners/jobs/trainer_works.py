@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from bus.tensors import TensorBus, TensorUnavailable
-
 from agents.effects import Work
 from agents.inputs import Result
 from agents.trainer import works
 from bus.port import Bus, BusError
+from bus.tensors import TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.session import Session
@@ -170,10 +169,18 @@ class TrainerWorks:
         try:
             data = await self._bus.get_object(checkpoint_name(self._session.spec.job))
             version, digest = await self._torch.run(self._session.replace, data)
-            post(_fetched(version, digest, "store", len(data), begun))
         except (KeyError, BusError, SnapshotError) as error:
+            data, version, digest = b"", self._session.anchor.version, self._session.digest
             reasons.append(f"no checkpoint in the store ({error})")
-            post(works.FetchFailed(work="catch_up", round=work.version, reason="; ".join(reasons)))
+        if version < work.version and work.accept_loss:
+            lost = work.version - version
+            digest = await self._torch.run(self._session.renumber, work.version)
+            post(_fetched(work.version, digest, "store", len(data), begun, lost))
+        elif version >= work.version and data:
+            post(_fetched(version, digest, "store", len(data), begun))
+        else:
+            reasons.append(f"the last checkpoint is of version {version}" if data else "")
+            post(works.FetchFailed(work="catch_up", round=work.version, reason="; ".join(filter(None, reasons))))
 
     async def _quit(self, work: works.Quit, post: Post) -> None:
         raise OtherCode(work.reason)
@@ -200,5 +207,7 @@ class TrainerWorks:
         post(works.AnchorStored(round=work.round, final=work.final, name=name, size=len(data), digest=digest, loss=loss))
 
 
-def _fetched(version: int, digest: str, donor: str, size: int, begun: float) -> works.AnchorFetched:
-    return works.AnchorFetched(version=version, digest=digest, donor=donor, bytes=size, seconds=time.monotonic() - begun)
+def _fetched(version: int, digest: str, donor: str, size: int, begun: float, lost: int = 0) -> works.AnchorFetched:
+    return works.AnchorFetched(
+        version=version, digest=digest, donor=donor, bytes=size, seconds=time.monotonic() - begun, lost=lost
+    )

@@ -122,6 +122,7 @@ async def _take_part(spec: JobSpec, bus: NatsBus, tensors: TensorBus, stop: asyn
     for host in (trainer, reducer):
         host.stop("the node ends the job's process")
     await asyncio.gather(*hosts)
+    await averages.close()
     failing.cancel()
     if failure.error is not None:
         raise failure.error

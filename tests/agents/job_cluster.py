@@ -5,6 +5,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,6 +37,8 @@ class Node:
     version: int = 0
     cores: dict[str, Agent[Any]] = field(default_factory=dict)
     timers: dict[tuple[str, msgspec.Struct], tuple[int, str]] = field(default_factory=dict)
+    averages: set[int] = field(default_factory=set)
+    """Rounds whose averages its process holds."""
     salt: str = ""
     """Makes its anchors differ from everybody's."""
 
@@ -52,7 +55,7 @@ class JobCluster:
         self.count = self.current = 0
         self.log: list[Message] = []
         self.closed: dict[int, RoundClosed] = {}
-        self.ids = defaultdict(int)
+        self.ids: defaultdict[str, int] = defaultdict(int)
         names = tuple(self.nodes)
         request = JobRequest(kind="train", workload="m:w", rounds=rounds, checkpoint_every=0)
         self.present: list[Message] = [
@@ -82,15 +85,15 @@ class JobCluster:
 
     def boot(self, node: Node) -> None:
         """Start a node's job process; it hears what is stored, then loads the model."""
-        node.alive, node.version = True, 0
+        node.alive, node.version, node.averages = True, 0, set()
         node.cores = {
             "trainer": Trainer(TrainerSettings(), random.Random(1), job=JOB, node=node.name),
             "reducer": Reducer(ReducerSettings(), random.Random(1), job=JOB, node=node.name),
         }
         for core in list(node.cores):
-            self.later(0.0, lambda c=core: self.give(node, c, Woken(incarnation=1, resumed=False, at=self.now)))
+            self.later(0.0, partial(self.give, node, core, Woken(incarnation=1, resumed=False, at=self.now)))
             for message in [*self.present, *self.closed.values()]:
-                self.later(HOP, lambda m=message, c=core: self.give(node, c, m))
+                self.later(HOP, partial(self.give, node, core, message))
         built = training.ModelBuilt(digest=self.digest(node, 0), parameters=10, device="cpu")
         self.later(1.0, lambda: self.give(node, "trainer", built))
 
@@ -126,7 +129,7 @@ class JobCluster:
             self.closed[message.round] = message
         for node in self.nodes.values():
             if not node.muted:
-                self.later(HOP * self.rng.uniform(0.5, 1.5), lambda n=node: self.give_both(n, message))
+                self.later(HOP * self.rng.uniform(0.5, 1.5), partial(self.give_both, node, message))
 
     def give_both(self, node: Node, message: Message) -> None:
         for core in list(node.cores):
@@ -191,12 +194,24 @@ class JobCluster:
                 return seconds, done
             case training.HoldAverage():
                 here = training.AverageHere(round=work.round, digest=work.average.digest, bytes=100, seconds=0.1)
+                node.averages.add(work.round)
                 return node.transfer_seconds, here
             case training.ApplyAverage():
+                if not any(other.alive and work.round in other.averages for other in self.nodes.values()):
+                    return 0.5, training.FetchFailed(work="apply", round=work.round, reason="nobody holds it")
                 node.version = work.round
+                node.averages.add(work.round)
                 return 0.05, training.Applied(version=work.round, digest=self.digest(node, work.round), seconds=0.05)
             case training.CatchUp():
-                donors = [self.nodes[d] for d in work.donors if self.nodes[d].alive]
+                donors = [
+                    self.nodes[d] for d in work.donors if self.nodes[d].alive and self.nodes[d].version >= work.version
+                ]
+                if not donors and work.accept_loss:
+                    lost, node.version = work.version - node.version, work.version
+                    digest = self.digest(node, node.version)
+                    return 1.0, training.AnchorFetched(
+                        version=node.version, digest=digest, donor="store", bytes=1, seconds=1, lost=lost
+                    )
                 if not donors:
                     return 1.0, training.FetchFailed(work="catch_up", round=work.version, reason="nobody")
                 node.version, node.salt = max(donor.version for donor in donors), donors[0].salt
@@ -213,11 +228,12 @@ class JobCluster:
             case reducing.Collect():
                 there = self.nodes[work.contributor]
                 if not there.alive:
-                    lost = reducing.CollectFailed(contributor=work.contributor, round=work.round, reason="gone")
-                    return 0.2, lost
-                size = reducing.Collected(contributor=work.contributor, round=work.round, size=100, seconds=0.1)
-                return there.transfer_seconds, size
+                    gone = reducing.CollectFailed(contributor=work.contributor, round=work.round, reason="gone")
+                    return 0.2, gone
+                whole = reducing.Collected(contributor=work.contributor, round=work.round, size=100, seconds=0.1)
+                return there.transfer_seconds, whole
             case reducing.Reduce():
+                node.averages.add(work.round)
                 average = Average(key="k", size=9, digest=f"avg-{work.round}-{work.term}-{name}", holders=(name,))
                 return 0.1, reducing.Reduced(round=work.round, term=work.term, average=average)
         return 0.0, None

@@ -1,10 +1,11 @@
 """Rounds open and close whatever happens to the nodes: real trainer and reducer cores in virtual time."""
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.training import CaughtUp, RoundApplied, RoundClosed
+from schemas.training import Assignment, CaughtUp, RoundApplied, RoundClosed
 from tests.agents.job_cluster import JobCluster, Node
 
 
@@ -115,6 +116,35 @@ def test_node_with_other_bits_is_named_and_mended() -> None:
     cluster.run(until=lambda: cluster.finished)
     assert {found.suspect for found in cluster.mismatches} == {"c"}
     assert cluster.nodes["c"].salt == ""
+
+
+def test_job_goes_on_from_the_last_checkpoint_when_all_that_held_the_anchor_are_dead() -> None:
+    cluster = JobCluster(nodes(3), rounds=6)
+    cluster.run(until=lambda: len(cluster.closed) == 3)
+    for name in "abc":
+        cluster.kill(name)
+    cluster.run(seconds=5)
+    for name in "abc":
+        cluster.boot(cluster.nodes[name])
+    cluster.run(seconds=300, until=lambda: cluster.finished)
+    assert cluster.finished, "the job stands still"
+    assert any("are lost with all that held them" in event.reason for event in cluster.said(CaughtUp))
+    assert not cluster.mismatches
+    counted_once(cluster)
+
+
+def test_node_that_contributes_now_and_then_is_not_waited_for() -> None:
+    cluster = JobCluster(nodes(3, c=1.0), rounds=8)
+    first = cluster.present[2]
+    assert isinstance(first, Assignment)
+    shares = first.shares | {"c": msgspec.structs.replace(first.shares["c"], every=4)}
+    cluster.present[2] = msgspec.structs.replace(first, version=2, shares=shares)
+    cluster.publish(msgspec.structs.replace(first, version=2, shares=shares), "batch_controller")
+    cluster.run(until=lambda: cluster.finished)
+    assert cluster.finished
+    assert all("c" not in closed.missing and closed.on_time for closed in cluster.closed.values())
+    assert any(c.node == "c" for closed in cluster.closed.values() for c in closed.contributions)
+    counted_once(cluster)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
