@@ -10,10 +10,10 @@ from schemas.decisions import (
     NodeReleased,
     RolledBack,
 )
-from schemas.jobs import JobState
+from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import WorkFailed
-from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, RoundOpened, Tuning
+from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, Tuning
 from schemas.wire import Message
 
 DECISIONS: tuple[type[Message], ...] = (
@@ -32,7 +32,6 @@ DECISIONS: tuple[type[Message], ...] = (
     WorkFailed,
     ContributionRefused,
     DigestMismatch,
-    RoundOpened,
 )
 LONGEST = 32  # links of a chain that are shown: longer ones are a loop or nobody reads them
 
@@ -59,9 +58,16 @@ def about(event: Message, name: str) -> bool:
     return isinstance(event, Assignment) and name in event.shares
 
 
+def is_decision(event: Message) -> bool:
+    """Whether somebody decided something; a running job's state also follows its rounds, which is no decision."""
+    if isinstance(event, JobState):
+        return event.state is not JobPhase.RUNNING or event.round == 0
+    return isinstance(event, DECISIONS)
+
+
 def chains_about(events: Sequence[Message], name: str, last: int) -> list[list[Message]]:
     """The last decisions about a job or a node, newest first, each with what led to it."""
-    decisions = [event for event in events if isinstance(event, DECISIONS) and about(event, name)]
+    decisions = [event for event in events if is_decision(event) and about(event, name)]
     return [chain_of(events, event.id) for event in _latest(decisions, last)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runners.cli import demo, fleet, jobs, look
+from runners.cli import demo, fleet, jobs, look, why
 from runners.cli.common import example
 
 app = typer.Typer(
@@ -39,5 +39,5 @@ def run() -> None:
     app()
 
 
-for module in (demo, fleet, jobs, look):
+for module in (demo, fleet, jobs, look, why):
     module.add_to(app)

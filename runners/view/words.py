@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from schemas.bus import BusDisturbed
 from schemas.decisions import (
     AgentStarted,
     ForceNode,
@@ -74,6 +75,8 @@ def _rarer(event: Message) -> Said | None:
             return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
         case InputFailed():
             return Said(event.agent, f"set {event.input} aside: {event.reason}", True)
+        case BusDisturbed(kind="reconnected"):  # all say so at about the same time: whole seconds make it one line or two
+            return Said("bus", f"the server is in reach again after {event.seconds:.0f} s", True)
         case Validated():
             return Said(event.node, f"held-out loss {event.loss:.4f} after round {event.round}")
         case ModelStored(final=True):

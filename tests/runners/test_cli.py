@@ -20,8 +20,11 @@ from typer.testing import CliRunner
 from runners.cli.app import app
 from runners.jobs.names import model_name, report_name
 from runners.report import build_report
+from schemas.decisions import NodeJoined, NodeQuarantined, NodeReleased
 from schemas.jobs import JobPhase, JobRefused, JobState, ReportReady
 from schemas.nodes import NodeHeartbeat, WorkFailed, WorkPrinted
+from schemas.training import RoundClosed
+from schemas.wire import Message
 
 ROOT = Path(__file__).parents[2]
 STORY = sorted(told(), key=lambda message: message.at)
@@ -207,6 +210,26 @@ def test_why_walks_back_to_the_cause(told_fleet: ServerBeside) -> None:
     unknown = shoal("why", "nobody", *store)
     assert unknown.exit_code == 1
     assert "nothing is stored about 'nobody'" in unknown.stderr
+
+
+def test_why_stops_at_the_round_and_says_nothing_twice(fleet: ServerBeside) -> None:
+    desk = fleet.open_desk()
+    closed = next(message for message in STORY if isinstance(message, RoundClosed))
+
+    def say(message: Message, at: float, cause: Message | None = None) -> Message:
+        return fleet.call(desk.say(message, "x", at, cause.id if cause else ""))
+
+    before = say(NodeJoined(node="n", returned=False, reason="there"), 1.0)
+    round_ = say(msgspec.structs.replace(closed), 2.0, before)
+    say(NodeQuarantined(node="n", seconds=1.0, failures=3, reason="three times"), 3.0, round_)
+    say(NodeReleased(node="n", reason="it is over"), 4.0, round_)
+    said = shoal("why", "n").stdout.splitlines()
+    assert said[0].endswith("NodeReleased by x: it is over")
+    assert said[2].startswith("  because ")
+    assert f"... and 1 more: shoal why {before.id}" in said[4]
+    assert said[5].endswith("NodeQuarantined by x: three times")
+    assert said[7].endswith("RoundClosed by x (see above)")
+    assert len(shoal("why", before.id).stdout.splitlines()) == 2
 
 
 @contextlib.contextmanager

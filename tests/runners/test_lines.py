@@ -47,6 +47,7 @@ def test_the_story_is_told_in_lines() -> None:
         "optimizer: runs again after 0.4 s, with its memory",
         "eve: out of memory; starts again in 1 s",
         "ada: stored the model, 4.0 MB",
+        "bus: the server is in reach again after 2 s",
     ):
         assert said.count(expected) == 1, expected
     assert said[-1] == "job demo completed: 25 rounds; the model is stored"

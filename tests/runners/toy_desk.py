@@ -39,10 +39,10 @@ class ToyDesk:
     async def close(self) -> None:
         await self.bus.close()
 
-    async def say(self, message: Message, source: str = "job_desk", at: float = 0.0) -> Message:
+    async def say(self, message: Message, source: str = "job_desk", at: float = 0.0, cause: str = "") -> Message:
         """Publish something in anybody's name."""
         self._number += 1
-        sealed = seal(message, id=f"{source}:1:{self._number}", cause="", at=at, source=source)
+        sealed = seal(message, id=f"{source}:1:{self._number}", cause=cause, at=at, source=source)
         await self.bus.publish(sealed)
         return sealed
 
