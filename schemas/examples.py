@@ -49,7 +49,7 @@ VALUES: dict[str, Any] = {
     "base_digest": SHA256,
     "found": SHA256[::-1],
     "key": "12",
-    "code": SHA256,
+    "code": f"source={SHA256[:12]} torch=2.9.1 shoal=0.1.0",
     "lines": ["epoch 3", "loss 2.31"],
     "last_lines": ['  File "workload.py", line 12, in loss', "ValueError: 3 classes, but label 7"],
     # how much
