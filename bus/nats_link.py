@@ -90,8 +90,8 @@ class Link:
         self._inbox = ""
         self._segments = (0, 0)
 
-    async def open(self, **options: Any) -> None:
-        """Connect; further options go to nats-py. Raises `Unreachable` at once where the first attempt fails."""
+    async def open(self) -> None:
+        """Connect. Raises `Unreachable` at once where the first attempt fails."""
         try:
             await self.nc.connect(
                 self._url,
@@ -109,28 +109,16 @@ class Link:
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                **options,
             )
         except (OSError, errors.Error, TimeoutError) as error:
-            raise Unreachable(self._why_not(error)) from error
+            said = self._last_error or str(error) or type(error).__name__
+            raise Unreachable(why_unreachable(self.address, said)) from error
         self.nc.options["allow_reconnect"] = True
         self.nc.options["max_reconnect_attempts"] = -1
         self._inbox = self.nc.new_inbox()
-        if not options.get("no_echo"):
-            await self.nc.subscribe(self._inbox, cb=self._probe_returned)
+        await self.nc.subscribe(self._inbox, cb=self._probe_returned)
         self._set_up()
         self.retransmitted()
-
-    def _why_not(self, error: Exception) -> str:
-        said = f"{error} {self._last_error}".lower()
-        if "authorization" in said or "authentication" in said:
-            return (
-                f"{self.address} refused the token: give the one that `shoal up --listen` printed, or its store's `token`"
-            )
-        if "refused" in said:
-            return f"no server at {self.address}: start one with `shoal up`, or give another --server"
-        detail = self._last_error or str(error) or type(error).__name__
-        return f"{self.address} can't be reached ({detail}): check --server and the network, or start one with `shoal up`"
 
     def _next_attempt(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
         """For nats-py: which server to try and after how many seconds. The jitter keeps a fleet from coming all at once."""
@@ -273,15 +261,13 @@ class Link:
         except errors.Error as error:
             log.debug("telemetry was dropped: %s", error)
 
-    async def round_trip(self, timeout: float, by: "Link | None" = None) -> float | None:
+    async def round_trip(self, timeout: float) -> float | None:
         """Seconds for a message to this connection's own inbox, by way of the server; None after `timeout` seconds.
 
-        `by`: the connection that sends it; this one unless given. One without echo can't measure itself.
-
         A message and not a ping: nats-py's reading task dies of a pong whose waiter has given up, which on a bad link is
-        the usual case. Everything sent earlier on that connection has reached the server when it returns.
+        the usual case. Everything sent earlier on this connection has reached the server when it returns.
         """
-        if not self.up or (by is not None and not by.up):
+        if not self.up:
             return None
         self._probe_number += 1
         key = b"%d" % self._probe_number
@@ -290,7 +276,7 @@ class Link:
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(timeout):
-                await (by or self).nc.publish(self._inbox, key)
+                await self.nc.publish(self._inbox, key)
                 await returned
             return time.perf_counter() - begun
         except (TimeoutError, errors.Error):
@@ -327,12 +313,21 @@ class Link:
             posting = self._posting
             if posting is not None:
                 await asyncio.wait([posting])
-            if not self.nc.options["no_echo"]:
-                await self.round_trip(_FLUSH_PATIENCE)
+            await self.round_trip(_FLUSH_PATIENCE)
         # uvloop raises RuntimeError for a write to a socket that the server has closed a moment ago.
         with contextlib.suppress(errors.Error, OSError, RuntimeError):
             await self.nc.close()
         self.up = False
+
+
+def why_unreachable(address: str, said: str) -> str:
+    """One line for a user: what is wrong with a server that can't be connected to, and the mend."""
+    lowered = said.lower()
+    if "authorization" in lowered or "authentication" in lowered:
+        return f"{address} refused the token: give the one that `shoal up --listen` printed, or its store's `token`"
+    if "refused" in lowered:
+        return f"no server at {address}: start one with `shoal up`, or give another --server"
+    return f"{address} can't be reached ({said}): check --server and the network, or start one with `shoal up`"
 
 
 def address_of(url: str) -> str:

@@ -9,8 +9,9 @@ import msgspec
 from nats import errors
 
 from bus.port import BusError
-from bus.tensor_frames import CHUNK, WINDOW, content_of
-from bus.tensor_incoming import Inbox, Incoming, Pull
+from bus.tensor_assembly import Incoming
+from bus.tensor_frames import CHUNK, WINDOW, chunks_of, content_of
+from bus.tensor_incoming import Inbox, Pull
 from bus.tensor_lanes import Lanes
 from bus.tensor_outgoing import Answer, Ask
 
@@ -82,6 +83,7 @@ class Fetch:
                 await self._learn(incoming, digest)
             if not incoming.broadcasting and await self._ask_for_more(incoming):
                 quiet_since = max(quiet_since, time.monotonic() - _LOOK)
+            incoming.hash_ahead()
             if await self._moved(incoming):
                 quiet_since = self._alive_at = incoming.last_at
                 continue
@@ -121,7 +123,7 @@ class Fetch:
         under_way: set[int] = set().union(*(pull.waiting for pull in self._pulls.values()))
         if len(under_way) > _AHEAD // 2:
             return False
-        free = (i for i, chunk in enumerate(incoming.chunks) if chunk is None and i not in under_way)
+        free = (i for i in range(chunks_of(incoming.total)) if not incoming.has(i) and i not in under_way)
         wanted = list(itertools.islice(free, _AHEAD - len(under_way)))
         if not wanted:
             return False
@@ -131,11 +133,15 @@ class Fetch:
         token = f"{self._prefix}-{next(self._number)}"
         self._pulls[token] = self._inbox.pulls[token] = Pull(incoming, set(wanted))
         ask = Ask(op="get", kind=self._kind, name=self._name, to=self._node, token=token, chunks=spans(wanted))
-        try:
-            await self._ask(ask, _ANSWER_TIMEOUT)
-        except _NoAnswerYet:
-            return False
-        return True
+        while incoming.missing:
+            try:
+                await self._ask(ask, _ANSWER_TIMEOUT)
+            except _NotBackYet:
+                continue
+            except _NoAnswerYet:
+                return False
+            return True
+        return False
 
     async def _ask(self, ask: Ask, timeout: float) -> Answer:
         subject = f"tensor.{self._job}.{self._holder}.fetch"
@@ -147,7 +153,7 @@ class Fetch:
             # may fail for a moment in the midst of a transfer.
             if time.monotonic() - max(self._alive_at, self._lanes.control.back_at) < _RETURNS_WITHIN:
                 await asyncio.sleep(_RETURN_PAUSE)
-                raise _NoAnswerYet from None
+                raise _NotBackYet from None
             raise TensorUnavailable(f"{self._what} can't be had: {self._holder} is gone; ask another holder") from None
         except (TimeoutError, errors.Error, BusError) as error:
             if ask.op == "latest":
@@ -164,6 +170,10 @@ class Fetch:
 
 class _NoAnswerYet(Exception):
     """The holder is there, or was a moment ago, but has not answered."""
+
+
+class _NotBackYet(_NoAnswerYet):
+    """It was there a moment ago, and has not heard the question."""
 
 
 def spans(indexes: list[int]) -> list[tuple[int, int]]:

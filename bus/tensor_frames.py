@@ -62,10 +62,10 @@ class Kept:
         self._content = content_of(self.held.digest)
         self._checks = [zlib.crc32(self._view[i * CHUNK : (i + 1) * CHUNK]) for i in range(self.count)]
 
-    def frame(self, index: int) -> bytes:
-        """The payload of one chunk's message."""
+    def frame(self, index: int) -> tuple[bytes, memoryview]:
+        """The payload of one chunk's message, in two parts: header and data."""
         header = _HEADER.pack(_MAGIC, self.held.size, self._checks[index], self._content)
-        return b"".join((header, self._view[index * CHUNK : (index + 1) * CHUNK]))
+        return header, self._view[index * CHUNK : (index + 1) * CHUNK]
 
 
 def content_of(digest: str) -> bytes:
@@ -78,15 +78,9 @@ def chunks_of(size: int) -> int:
     return (size + CHUNK - 1) // CHUNK
 
 
-def header_of(payload: bytes) -> Header | None:
+def header_of(payload: memoryview) -> Header | None:
     """The header of a chunk's message; None for bytes that are no chunk."""
     if len(payload) < HEADER_SIZE:
         return None
     magic, total, check, content = _HEADER.unpack_from(payload)
     return Header(total, check, content) if magic == _MAGIC else None
-
-
-def is_sound(payload: bytes) -> bool:
-    """Whether a chunk's data is what its sender computed the check of."""
-    check: int = _HEADER.unpack_from(payload)[2]
-    return zlib.crc32(memoryview(payload)[HEADER_SIZE:]) == check

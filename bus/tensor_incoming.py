@@ -1,7 +1,6 @@
-"""Tensors on their way in: chunks gathered as they come, whoever sent them, until somebody wants the whole."""
+"""What comes in: chunks of streams that are followed, chunks that were asked for, and who is to have them."""
 
 import asyncio
-import hashlib
 import math
 import time
 from collections import OrderedDict
@@ -12,7 +11,8 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from bus.tensor_frames import CHUNK, HEADER_SIZE, Header, chunks_of, header_of, is_sound
+from bus.tensor_assembly import Incoming
+from bus.tensor_frames import CHUNK, HEADER_SIZE, Header, header_of
 from bus.tensor_lanes import Lanes, Listening
 
 Key = tuple[str, str, str]
@@ -21,7 +21,6 @@ Key = tuple[str, str, str]
 _ACK_EVERY = 1024 * 1024  # bytes: sixteen acknowledgements a window
 _ACK_WITHIN = 0.2  # seconds: on a slow link the sender learns of each chunk
 _REJOIN_AFTER = 30.0  # seconds until a follower that was asked to leave comes back though nobody told it to
-_OFF_LOOP = 4 * 1024 * 1024  # bytes from which hashing (1 GB/s) would hold up the loop for more than 4 ms
 
 
 class Ack(msgspec.Struct):
@@ -38,76 +37,6 @@ class Leave(msgspec.Struct):
     name: str
     sender: str
     done: bool = False
-
-
-class Incoming:
-    """One tensor's chunks."""
-
-    def __init__(self, total: int, content: bytes) -> None:
-        self.total = total
-        self.content = content
-        self.chunks: list[bytes | None] = [None] * chunks_of(total)
-        self.missing = len(self.chunks)
-        self.wanted = 0
-        """How many callers wait for it: with none it may be evicted."""
-        self.broadcasting: bool | None = None
-        """Whether its sender is streaming it now; None where that isn't known."""
-        self.moved = asyncio.Event()
-        self.begun_at: float | None = None
-        self.last_at = 0.0
-        self.longest_gap = 0.0
-        self.counted = 0
-        """Bytes that took the time from `begun_at` on."""
-        self.lowest = len(self.chunks)
-        self.ends = 0
-        self.unacknowledged = 0
-        self.ack_timer: asyncio.TimerHandle | None = None
-
-    def begin(self, now: float) -> None:
-        """Somebody asked for it now."""
-        if self.begun_at is None:
-            self.begun_at = self.last_at = now
-
-    def take(self, index: int, payload: bytes, now: float) -> bool:
-        """One chunk has come; whether it was new."""
-        if self.begun_at is None:
-            self.begun_at = now  # nobody asked: the first chunk's own time is not known
-        else:
-            self.counted += len(payload) - HEADER_SIZE
-            self.longest_gap = max(self.longest_gap, now - self.last_at)
-        self.last_at = now
-        self.moved.set()
-        if self.chunks[index] is not None:
-            return False
-        self.chunks[index] = payload
-        self.lowest = min(self.lowest, index)
-        self.missing -= 1
-        return True
-
-    @property
-    def position(self) -> int:
-        """How far it is, in bytes of the stream: what came before this follower began to listen counts as there."""
-        return min(self.total, (self.lowest + len(self.chunks) - self.missing) * CHUNK)
-
-    async def whole(self, digest: str) -> bytes | None:
-        """All bytes, if their SHA-256 is right; else the damaged chunks are forgotten."""
-        large = self.total >= _OFF_LOOP
-        data, found = await asyncio.to_thread(self._join) if large else self._join()
-        if found == digest:
-            return data
-        damaged = await asyncio.to_thread(self._damaged)
-        # No chunk contradicts its own check: somebody sent other data under this name. Nothing of it can be trusted.
-        for index in damaged or range(len(self.chunks)):
-            self.chunks[index] = None
-        self.missing = sum(chunk is None for chunk in self.chunks)
-        return None
-
-    def _join(self) -> tuple[bytes, str]:
-        data = b"".join([memoryview(chunk)[HEADER_SIZE:] for chunk in self.chunks if chunk is not None])
-        return data, hashlib.sha256(data).hexdigest()
-
-    def _damaged(self) -> list[int]:
-        return [index for index, chunk in enumerate(self.chunks) if chunk is not None and not is_sound(chunk)]
 
 
 @dataclass
@@ -214,64 +143,63 @@ class Inbox:
         incoming = self._incoming[key] = Incoming(header.total, header.content)
         return incoming
 
-    async def _broadcast(self, msg: Msg) -> None:
+    def _broadcast(self, subject: str, payload: memoryview, status: int) -> None:
         """`tensor.<job>.<sender>.<kind>.<name>.<offset or end>`"""
-        _, _, sender, kind, name, offset = msg.subject.split(".")
+        _, _, sender, kind, name, offset = subject.split(".")
         key = (sender, kind, name)
         if sender == self._node:
             return
         if offset == "end":
-            self._ended(key, msg.data)
+            self._ended(key, payload)
             return
-        header = header_of(msg.data)
+        header = header_of(payload)
         if header is None:
             self.rejected += 1
             return
         incoming = self._admit(key, header)
-        if incoming is None or not self._take(incoming, offset, msg.data):
+        if incoming is None or not self._take(incoming, offset, payload, header):
             return
         if incoming.broadcasting is None:
             incoming.broadcasting = True
-        incoming.unacknowledged += len(msg.data)
+        incoming.unacknowledged += len(payload)
         if incoming.unacknowledged >= _ACK_EVERY or not incoming.missing:
             self._acknowledge(key, incoming, incoming.position)
         elif incoming.ack_timer is None:
             loop = asyncio.get_running_loop()
             incoming.ack_timer = loop.call_later(_ACK_WITHIN, lambda: self._acknowledge(key, incoming, incoming.position))
 
-    async def _direct(self, msg: Msg) -> None:
+    def _direct(self, subject: str, payload: memoryview, status: int) -> None:
         """`tensor.<job>.<holder>.to.<this node>.<token>.<offset or end>`"""
-        _, _, _, _, _, token, offset = msg.subject.split(".")
+        _, _, _, _, _, token, offset = subject.split(".")
         pull = self.pulls.get(token)
         if pull is None:
             return
         if offset == "end":
             pull.ends += 1
             # On a single lane everything sent before has come, or is lost. Over several it may still be on its way.
-            if len(self._lanes.lanes) == 1 and pull.ends == _lanes_in(msg.data):
+            if len(self._lanes.lanes) == 1 and pull.ends == _lanes_in(payload):
                 pull.waiting.clear()
                 pull.incoming.moved.set()
             return
-        header = header_of(msg.data)
+        header = header_of(payload)
         incoming = pull.incoming
         if header is None or header.content != incoming.content or header.total != incoming.total:
             self.rejected += 1
             return
-        if self._take(incoming, offset, msg.data):
+        if self._take(incoming, offset, payload, header):
             pull.waiting.discard(int(offset) // CHUNK)
 
-    def _take(self, incoming: Incoming, offset: str, payload: bytes) -> bool:
+    def _take(self, incoming: Incoming, offset: str, payload: memoryview, header: Header) -> bool:
         """Put a chunk into its place; whether it has one."""
         index, rest = divmod(int(offset), CHUNK) if offset.isdigit() else (-1, 0)
-        size = len(payload) - HEADER_SIZE
-        if rest or not 0 <= index < len(incoming.chunks) or size != min(CHUNK, incoming.total - index * CHUNK):
+        if rest or len(payload) <= HEADER_SIZE or len(payload) - HEADER_SIZE != incoming.size_of(index):
             self.rejected += 1
             return False
-        if incoming.take(index, payload, time.monotonic()) and not incoming.missing:
+        if incoming.take(index, payload[HEADER_SIZE:], header.check, time.monotonic()) and not incoming.missing:
             self._complete(incoming)
         return True
 
-    def _ended(self, key: Key, data: bytes) -> None:
+    def _ended(self, key: Key, data: memoryview) -> None:
         incoming = self._incoming.get(key)
         if incoming is None:
             return
@@ -358,5 +286,6 @@ class Inbox:
                 incoming.ack_timer.cancel()
 
 
-def _lanes_in(data: bytes) -> int:
-    return int(data) if data.isdigit() else 1
+def _lanes_in(payload: memoryview) -> int:
+    said = bytes(payload[:8])
+    return int(said) if said.isdigit() else 1

@@ -4,45 +4,33 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
-from nats import errors
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
 from bus.nats_link import Link, OnState
 from bus.port import Unreachable
-from bus.tensor_frames import CHUNK
-
-Callback = Callable[[Msg], Awaitable[None]]
+from bus.tensor_lane import Lane
+from bus.tensor_wire import Heard
 
 _BARRIER_TIMEOUT = 10.0  # seconds for a word to the server and back over a bad link
-_LOST_PAUSE = 0.01  # seconds from the loss of a connection until the link knows
 _LANE_RETRY = 60.0  # seconds that a chunk waits for its lane to come back
 
 
 class Listening:
     """A pattern that all lanes listen to, each message coming over one of them."""
 
-    def __init__(self, pattern: str, group: str, callback: Callback) -> None:
-        self.pattern = pattern
+    def __init__(self, pattern: str, group: str, heard: Heard) -> None:
+        self._pattern = pattern
         self._group = group
-        self._callback = callback
-        self._subscriptions: dict[Link, Subscription] = {}
+        self._heard = heard
+        self._subscriptions: dict[Lane, int] = {}
 
-    async def add(self, lane: Link) -> None:
+    def add(self, lane: Lane) -> None:
         """Listen on one more lane. Those of one receiver are a queue group: the server gives each chunk to one of them."""
-        self._subscriptions[lane] = await lane.nc.subscribe(self.pattern, queue=self._group, cb=self._callback)
+        self._subscriptions[lane] = lane.subscribe(self._pattern, self._group, self._heard)
 
-    async def remove(self, lane: Link) -> None:
+    def remove(self, lane: Lane) -> None:
         """Listen on a lane no more."""
-        subscription = self._subscriptions.pop(lane, None)
-        if subscription is not None:
-            with contextlib.suppress(errors.Error):
-                await subscription.unsubscribe()
-
-    async def stop(self) -> None:
-        """Listen no more."""
-        for lane in tuple(self._subscriptions):
-            await self.remove(lane)
+        sid = self._subscriptions.pop(lane, None)
+        if sid is not None:
+            lane.unsubscribe(sid)
 
 
 class Lanes:
@@ -58,9 +46,8 @@ class Lanes:
         self._url = url
         self._name = name
         self._token = token
-        self._on_state = on_state
         self.control = Link(url, f"{name} tensors", token, on_state)
-        self.lanes: list[Link] = []
+        self.lanes: list[Lane] = []
         self.on_back: list[Callable[[], None]] = []
         self._listening: list[Listening] = []
         self._changing = asyncio.Lock()
@@ -79,43 +66,39 @@ class Lanes:
         """Have so many lanes. Raises `Unreachable` where a new one can't be made; those there are stay."""
         async with self._changing:
             while len(self.lanes) < max(1, streams):
-                await self._add()
+                lane = Lane(self._url, f"{self._name} lane {len(self.lanes) + 1}", self._token)
+                await lane.open()
+                lane.on_back.append(self._back)
+                for listening in self._listening:
+                    listening.add(lane)
+                self.lanes.append(lane)
+                await lane.barrier(_BARRIER_TIMEOUT)
             while len(self.lanes) > max(1, streams):
                 lane = self.lanes.pop()
                 for listening in self._listening:
-                    await listening.remove(lane)
-                await self.control.round_trip(_BARRIER_TIMEOUT, by=lane)
+                    listening.remove(lane)
                 await lane.close()
-
-    async def _add(self) -> None:
-        lane = Link(self._url, f"{self._name} lane {len(self.lanes) + 1}", self._token, self._on_state)
-        # A node that follows its own kind has no use for its own chunks. The small buffer makes a publish wait for the
-        # socket, so that lanes take chunks as fast as each can carry them.
-        await lane.open(no_echo=True, pending_size=CHUNK // 2)
-        lane.on_back.append(self._back)
-        for listening in self._listening:
-            await listening.add(lane)
-        self.lanes.append(lane)
 
     async def start(self, listening: Listening) -> None:
         """Hear a pattern on all lanes, those to come included; the server knows of it on return."""
-        async with self._changing:
-            self._listening.append(listening)
-            for lane in self.lanes:
-                await listening.add(lane)
-            for lane in self.lanes:
-                await self.control.round_trip(_BARRIER_TIMEOUT, by=lane)
+        self._listening.append(listening)
+        for lane in self.lanes:
+            listening.add(lane)
+        await self._barrier()
 
     async def stop(self, listening: Listening) -> None:
-        """Hear it no more."""
+        """Hear it no more; the server knows of it on return."""
         with contextlib.suppress(ValueError):
             self._listening.remove(listening)
-        await listening.stop()
-        for lane in tuple(self.lanes):
-            await self.control.round_trip(_BARRIER_TIMEOUT, by=lane)
+        for lane in self.lanes:
+            listening.remove(lane)
+        await self._barrier()
+
+    async def _barrier(self) -> None:
+        await asyncio.gather(*(lane.barrier(_BARRIER_TIMEOUT) for lane in self.lanes))
 
     async def send(
-        self, indexes: Iterator[int], send: Callable[[Link, int], Awaitable[bool]], end: str, nobody: str = ""
+        self, indexes: Iterator[int], send: Callable[[Lane, int], Awaitable[bool]], end: str, nobody: str = ""
     ) -> int:
         """Share `indexes` among the lanes, each taking the next when it has sent one; then say `end` on each.
 
@@ -124,9 +107,9 @@ class Lanes:
         """
         lanes = tuple(self.lanes)
 
-        async def work(lane: Link) -> None:
+        async def work(lane: Lane) -> None:
             for index in indexes:
-                if not await self._patiently(lane, lambda index=index: send(lane, index)):  # type: ignore[misc]
+                if not await self._patiently(lane, index, send):
                     return
 
         await asyncio.gather(*(work(lane) for lane in lanes))
@@ -137,18 +120,18 @@ class Lanes:
         """Say on each lane that nothing more comes."""
         lanes = tuple(self.lanes)
         for lane in lanes:
-            with contextlib.suppress(errors.Error):
-                await lane.nc.publish(end, b"%d" % len(lanes), nobody)
+            with contextlib.suppress(ConnectionError):
+                await lane.publish(end, (b"%d" % len(lanes),), nobody)
 
-    async def _patiently(self, lane: Link, send: Callable[[], Awaitable[bool]]) -> bool:
+    async def _patiently(self, lane: Lane, index: int, send: Callable[[Lane, int], Awaitable[bool]]) -> bool:
         """Send over a lane, again if it was lost; False to stop."""
         while True:
             try:
                 await lane.wait_up(_LANE_RETRY)
-                return await send()
-            except errors.OutboundBufferLimitError:
-                await asyncio.sleep(_LOST_PAUSE)
-            except (errors.ConnectionClosedError, errors.ConnectionDrainingError, Unreachable):
+                return await send(lane, index)
+            except ConnectionError:
+                continue  # the lane knows by now that it isn't up
+            except Unreachable:
                 return False
 
     def _back(self) -> None:

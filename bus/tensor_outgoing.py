@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 from nats.aio.msg import Msg
 
-from bus.nats_link import Link
-from bus.tensor_frames import CHUNK, HEADER_SIZE, WINDOW, Held, Kept
+from bus.tensor_frames import CHUNK, WINDOW, Held, Kept
 from bus.tensor_incoming import Ack, Leave
+from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
 from schemas.ids import token
 
@@ -22,6 +22,7 @@ Provider = Callable[[str], Awaitable[tuple[str, bytes] | None] | tuple[str, byte
 
 _PACE = 0.5  # seconds that a full window may hold up the others before who fills it is asked to leave
 _ASK_EVERY = 8  # chunks: two MiB are sent in vain at most, when the last follower has gone
+_NO_RESPONDERS = 503  # the status of the server's own answer where nobody listens
 _GIVE_UP = 30.0  # seconds without a word from any follower; over four times a chunk's time on the worst link
 
 
@@ -177,12 +178,12 @@ class Outbox:
             log.info("%s is too slow for the stream of %s/%s: it will fetch it", follower, held.kind, held.name)
             self._tell(follower, held, done=False)
 
-        async def send(lane: Link, index: int) -> bool:
+        async def send(lane: Lane, index: int) -> bool:
             if not await flow.room(dismiss):
                 return False
             frame = kept.frame(index)
-            await lane.nc.publish(f"{subject}{index * CHUNK}", frame, nobody if index % _ASK_EVERY == 0 else "")
-            flow.sent += len(frame) - HEADER_SIZE
+            await lane.publish(f"{subject}{index * CHUNK}", frame, nobody if index % _ASK_EVERY == 0 else "")
+            flow.sent += len(frame[1])
             await asyncio.sleep(0)
             return True
 
@@ -217,11 +218,11 @@ class Outbox:
             return
         flow.heard(ack.follower, ack.position)
 
-    async def _nobody(self, msg: Msg) -> None:
+    def _nobody(self, subject: str, payload: memoryview, status: int) -> None:
         """`tensor.<job>.<this node>.nobody.<kind>.<name>`: the server's word on a chunk of a stream."""
-        *_, kind, name = msg.subject.split(".")
+        *_, kind, name = subject.split(".")
         flow = self._flows.get((kind, name))
-        if flow is not None and (msg.headers or {}).get("Status") == "503":
+        if flow is not None and status == _NO_RESPONDERS:
             flow.no_follower()
 
     def _back(self) -> None:
@@ -286,8 +287,8 @@ class Outbox:
     async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str) -> None:
         """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed."""
 
-        async def send(lane: Link, index: int) -> bool:
-            await lane.nc.publish(f"{subject}{index * CHUNK}", kept.frame(index))
+        async def send(lane: Lane, index: int) -> bool:
+            await lane.publish(f"{subject}{index * CHUNK}", kept.frame(index))
             await asyncio.sleep(0)
             return True
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from bus.nats_link import OnState
+from bus.tensor_assembly import Incoming
 from bus.tensor_fetch import Fetch, TensorUnavailable
 from bus.tensor_frames import Held, Kept
-from bus.tensor_incoming import Inbox, Incoming
+from bus.tensor_incoming import Inbox
 from bus.tensor_lanes import Lanes
 from bus.tensor_outgoing import Outbox, Provider
 from schemas.ids import token

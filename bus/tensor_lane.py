@@ -1,0 +1,208 @@
+"""A connection for chunks that lasts: it comes back by itself, with its subscriptions."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import ssl
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from bus.nats_link import address_of, why_unreachable
+from bus.port import Unreachable
+from bus.tensor_wire import Connection, Heard
+
+log = logging.getLogger("shoal.bus")
+
+_CONNECT_TIMEOUT = 5.0  # seconds for one attempt to connect and greet
+_FIRST_RETRY, _LAST_RETRY = 0.05, 2.0  # seconds between attempts to come back, as on the control connection
+_PING_INTERVAL = 10.0  # seconds; a host that vanishes is noticed after three unanswered pings
+_UNANSWERED = 3
+_DEFAULT_PORT = 4222
+_FAILURES = (OSError, TimeoutError, ValueError)  # of an attempt to connect; ssl's errors are OSErrors
+
+
+class Lane:
+    """See the module.
+
+    Attributes:
+        up: whether it is connected.
+        on_back: called after each reconnection.
+    """
+
+    def __init__(self, url: str, name: str, token: str | None) -> None:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        self._address = address_of(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or _DEFAULT_PORT
+        self._tls = parts.scheme == "tls"
+        self._credentials = credentials(parts.username, parts.password, token)
+        self._name = name
+        self.up = False
+        self.on_back: list[Callable[[], None]] = []
+        self._closed = False
+        self._is_up = asyncio.Event()
+        self._connection: Connection | None = None
+        self._keeper: asyncio.TimerHandle | None = None
+        self._returning: asyncio.Task[None] | None = None
+        self._patterns: dict[int, tuple[str, str]] = {}
+        self._heard: dict[int, Heard] = {}
+        self._last_sid = 0
+
+    async def open(self) -> None:
+        """Connect. Raises `Unreachable` where the first attempt fails."""
+        try:
+            await self._connect()
+        except _FAILURES as error:
+            raise Unreachable(why_unreachable(self._address, str(error) or type(error).__name__)) from error
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        connection = Connection(self._heard, self._ended)
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                await loop.create_connection(lambda: connection, self._host, self._port)
+                info = await connection.info
+                if self._tls or info.get("tls_required"):
+                    await self._encrypt(connection)
+                connection.write(b"CONNECT " + json.dumps(self._greeting()).encode() + b"\r\n")
+                for sid, (pattern, group) in self._patterns.items():
+                    connection.write(_sub(pattern, group, sid))
+                await connection.ping()
+        except BaseException:
+            connection.abort("it didn't greet in time")
+            raise
+        self._connection = connection
+        self.up = True
+        self._is_up.set()
+        self._keeper = loop.call_later(_PING_INTERVAL, self._keep_alive)
+
+    async def _encrypt(self, connection: Connection) -> None:
+        context = ssl.create_default_context()
+        transport = await asyncio.get_running_loop().start_tls(
+            connection.transport, connection, context, server_hostname=self._host
+        )
+        if transport is None:
+            raise ConnectionResetError("the connection ended while it was being encrypted")
+        connection.use(transport)
+
+    def _greeting(self) -> dict[str, object]:
+        return {
+            "verbose": False,
+            "pedantic": False,
+            "echo": False,  # a node that follows its own kind has no use for its own chunks
+            "headers": True,
+            "no_responders": True,
+            "name": self._name,
+            "lang": "python3",
+            "version": "shoal",
+            "protocol": 1,
+            **self._credentials,
+        }
+
+    def _ended(self, connection: Connection) -> None:
+        if connection is not self._connection:
+            return  # an attempt that failed; whoever made it knows
+        self._connection = None
+        self.up = False
+        self._is_up.clear()
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if not self._closed:
+            log.info("%s: lost: %s", self._name, connection.error or "the connection ended")
+            self._returning = asyncio.get_running_loop().create_task(self._come_back())
+
+    async def _come_back(self) -> None:
+        wait = _FIRST_RETRY
+        while True:
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(_LAST_RETRY, wait * 2)
+            try:
+                await self._connect()
+            except _FAILURES as error:
+                log.debug("%s: not yet: %s", self._name, error)
+                continue
+            for listener in self.on_back:
+                listener()
+            return
+
+    async def wait_up(self, timeout: float) -> None:
+        """Returns once connected. Raises `Unreachable` after `timeout` seconds, or if it was closed."""
+        if not self.up and not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._is_up.wait()
+        if not self.up:
+            raise Unreachable(f"{self._address} is out of reach: is the server up?")
+
+    async def publish(self, subject: str, parts: Sequence[bytes | memoryview], reply: str = "") -> None:
+        """Send a message made of `parts`, which are not copied; returns when the socket may take more.
+
+        Raises:
+            ConnectionError: not connected any more; the message is lost, and so may be earlier ones.
+        """
+        if self._connection is None:
+            raise ConnectionResetError("not connected")
+        await self._connection.publish(subject, parts, reply)
+
+    def subscribe(self, pattern: str, group: str, heard: Heard) -> int:
+        """Hear a pattern; a group's members share its messages. Returns the subscription's id."""
+        self._last_sid += 1
+        self._patterns[self._last_sid] = (pattern, group)
+        self._heard[self._last_sid] = heard
+        if self._connection is not None:
+            self._connection.write(_sub(pattern, group, self._last_sid))
+        return self._last_sid
+
+    def unsubscribe(self, sid: int) -> None:
+        """Hear it no more."""
+        self._heard.pop(sid, None)
+        if self._patterns.pop(sid, None) is not None and self._connection is not None:
+            self._connection.write(b"UNSUB %d\r\n" % sid)
+
+    async def barrier(self, timeout: float) -> bool:
+        """Whether everything sent before has reached the server, and everything it sent before has been heard."""
+        if self._connection is None:
+            return False
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._connection.ping())
+        except (TimeoutError, OSError):
+            return False
+        return True
+
+    def _keep_alive(self) -> None:
+        if self._connection is None:
+            return
+        if len(self._connection.unanswered) >= _UNANSWERED:
+            self._connection.abort("the server stopped answering")
+            return
+        self._connection.ping().add_done_callback(_heed)
+        self._keeper = asyncio.get_running_loop().call_later(_PING_INTERVAL, self._keep_alive)
+
+    async def close(self) -> None:
+        """Send what is left, then go."""
+        self._closed = True
+        if self._returning is not None:
+            self._returning.cancel()
+        await self.barrier(_CONNECT_TIMEOUT)
+        if self._connection is not None:
+            self._connection.abort("closed")
+
+
+def credentials(user: str | None, password: str | None, token: str | None) -> dict[str, str]:
+    """What CONNECT says of who we are; a token in the URL is its user without a password."""
+    if user and password:
+        return {"user": user, "pass": password}
+    secret = token or user
+    return {"auth_token": secret} if secret else {}
+
+
+def _sub(pattern: str, group: str, sid: int) -> bytes:
+    return f"SUB {pattern} {group} {sid}\r\n".encode()
+
+
+def _heed(pong: "asyncio.Future[None]") -> None:
+    """Nobody waits for this one: that it failed is no news."""
+    if not pong.cancelled():
+        pong.exception()
