@@ -89,6 +89,9 @@ class ReducerWorks:
         name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
         average = self._averages.keep(name, payload)
         post(works.Reduced(round=work.round, term=work.term, average=average))
+        self._tasks.start(f"stream/{name}", self._stream(name))
+
+    async def _stream(self, name: str) -> None:
         await self._tensors.stream("average", name)
 
     async def _release(self, work: works.Release, post: Post) -> None:

@@ -29,7 +29,10 @@ class KeyedTasks:
 
     def start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         """Begin a task under a key, unless one is at work there."""
-        if key in self._tasks:
+        present = self._tasks.get(key)
+        # A task that has posted its result and returned is done, although the loop has not said so yet: the core may ask
+        # for the next work of this key already.
+        if present is not None and not present.done():
             work.close()
             return
         task = asyncio.get_running_loop().create_task(work)
@@ -50,6 +53,7 @@ class KeyedTasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _ended(self, key: str, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(key, None)
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
