@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from bus.tensors import TensorBus, TensorUnavailable
 from torch import Tensor
 
 from agents.effects import Work
 from agents.inputs import Result
 from agents.reducer import works
+from bus.tensors import TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import CodecError
 from runners.jobs.session import Session, WrongShape
