@@ -12,7 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 log = logging.getLogger("shoal.bus")
 
@@ -91,9 +91,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
-        assert isinstance(transport, asyncio.Transport)
         self._writable.set()
-        self.use(transport)
+        self.use(cast(asyncio.Transport, transport))  # uvloop's is one in all but its ancestry
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""

@@ -22,6 +22,7 @@ from bus.tensors import TensorBus, TensorUnavailable, Transfer
 from schemas.ids import BadIdentifier
 
 LOST_AFTER = 9.0  # seconds: less than after which chunks that don't come count as lost
+ONE_QUESTION = 0.5  # seconds in which a question is put and comes back unheard
 PATIENCE = 30.0  # seconds: far more than anything here takes on a busy machine
 HOLDER = """
 import asyncio, sys
@@ -116,6 +117,33 @@ def frame_of(kept: Kept, index: int) -> bytes:
 async def fetched(member: TensorBus, holder: str, held: Held, timeout: float = PATIENCE) -> bytes:
     """The held tensor."""
     return await member.fetch(holder, held.kind, held.name, held.size, held.digest, timeout)
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that job processes run on, where there is one: its sockets behave otherwise than asyncio's own."""
+    with suppress(ImportError):
+        import uvloop
+
+        return uvloop.EventLoopPolicy()
+    return asyncio.DefaultEventLoopPolicy()
+
+
+def test_asyncios_own_loop_does_as_well(tmp_path: Path) -> None:
+    async def there_and_back() -> None:
+        async with EmbeddedServer(tmp_path) as server:
+            exchange = Exchange(server)
+            a, b = await exchange.join("a", streams=2), await exchange.join("b")
+            await b.follow("delta")
+            data = some_bytes(20 * CHUNK)
+            held = a.keep("delta", "1", data)
+            assert await a.stream("delta", "1")
+            assert await fetched(b, "a", held) == data
+            assert await fetched(b, "a", held) == data
+            await exchange.close()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(there_and_back())
 
 
 async def test_what_was_streamed_is_here_at_once(exchange: Exchange) -> None:
@@ -352,6 +380,31 @@ async def test_a_stream_that_was_lost_with_its_server_is_fetched(exchange: Excha
     assert data == some_bytes(CHUNK)
     async with asyncio.timeout(LOST_AFTER):
         await streaming
+
+
+async def test_a_question_that_the_holder_was_not_there_to_hear_is_asked_again(exchange: Exchange) -> None:
+    b, holder = await exchange.join("b"), await exchange.outsider()
+    kept = Kept("delta", "1", some_bytes(1000))
+    described = msgspec.json.encode({"found": True, "digest": kept.held.digest, "size": 1000})
+    asked: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def send(msg: Any) -> None:
+        ask = msgspec.json.decode(msg.data)
+        if ask["op"] == "get":
+            await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0", b"".join(kept.frame(0)))
+        await msg.respond(described)
+
+    before = await holder.subscribe("tensor.j.a.fetch", cb=asked.put)
+    await holder.flush()
+    fetching = asyncio.create_task(fetched(b, "a", kept.held, timeout=LOST_AFTER))
+    question = await asked.get()
+    await before.unsubscribe()
+    await holder.flush()
+    await question.respond(described)
+    await asyncio.wait({fetching}, timeout=ONE_QUESTION)
+    assert not fetching.done()
+    await holder.subscribe("tensor.j.a.fetch", cb=send)
+    assert await fetching == some_bytes(1000)
 
 
 async def test_two_who_want_the_same_tensor_both_get_it(exchange: Exchange) -> None:
