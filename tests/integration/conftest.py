@@ -14,13 +14,6 @@ from runners.client import Client, connect
 
 NODES = ("a", "b", "c")
 STEP_TIME = "10"  # ms
-# A workload that raises is tried twice here, and at once: what the node's own tests show takes three tries and seconds.
-SETTINGS = """
-[node]
-attempts = 2
-back_off_seconds = 0.1
-startup_seconds = 20.0
-"""
 END_FLAG = "long-job-may-end"
 
 
@@ -28,7 +21,6 @@ END_FLAG = "long-job-may-end"
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessFleet]:
     """`shoal up` and the nodes a, b, c."""
     home = tmp_path_factory.mktemp("fleet")
-    (home / "shoal.toml").write_text(SETTINGS)
     with ProcessFleet(home, {"POINTS_ARE_GOOD_ENOUGH": str(home / END_FLAG)}) as made:
         made.up()
         for name in NODES:

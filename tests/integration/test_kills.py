@@ -1,0 +1,145 @@
+"""One long job on three nodes; each of its processes is killed, each agent muted, and it goes on every time."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import pytest_asyncio
+from conftest import END_FLAG, NODES, STEP_TIME
+from process_fleet import ProcessFleet, left_over
+from rules import must_have_run_well
+from story import Story, following
+
+from runners.client import Client, connect
+from runners.up import AGENTS
+from schemas.decisions import AgentStarted, NodeJoined, NodeLost
+from schemas.jobs import JobPhase
+from schemas.nodes import NodeHeartbeat, WorkFailed
+from schemas.training import CaughtUp, RoundClosed, RoundOpened
+
+REQUEST = {
+    "kind": "train", "workload": "points_until_told:workload", "rounds": 1_000_000, "min_nodes": 3, "target_loss": 100.0,
+}  # fmt: skip
+FEW, FIVE = 2, 5
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def job(fleet: ProcessFleet) -> str:
+    """The job, under way; it ends once the test says so."""
+    (fleet.home / END_FLAG).unlink(missing_ok=True)
+    async with await connect(fleet.url) as client, following(client) as story:
+        job = (await client.submit(REQUEST)).job
+        await story.rounds(job, FEW, 0)
+    return job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stopped(fleet: ProcessFleet) -> Iterator[list[int]]:
+    """Processes that are muted: whatever fails, they go on afterwards."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def contributes(story: Story, job: str, node: str, since: int) -> RoundClosed:
+    """A round counts what a node did for it."""
+    return await story.heard(
+        RoundClosed, lambda m: m.job == job and any(part.node == node for part in m.contributions), since=since
+    )
+
+
+async def reducer_of(story: Story, job: str) -> RoundOpened:
+    """Who opens a round just now."""
+    return await story.heard(RoundOpened, lambda m: m.job == job, since=story.mark)
+
+
+async def test_a_job_process(fleet: ProcessFleet, job: str, story: Story) -> None:
+    reducer = (await reducer_of(story, job)).node
+    victim = next(node for node in NODES if node != reducer)
+    since = story.mark
+    os.kill(fleet.job(victim), signal.SIGKILL)
+    failed = await story.heard(WorkFailed, lambda m: m.node == victim, since=since)
+    assert (failed.kind, failed.retry, failed.code) == ("killed", True, -signal.SIGKILL)
+    caught_up = await story.heard(CaughtUp, lambda m: m.node == victim, since=since)
+    assert caught_up.version > 0
+    await contributes(story, job, victim, story.mark)
+
+
+async def test_the_process_that_reduces(fleet: ProcessFleet, job: str, story: Story) -> None:
+    opened = await reducer_of(story, job)
+    since = story.mark
+    os.kill(fleet.job(opened.node), signal.SIGKILL)
+    heir = await story.heard(RoundOpened, lambda m: m.job == job and m.node != opened.node, since=since)
+    assert heir.round >= opened.round
+    assert heir.term > opened.term
+    await story.rounds(job, FEW, since)
+    await contributes(story, job, opened.node, story.mark)
+
+
+async def test_a_node(fleet: ProcessFleet, job: str, story: Story) -> None:
+    reducer = (await reducer_of(story, job)).node
+    victim = next(node for node in reversed(NODES) if node != reducer)
+    work, since = fleet.job(victim), story.mark
+    fleet.nodes[victim].send(signal.SIGKILL)
+    fleet.nodes[victim].ended()
+    assert left_over([work]) == [], "its job's process dies with it"
+    await story.heard(NodeLost, lambda m: m.node == victim, since=since)
+    await story.rounds(job, FEW, story.mark)
+    fleet.node(victim, "--step-time", STEP_TIME)
+    assert (await story.heard(NodeJoined, lambda m: m.node == victim, since=since)).returned
+    await story.heard(CaughtUp, lambda m: m.node == victim, since=since)
+    await contributes(story, job, victim, story.mark)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_an_agent(fleet: ProcessFleet, job: str, story: Story, agent: str) -> None:
+    pid, since = fleet.agent(agent), story.mark
+    os.kill(pid, signal.SIGKILL)
+    started = await story.heard(AgentStarted, lambda m: m.agent == agent, since=since)
+    assert started.resumed
+    assert fleet.agent(agent) != pid
+    await story.rounds(job, FEW, story.mark)
+
+
+async def test_the_server(fleet: ProcessFleet, job: str, story: Story) -> None:
+    pid, since = fleet.server(), story.mark
+    os.kill(pid, signal.SIGKILL)
+    assert left_over([pid]) == []
+    closed = await story.rounds(job, FIVE, since)
+    for node in NODES:
+        await story.heard(NodeHeartbeat, lambda m, node=node: m.node == node, since=story.mark)
+        await contributes(story, job, node, story.mark)
+    assert closed.round > 0
+    assert fleet.server() != pid
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_five_rounds_without_an_agent(
+    fleet: ProcessFleet, job: str, story: Story, stopped: list[int], agent: str
+) -> None:
+    pid = fleet.agent(agent)
+    os.kill(pid, signal.SIGSTOP)
+    stopped.append(pid)
+    await story.rounds(job, FIVE, story.mark)
+    os.kill(pid, signal.SIGCONT)
+    stopped.remove(pid)
+
+
+async def test_five_rounds_without_a_nodes_agent(fleet: ProcessFleet, job: str, story: Story, stopped: list[int]) -> None:
+    node = fleet.nodes["b"]
+    node.send(signal.SIGSTOP)
+    stopped.append(node.pid)
+    await story.rounds(job, FIVE, story.mark)
+    node.send(signal.SIGCONT)
+    stopped.remove(node.pid)
+    await story.heard(NodeHeartbeat, lambda m: m.node == "b", since=story.mark)
+
+
+async def test_after_all_that_it_completes(fleet: ProcessFleet, client: Client, job: str, story: Story) -> None:
+    (fleet.home / END_FLAG).touch()
+    state = await story.ended(job)
+    assert state.state is JobPhase.COMPLETED, state.reason
+    rounds = await must_have_run_well(client, job)
+    assert rounds[-1].loss < rounds[0].loss
