@@ -282,12 +282,20 @@ class Trainer(Custodian):
             return
         if not s.busy and not s.resting:
             yield from self._move_anchor()
-        if s.busy or s.resting or s.latest_round > s.version:
-            return
+        behind = s.busy or s.resting or s.latest_round > s.version
         if s.over:
-            yield from self._finish(now)
-        elif self._may_train(s.version + 1):
+            if not behind:
+                yield from self._finish(now)
+        elif self._may_train(s.version + 1) and (not behind or self._trains_behind()):
             yield from self._train(s.version + 1)
+
+    def _trains_behind(self) -> bool:
+        """Whether to take steps from an older anchor: where averages take a round or more to come, there is no other.
+
+        The anchor moves on beneath the steps as averages arrive; the difference counts as late as the round it is made for.
+        """
+        s = self.state
+        return s.share is not None and s.share.every > 1 and s.busy != "catch_up"
 
     def _may_train(self, round_: int) -> bool:
         s = self.state
