@@ -42,6 +42,13 @@ async def story(client: Client) -> AsyncIterator[Story]:
         yield made
 
 
+@pytest.fixture
+async def news(client: Client) -> AsyncIterator[Story]:
+    """All that is said from now on."""
+    async with following(client, past=False) as made:
+        yield made
+
+
 async def ask(url: str, subject: str, body: bytes) -> dict[str, object]:
     """A request as anybody with a NATS client makes it."""
     connection = await nats.connect(url)

@@ -68,10 +68,11 @@ class Story:
 
 
 @asynccontextmanager
-async def following(client: Client, subject: str = "shoal.>") -> AsyncIterator[Story]:
-    """Everything on matching subjects: what is stored, then what comes."""
+async def following(client: Client, subject: str = "shoal.>", *, past: bool = True) -> AsyncIterator[Story]:
+    """Everything on matching subjects: what is stored (`past`; else only the present state), then what comes."""
     story = Story()
-    subscription = await client.bus.subscribe(interests_of(subject), story.take, start=Start.ALL)
+    start = Start.ALL if past else Start.NEW
+    subscription = await client.bus.subscribe(interests_of(subject), story.take, start=start)
     try:
         yield story
     finally:

@@ -43,103 +43,103 @@ def stopped(fleet: ProcessFleet) -> Iterator[list[int]]:
         os.kill(pid, signal.SIGCONT)
 
 
-async def contributes(story: Story, job: str, node: str, since: int) -> RoundClosed:
+async def contributes(news: Story, job: str, node: str, since: int) -> RoundClosed:
     """A round counts what a node did for it."""
-    return await story.heard(
+    return await news.heard(
         RoundClosed, lambda m: m.job == job and any(part.node == node for part in m.contributions), since=since
     )
 
 
-async def reducer_of(story: Story, job: str) -> RoundOpened:
+async def reducer_of(news: Story, job: str) -> RoundOpened:
     """Who opens a round just now."""
-    return await story.heard(RoundOpened, lambda m: m.job == job, since=story.mark)
+    return await news.heard(RoundOpened, lambda m: m.job == job, since=news.mark)
 
 
-async def test_a_job_process(fleet: ProcessFleet, job: str, story: Story) -> None:
-    reducer = (await reducer_of(story, job)).node
+async def test_a_job_process(fleet: ProcessFleet, job: str, news: Story) -> None:
+    reducer = (await reducer_of(news, job)).node
     victim = next(node for node in NODES if node != reducer)
-    since = story.mark
+    since = news.mark
     os.kill(fleet.job(victim), signal.SIGKILL)
-    failed = await story.heard(WorkFailed, lambda m: m.node == victim, since=since)
+    failed = await news.heard(WorkFailed, lambda m: m.node == victim, since=since)
     assert (failed.kind, failed.retry, failed.code) == ("killed", True, -signal.SIGKILL)
-    caught_up = await story.heard(CaughtUp, lambda m: m.node == victim, since=since)
+    caught_up = await news.heard(CaughtUp, lambda m: m.node == victim, since=since)
     assert caught_up.version > 0
-    await contributes(story, job, victim, story.mark)
+    await contributes(news, job, victim, news.mark)
 
 
-async def test_the_process_that_reduces(fleet: ProcessFleet, job: str, story: Story) -> None:
-    opened = await reducer_of(story, job)
-    since = story.mark
+async def test_the_process_that_reduces(fleet: ProcessFleet, job: str, news: Story) -> None:
+    opened = await reducer_of(news, job)
+    since = news.mark
     os.kill(fleet.job(opened.node), signal.SIGKILL)
-    heir = await story.heard(RoundOpened, lambda m: m.job == job and m.node != opened.node, since=since)
+    heir = await news.heard(RoundOpened, lambda m: m.job == job and m.node != opened.node, since=since)
     assert heir.round >= opened.round
     assert heir.term > opened.term
-    await story.rounds(job, FEW, since)
-    await contributes(story, job, opened.node, story.mark)
+    await news.rounds(job, FEW, since)
+    await contributes(news, job, opened.node, news.mark)
 
 
-async def test_a_node(fleet: ProcessFleet, job: str, story: Story) -> None:
-    reducer = (await reducer_of(story, job)).node
+async def test_a_node(fleet: ProcessFleet, job: str, news: Story) -> None:
+    reducer = (await reducer_of(news, job)).node
     victim = next(node for node in reversed(NODES) if node != reducer)
-    work, since = fleet.job(victim), story.mark
+    work, since = fleet.job(victim), news.mark
     fleet.nodes[victim].send(signal.SIGKILL)
     fleet.nodes[victim].ended()
     assert left_over([work]) == [], "its job's process dies with it"
-    await story.heard(NodeLost, lambda m: m.node == victim, since=since)
-    await story.rounds(job, FEW, story.mark)
+    await news.heard(NodeLost, lambda m: m.node == victim, since=since)
+    await news.rounds(job, FEW, news.mark)
     fleet.node(victim, "--step-time", STEP_TIME)
-    assert (await story.heard(NodeJoined, lambda m: m.node == victim, since=since)).returned
-    await story.heard(CaughtUp, lambda m: m.node == victim, since=since)
-    await contributes(story, job, victim, story.mark)
+    assert (await news.heard(NodeJoined, lambda m: m.node == victim, since=since)).returned
+    await news.heard(CaughtUp, lambda m: m.node == victim, since=since)
+    await contributes(news, job, victim, news.mark)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-async def test_an_agent(fleet: ProcessFleet, job: str, story: Story, agent: str) -> None:
-    pid, since = fleet.agent(agent), story.mark
+async def test_an_agent(fleet: ProcessFleet, job: str, news: Story, agent: str) -> None:
+    pid, since = fleet.agent(agent), news.mark
     os.kill(pid, signal.SIGKILL)
-    started = await story.heard(AgentStarted, lambda m: m.agent == agent, since=since)
+    started = await news.heard(AgentStarted, lambda m: m.agent == agent, since=since)
     assert started.resumed
     assert fleet.agent(agent) != pid
-    await story.rounds(job, FEW, story.mark)
+    await news.rounds(job, FEW, news.mark)
 
 
-async def test_the_server(fleet: ProcessFleet, job: str, story: Story) -> None:
-    pid, since = fleet.server(), story.mark
+async def test_the_server(fleet: ProcessFleet, job: str, news: Story) -> None:
+    pid, since = fleet.server(), news.mark
     os.kill(pid, signal.SIGKILL)
     assert left_over([pid]) == []
-    closed = await story.rounds(job, FIVE, since)
+    closed = await news.rounds(job, FIVE, since)
     for node in NODES:
-        await story.heard(NodeHeartbeat, lambda m, node=node: m.node == node, since=story.mark)
-        await contributes(story, job, node, story.mark)
+        await news.heard(NodeHeartbeat, lambda m, node=node: m.node == node, since=news.mark)
+        await contributes(news, job, node, news.mark)
     assert closed.round > 0
     assert fleet.server() != pid
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_five_rounds_without_an_agent(
-    fleet: ProcessFleet, job: str, story: Story, stopped: list[int], agent: str
+    fleet: ProcessFleet, job: str, news: Story, stopped: list[int], agent: str
 ) -> None:
     pid = fleet.agent(agent)
     os.kill(pid, signal.SIGSTOP)
     stopped.append(pid)
-    await story.rounds(job, FIVE, story.mark)
+    await news.rounds(job, FIVE, news.mark)
     os.kill(pid, signal.SIGCONT)
     stopped.remove(pid)
 
 
-async def test_five_rounds_without_a_nodes_agent(fleet: ProcessFleet, job: str, story: Story, stopped: list[int]) -> None:
+async def test_five_rounds_without_a_nodes_agent(fleet: ProcessFleet, job: str, news: Story, stopped: list[int]) -> None:
     node = fleet.nodes["b"]
     node.send(signal.SIGSTOP)
     stopped.append(node.pid)
-    await story.rounds(job, FIVE, story.mark)
+    await news.rounds(job, FIVE, news.mark)
     node.send(signal.SIGCONT)
     stopped.remove(node.pid)
-    await story.heard(NodeHeartbeat, lambda m: m.node == "b", since=story.mark)
+    await news.heard(NodeHeartbeat, lambda m: m.node == "b", since=news.mark)
 
 
-async def test_after_all_that_it_completes(fleet: ProcessFleet, client: Client, job: str, story: Story) -> None:
+async def test_after_all_that_it_completes(fleet: ProcessFleet, client: Client, job: str, news: Story) -> None:
     (fleet.home / END_FLAG).touch()
-    state = await story.ended(job)
+    state = await news.ended(job)
     assert state.state is JobPhase.COMPLETED, state.reason
     rounds = await must_have_run_well(client, job)
     assert rounds[-1].loss < rounds[0].loss
