@@ -3,7 +3,7 @@
 A node's time is steps x step + up + down: its computation, the upload of its difference, and the average's way down. The
 node with the shortest time for the steps asked for takes them all and sets the round; the others take as many as fit in
 the same time, at least one (steps in proportion to speed: the worker that is three times slower takes a third). A round is
-longer only where fewer nodes than the quorum (and half of the roster) could contribute to it. A node whose link takes
+longer only where fewer nodes than the quorum could contribute to it. A node whose link takes
 most of a round contributes every so many rounds, late and counting less, but with more steps.
 """
 
@@ -37,10 +37,10 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def round_time(paces: Mapping[NodeId, Pace], asked_steps: int, quorum: int) -> float:
-    """Seconds a round should take: the fastest node's, and enough for a quorum and half of the nodes to be in it."""
+    """Seconds a round should take: the fastest node's, and enough for a quorum to be in it."""
     fastest = min(pace.time(asked_steps) for pace in paces.values())
     least = sorted(pace.time(1) for pace in paces.values())
-    needed = min(len(least), max(quorum, (len(least) + 1) // 2))
+    needed = min(len(least), max(1, quorum))
     return max(fastest, least[needed - 1])
 
 

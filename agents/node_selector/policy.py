@@ -13,12 +13,12 @@ UNKNOWN = 0.5
 
 
 def quorum_of(nodes: int) -> int:
-    """Contributions that close a round: a majority of the roster; 1 for up to two nodes, so that a lone survivor goes on.
+    """Contributions without which a round of so many nodes doesn't close: more than a third, 1 for one or two nodes.
 
-    A majority of two would be both, and the death of either would stop the job. Two reducers that can't see each other
-    still can't both close a round: that is settled by compare-and-set, not by the quorum.
+    A majority would have rounds wait for slow links wherever more than half of the machines have one; a lone survivor must
+    be able to go on. Two reducers still can't both close a round: that is settled by compare-and-set, not by the quorum.
     """
-    return 1 if nodes <= 2 else nodes // 2 + 1
+    return nodes // 3 + 1
 
 
 def efficiency(compute: float, waiting: float) -> float:

@@ -29,12 +29,12 @@ def weights(contributions: Iterable[tuple[NodeId, int, int]], round_: int) -> tu
 def needed(quorum: int, live: int, prolonged: int, prolongations: int) -> int:
     """Contributors without which a round stays open.
 
-    The roster's quorum, or a majority of those who are alive where that is less (the roster may not know of a death
-    yet); after so many prolongations anybody will do.
+    The roster's quorum, or that of those who are alive where it is less (the roster may not know of a death yet); after so
+    many prolongations anybody will do.
     """
     if prolonged >= prolongations:
         return 1
-    return max(1, min(quorum, live // 2 + 1))
+    return max(1, min(quorum, live // 3 + 1))
 
 
 LONGEST_PROLONGATION = 60.0  # seconds: how late a contribution may be noticed that comes after nobody was there for long

@@ -180,8 +180,8 @@ def test_no_roster_before_there_are_enough_nodes(world: World) -> None:
     assert world.roster().nodes == ("a", "b", "c")
 
 
-@pytest.mark.parametrize(("nodes", "quorum"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3), (8, 5)])
-def test_quorum_is_a_majority_except_for_two(world: World, nodes: int, quorum: int) -> None:
+@pytest.mark.parametrize(("nodes", "quorum"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (8, 3)])
+def test_quorum_is_more_than_a_third(world: World, nodes: int, quorum: int) -> None:
     world.fleet(*[f"n{i}" for i in range(nodes)])
     world.job()
     assert world.roster().quorum == quorum
