@@ -124,9 +124,11 @@ class Program:
 class ProcessFleet:
     """`shoal up` in `home`, its nodes beside it."""
 
-    def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
         self.home = home
+        self.cwd = cwd or home
         self.env = dict(env or {})
+        self.started = 0
         self.nodes: dict[str, Program] = {}
         self.upper: Program | None = None
         self.url = ""
@@ -144,8 +146,10 @@ class ProcessFleet:
         return self.home / ".shoal"
 
     def start(self, *arguments: str) -> Program:
-        """Any command, left running."""
-        return Program(arguments, cwd=self.home, env=self.env, log=self.home / "logs" / f"{arguments[0]}.log")
+        """A command on this fleet's store, left running."""
+        self.started += 1
+        log = self.home / "logs" / f"{self.started}-{arguments[0]}.log"
+        return Program([*arguments, "--store", str(self.store)], cwd=self.cwd, env=self.env, log=log)
 
     def up(self, *arguments: str) -> Program:
         """`shoal up`, ready."""
