@@ -27,6 +27,7 @@ log = logging.getLogger("shoal.bus")
 ACK_WAIT = 5.0  # seconds until a stored message that nobody acknowledged is delivered again
 STORE_TIMEOUT = 30.0  # seconds until a stored publish gives up: longer than a server takes to restart with 10 GB to read
 _SETUP_TIMEOUT = 10.0  # seconds for a request to JetStream's API over a link that is alive but bad
+_CLOSE_PATIENCE = 2.0  # seconds each that closing waits for answers and publishes under way: a restarted server is back by then
 _QUEUE_GROUP = "servers"  # all who serve a subject are of one group: each request goes to one of them
 _TELEMETRY, _REQUEST = Delivery.TELEMETRY, Delivery.REQUEST
 
@@ -63,6 +64,7 @@ class NatsBus:
         self._number = itertools.count(1)
         self._repairing: asyncio.Task[None] | None = None
         self._unsent = 0
+        self._gone = False
 
     @classmethod
     async def connect(
@@ -260,11 +262,15 @@ class NatsBus:
             raise Unreachable(f"{subjects} was not purged: {error}; is the server up?") from error
 
     async def close(self) -> None:
-        """See `bus.port.Bus.close`: publishes under way are stored or give up, acknowledgements are sent."""
-        if self._link.closed:
+        """See `bus.port.Bus.close`: acknowledgements are sent, publishes under way are stored.
+
+        It takes some seconds at most: with the server gone they fail as `Unreachable`.
+        """
+        if self._gone:
             return
+        self._gone = True
         await asyncio.gather(*(subscription.stop() for subscription in tuple(self._subscriptions)))
-        await self._publisher.close()
+        await self._publisher.close(_CLOSE_PATIENCE)
         if self._repairing is not None:
             self._repairing.cancel()
         await self._link.close()
@@ -344,11 +350,13 @@ class _Service:
             self._link.post(msg.reply, answer)
 
     async def stop(self) -> None:
-        """Take no more requests; those taken are answered."""
+        """Take no more requests; those taken are answered, if that takes no longer than a few seconds."""
         core, self.core = self.core, None
         if core is not None:
             await self._link.silence(core)
-            await self._link.round_trip(_SETUP_TIMEOUT)
+            await self._link.round_trip(_CLOSE_PATIENCE)
         if self._answering:
-            await asyncio.wait(self._answering)
+            await asyncio.wait(self._answering, timeout=_CLOSE_PATIENCE)
+        for task in self._answering:
+            task.cancel()
         self._gone(self)

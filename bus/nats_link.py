@@ -30,6 +30,7 @@ _MAX_PINGS = 3
 _TOGETHER = 0.001  # seconds that telemetry may wait for more of it: nothing to a network, ten times a loop's turn
 _CAST_LIMIT = 256 * 1024  # bytes of it that may wait: a publisher that never lets the loop turn is made to wait itself
 _FLUSH_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
+_CLOSE_PATIENCE = 3.0  # seconds that closing takes at most: a server that ends at the same moment may leave it hanging
 _MAX_SUBJECTS = 65_536  # bytes of a publish that aren't payload; the server's limit is on payload and headers together
 
 
@@ -308,15 +309,16 @@ class Link:
         if self.closed:
             return
         self.closed = True
-        if self.up:
-            await self.flush()
-            posting = self._posting
-            if posting is not None:
-                await asyncio.wait([posting])
-            await self.round_trip(_FLUSH_PATIENCE)
         # uvloop raises RuntimeError for a write to a socket that the server has closed a moment ago.
         with contextlib.suppress(errors.Error, OSError, RuntimeError):
-            await self.nc.close()
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                if self.up:
+                    await self.flush()
+                    posting = self._posting
+                    if posting is not None:
+                        await asyncio.wait([posting])
+                    await self.round_trip(_FLUSH_PATIENCE)
+                await self.nc.close()
         self.up = False
 
 

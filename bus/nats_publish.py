@@ -189,11 +189,13 @@ class StreamPublisher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def close(self) -> None:
-        """Returns when everything under way has been stored, or has given up."""
-        while self._under_way:
-            await asyncio.wait([entry.done for entry in self._under_way.values()])
-            await asyncio.sleep(0)
+    async def close(self, patience: float) -> None:
+        """Returns when everything under way has been stored; after `patience` seconds the rest gives up."""
+        if self._under_way:
+            await asyncio.wait([entry.done for entry in self._under_way.values()], timeout=patience)
+        for entry in self._under_way.values():
+            if not entry.done.done():
+                entry.done.set_exception(Unreachable(f"{entry.subject} was not stored before this participant closed"))
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in tuple(self._tasks):

@@ -30,6 +30,7 @@ _FORGOTTEN_AFTER = 300.0  # seconds without a pull after which the server drops 
 _RECOVERY_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to go on; the last one repeats
 _CALM = 1.0  # seconds that a session must have lasted for the next one to begin without a pause
 _REPAIR_TIMEOUT = 5.0  # seconds that the server may take to answer when its streams are made again
+_FAREWELL = 1.0  # seconds for the removal of a consumer that is not durable; without it the server removes it later
 _RESET_SINCE = (2, 14)  # the server's version from which a consumer can be set back to its first unacknowledged message
 _STATUS, _WAITING = "Status", "Nats-Pending-Messages"
 
@@ -144,7 +145,7 @@ class StreamReader:
         await self._unsubscribe()
         if self._durable is None and self._link.up:
             with contextlib.suppress(errors.Error):
-                await self._js().delete_consumer(self._stream, self._name)
+                await self._link.nc.jetstream(timeout=_FAREWELL).delete_consumer(self._stream, self._name)
 
     def _js(self) -> JetStreamContext:
         return self._link.nc.jetstream()

@@ -17,6 +17,7 @@ log = logging.getLogger("shoal.bus")
 
 _CONNECT_TIMEOUT = 5.0  # seconds for one attempt to connect and greet
 _FIRST_RETRY, _LAST_RETRY = 0.05, 2.0  # seconds between attempts to come back, as on the control connection
+_CLOSE_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
 _PING_INTERVAL = 10.0  # seconds; a host that vanishes is noticed after three unanswered pings
 _UNANSWERED = 3
 _DEFAULT_PORT = 4222
@@ -185,7 +186,7 @@ class Lane:
         self._closed = True
         if self._returning is not None:
             self._returning.cancel()
-        await self.barrier(_CONNECT_TIMEOUT)
+        await self.barrier(_CLOSE_PATIENCE)
         if self._connection is not None:
             self._connection.abort("closed")
 

@@ -140,6 +140,4 @@ class Lanes:
 
     async def close(self) -> None:
         """Close all connections; what was sent is sent."""
-        for lane in self.lanes:
-            await lane.close()
-        await self.control.close()
+        await asyncio.gather(*(lane.close() for lane in self.lanes), self.control.close())

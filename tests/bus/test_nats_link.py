@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import nats
@@ -263,3 +264,50 @@ async def test_a_permission_that_is_missing_is_reported(tmp_path: Path) -> None:
     finally:
         server.kill()
         await server.communicate()
+
+
+async def test_closing_while_the_server_is_gone_takes_seconds_and_tells_who_waits(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    await server.start()
+    bus = await NatsBus.connect(server.url, source="a", store_timeout=3600.0)
+    hang = asyncio.Event()
+
+    async def never(body: bytes) -> bytes:
+        await hang.wait()
+        return body
+
+    await bus.serve("shoal.jobs.list", never)
+    await bus.subscribe([Interest(NodeLeaving)], lambda message, receipt: None)
+    client = await nats.connect(server.url)
+    await client.publish("shoal.jobs.list", b"", reply="nowhere")
+    await client.close()
+    await server.stop()
+    waiting = asyncio.ensure_future(bus.publish(NodeLeaving(node="a", reason="", id="a:1:1")))
+    async with asyncio.timeout(20):
+        await bus.close()
+        with pytest.raises(Unreachable, match="closed"):
+            await waiting
+
+
+def test_the_bus_runs_on_both_loops(tmp_path: Path) -> None:
+    async def there_and_back(store: Path) -> None:
+        async with EmbeddedServer(store) as server:
+            bus, got = await NatsBus.connect(server.url, source="a"), asyncio.Queue[Message]()
+            await bus.subscribe(
+                [Interest(NodeLeaving), Interest(NodeHeartbeat)], lambda message, _: got.put_nowait(message)
+            )
+            await server.restart()
+            await bus.publish(NodeLeaving(node="a", reason="", id="a:1:1"))
+            await bus.publish(NodeHeartbeat(node="a", sequence=1, interval=1.0, id="a:1:2"))
+            async with asyncio.timeout(20):
+                assert {(await got.get()).id, (await got.get()).id} == {"a:1:1", "a:1:2"}
+            await bus.close()
+
+    loops = [asyncio.new_event_loop]
+    with suppress(ImportError):
+        import uvloop
+
+        loops.append(uvloop.new_event_loop)
+    for number, loop in enumerate(loops):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(there_and_back(tmp_path / str(number)))

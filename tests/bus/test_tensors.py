@@ -119,30 +119,35 @@ async def fetched(member: TensorBus, holder: str, held: Held, timeout: float = P
     return await member.fetch(holder, held.kind, held.name, held.size, held.digest, timeout)
 
 
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that job processes run on, where there is one: its sockets behave otherwise than asyncio's own."""
+def loops() -> list[Callable[[], asyncio.AbstractEventLoop]]:
+    """The loops that job processes run on: uvloop's sockets behave otherwise than asyncio's own."""
+    found: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
     with suppress(ImportError):
         import uvloop
 
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
+        found.append(uvloop.new_event_loop)
+    return found
 
 
-def test_asyncios_own_loop_does_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", loops(), ids=["asyncio", "uvloop"][: len(loops())])
+def test_every_way_works_on_every_loop(tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def there_and_back() -> None:
         async with EmbeddedServer(tmp_path) as server:
             exchange = Exchange(server)
             a, b = await exchange.join("a", streams=2), await exchange.join("b")
             await b.follow("delta")
-            data = some_bytes(20 * CHUNK)
+            data = some_bytes(3 * WINDOW)
             held = a.keep("delta", "1", data)
             assert await a.stream("delta", "1")
             assert await fetched(b, "a", held) == data
             assert await fetched(b, "a", held) == data
+            fetching = asyncio.ensure_future(fetched(b, "a", held))
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            assert await fetching == data
             await exchange.close()
 
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+    with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(there_and_back())
 
 
