@@ -27,7 +27,7 @@ log = logging.getLogger("shoal.bus")
 ACK_WAIT = 5.0  # seconds until a stored message that nobody acknowledged is delivered again
 STORE_TIMEOUT = 30.0  # seconds until a stored publish gives up: longer than a server takes to restart with 10 GB to read
 _SETUP_TIMEOUT = 10.0  # seconds for a request to JetStream's API over a link that is alive but bad
-_CLOSE_PATIENCE = 2.0  # seconds each that closing waits for answers and publishes under way: a restarted server is back by then
+_CLOSE_PATIENCE = 2.0  # seconds each that closing waits for answers and for publishes: a restarted server is back by then
 _QUEUE_GROUP = "servers"  # all who serve a subject are of one group: each request goes to one of them
 _TELEMETRY, _REQUEST = Delivery.TELEMETRY, Delivery.REQUEST
 
