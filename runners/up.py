@@ -16,7 +16,8 @@ from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
 from schemas.wire import encode
 
-AGENTS = ("job_desk", "node_selector", "batch_controller", "network_monitor", "optimizer", "recorder")
+DESK = "job_desk"
+AGENTS = (DESK, "node_selector", "batch_controller", "network_monitor", "optimizer", "recorder")
 # Seconds for the desk to answer after its start; it takes one, a crowded machine may take ten times as long.
 READY_WITHIN = 30.0
 # Seconds between asking a desk that isn't there yet.
@@ -74,9 +75,13 @@ class Fleet:
             self.address = Address(url=self.server.url, token=options.token)
         else:
             self.address = find_server(options.server, store=options.store)
-        for name in AGENTS:
-            await self.supervisor.start(ChildSpec(name=name, argv=self._agent(name)))
+        # Six Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
+        # accepts meanwhile is stored, and the others find it.
+        await self.supervisor.start(ChildSpec(name=DESK, argv=self._agent(DESK)))
         await self._desk_answers(self.address)
+        for name in AGENTS:
+            if name != DESK:
+                await self.supervisor.start(ChildSpec(name=name, argv=self._agent(name)))
         for number in range(1, options.nodes + 1):
             await self.start_node(f"node-process-{number}", ())
         return self.address
