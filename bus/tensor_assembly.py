@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import zlib
 
-from bus.tensor_frames import CHUNK, chunks_of
+from bus.tensor_frames import chunk_of, chunks_of
 
 _OFF_LOOP = 4 * 1024 * 1024  # bytes from which hashing (1 GB/s) would hold up the loop for more than 4 ms
 
@@ -18,7 +18,7 @@ class Incoming:
         missing: chunks that have not come.
         wanted: how many callers wait for it; with none it may be evicted.
         broadcasting: whether its sender is streaming it now; None where that isn't known.
-        moved: set whenever something of it has come.
+        moves: grows whenever something of it has come, or may never come.
         begun_at, last_at: when it was asked for or its first chunk came, and when the last did (`time.monotonic`).
         longest_gap: seconds between two chunks.
         counted: bytes that took the time from `begun_at` on.
@@ -29,10 +29,12 @@ class Incoming:
     def __init__(self, total: int, content: bytes) -> None:
         self.total = total
         self.content = content
+        self.chunk = chunk_of(total)
         self.missing = chunks_of(total)
         self.wanted = 0
         self.broadcasting: bool | None = None
-        self.moved = asyncio.Event()
+        self.moves = 0
+        self._moved = asyncio.Event()
         self.begun_at: float | None = None
         self.last_at = 0.0
         self.longest_gap = 0.0
@@ -51,6 +53,17 @@ class Incoming:
         self._checking = asyncio.Lock()
         self._result: bytes | None = None
 
+    def move(self) -> None:
+        """Wake whoever waits for it."""
+        self.moves += 1
+        self._moved.set()
+
+    async def moved(self, since: int) -> None:
+        """Returns once `moves` is no longer `since`: what happened while a caller was busy elsewhere counts."""
+        while self.moves == since:
+            self._moved.clear()
+            await self._moved.wait()
+
     def begin(self, now: float) -> None:
         """Somebody asked for it now."""
         if self.begun_at is None:
@@ -58,7 +71,7 @@ class Incoming:
 
     def size_of(self, index: int) -> int:
         """Bytes of one chunk; 0 where there is no such chunk."""
-        return max(0, min(CHUNK, self.total - index * CHUNK)) if index >= 0 else 0
+        return max(0, min(self.chunk, self.total - index * self.chunk)) if index >= 0 else 0
 
     def has(self, index: int) -> bool:
         """Whether a chunk has come."""
@@ -72,10 +85,10 @@ class Incoming:
             self.counted += len(data)
             self.longest_gap = max(self.longest_gap, now - self.last_at)
         self.last_at = now
-        self.moved.set()
+        self.move()
         if self._here[index]:
             return False
-        self._data[index * CHUNK : index * CHUNK + len(data)] = data
+        self._data[index * self.chunk : index * self.chunk + len(data)] = data
         self._here[index] = 1
         self._checks[index] = check
         self._lowest = min(self._lowest, index)
@@ -85,7 +98,7 @@ class Incoming:
     @property
     def position(self) -> int:
         """How far it is, in bytes of the stream: what came before this follower began to listen counts as there."""
-        return min(self.total, (self._lowest + len(self._here) - self.missing) * CHUNK)
+        return min(self.total, (self._lowest + len(self._here) - self.missing) * self.chunk)
 
     def hash_ahead(self) -> None:
         """Hash what has come without a gap, on another thread, so that little is left to do when the last chunk comes."""
@@ -95,7 +108,7 @@ class Incoming:
     def _ready(self) -> int:
         gap = self._here.find(0, self._whole_up_to)
         self._whole_up_to = gap if gap >= 0 else len(self._here)
-        return min(self.total, self._whole_up_to * CHUNK)
+        return min(self.total, self._whole_up_to * self.chunk)
 
     async def _hash_more(self, up_to: int) -> None:
         part = memoryview(self._data)[self._hashed : up_to]
@@ -137,4 +150,6 @@ class Incoming:
 
     def _damaged(self) -> list[int]:
         view = memoryview(self._data)
-        return [i for i, check in enumerate(self._checks) if zlib.crc32(view[i * CHUNK : (i + 1) * CHUNK]) != check]
+        return [
+            i for i, check in enumerate(self._checks) if zlib.crc32(view[i * self.chunk : (i + 1) * self.chunk]) != check
+        ]

@@ -62,7 +62,8 @@ class Fetch:
             raise TensorUnavailable(f"{self._what} came damaged {_ATTEMPTS} times: ask another holder")
         except TimeoutError:
             raise TensorUnavailable(
-                f"{self._what} did not come within {timeout:g} s: {incoming.missing * CHUNK} of {size} bytes are missing"
+                f"{self._what} did not come within {timeout:g} s: "
+                f"{incoming.missing * incoming.chunk} of {size} bytes are missing"
             ) from None
         finally:
             for token in self._pulls:
@@ -79,12 +80,13 @@ class Fetch:
         incoming.begin(now)
         quiet_since = now
         while incoming.missing:
+            moves = incoming.moves
             if incoming.broadcasting is None:
                 await self._learn(incoming, digest)
             if not incoming.broadcasting and await self._ask_for_more(incoming):
                 quiet_since = max(quiet_since, time.monotonic() - _LOOK)
             incoming.hash_ahead()
-            if await self._moved(incoming):
+            if await self._moved(incoming, moves):
                 quiet_since = self._alive_at = incoming.last_at
                 continue
             silence = time.monotonic() - quiet_since
@@ -92,13 +94,10 @@ class Fetch:
                 raise TensorUnavailable(f"{self._what} stalled: nothing came for {silence:.0f} s")
             await self._learn(incoming, digest, lost=silence >= max(_LOST_AFTER, _GAPS * incoming.longest_gap))
 
-    async def _moved(self, incoming: Incoming) -> bool:
-        incoming.moved.clear()
-        if not incoming.missing:
-            return True
+    async def _moved(self, incoming: Incoming, moves: int) -> bool:
         try:
             async with asyncio.timeout(_LOOK):
-                await incoming.moved.wait()
+                await incoming.moved(moves)
         except TimeoutError:
             return False
         return True

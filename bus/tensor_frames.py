@@ -6,8 +6,15 @@ import zlib
 from dataclasses import dataclass
 
 CHUNK = 256 * 1024
-"""Bytes of data a message. A quarter of the server's limit; on a link of 0.3 Mbit/s, the worst there is, one takes 7 s, and
-twice as much would make a stall hard to tell from slowness. On loopback 512 KiB is no faster."""
+"""Bytes of data a message at most. A quarter of the server's limit; on a link of 0.3 Mbit/s, the worst there is, one takes
+7 s, and twice as much would make a stall hard to tell from slowness. On loopback 512 KiB is no faster."""
+
+SMALLEST_CHUNK = 16 * 1024
+"""Bytes of data a message at least, but for the last: with less, headers and subjects would be a per cent of it."""
+
+SHARES = 64
+"""Chunks that a tensor is cut into at least, where they don't get too small. The server deals them out to a receiver's
+connections at random; with eight connections and eight chunks each, the last of them is done soon after the others."""
 
 WINDOW = 16 * 1024 * 1024
 """Bytes that may be under way to one receiver: with their defaults the server and nats-py hold so much and drop none."""
@@ -58,14 +65,18 @@ class Kept:
         self.data = data
         self._view = memoryview(data)
         self.held = Held(kind, name, len(data), hashlib.sha256(data).hexdigest())
+        self.chunk = chunk_of(len(data))
         self.count = chunks_of(len(data))
         self._content = content_of(self.held.digest)
-        self._checks = [zlib.crc32(self._view[i * CHUNK : (i + 1) * CHUNK]) for i in range(self.count)]
+        self._checks = [zlib.crc32(self._part(index)) for index in range(self.count)]
 
     def frame(self, index: int) -> tuple[bytes, memoryview]:
         """The payload of one chunk's message, in two parts: header and data."""
         header = _HEADER.pack(_MAGIC, self.held.size, self._checks[index], self._content)
-        return header, self._view[index * CHUNK : (index + 1) * CHUNK]
+        return header, self._part(index)
+
+    def _part(self, index: int) -> memoryview:
+        return self._view[index * self.chunk : (index + 1) * self.chunk]
 
 
 def content_of(digest: str) -> bytes:
@@ -73,9 +84,17 @@ def content_of(digest: str) -> bytes:
     return bytes.fromhex(digest[:16])
 
 
+def chunk_of(size: int) -> int:
+    """Bytes of each chunk but the last of a tensor of `size` bytes: a power of two, the same at both ends."""
+    chunk = CHUNK
+    while chunk > SMALLEST_CHUNK and chunk * SHARES > size:
+        chunk //= 2
+    return chunk
+
+
 def chunks_of(size: int) -> int:
     """How many chunks `size` bytes make."""
-    return (size + CHUNK - 1) // CHUNK
+    return -(-size // chunk_of(size))
 
 
 def header_of(payload: memoryview) -> Header | None:

@@ -12,7 +12,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from bus.tensor_assembly import Incoming
-from bus.tensor_frames import CHUNK, HEADER_SIZE, Header, header_of
+from bus.tensor_frames import HEADER_SIZE, Header, header_of
 from bus.tensor_lanes import Lanes, Listening
 
 Key = tuple[str, str, str]
@@ -179,7 +179,7 @@ class Inbox:
             # On a single lane everything sent before has come, or is lost. Over several it may still be on its way.
             if len(self._lanes.lanes) == 1 and pull.ends == _lanes_in(payload):
                 pull.waiting.clear()
-                pull.incoming.moved.set()
+                pull.incoming.move()
             return
         header = header_of(payload)
         incoming = pull.incoming
@@ -187,11 +187,11 @@ class Inbox:
             self.rejected += 1
             return
         if self._take(incoming, offset, payload, header):
-            pull.waiting.discard(int(offset) // CHUNK)
+            pull.waiting.discard(int(offset) // incoming.chunk)
 
     def _take(self, incoming: Incoming, offset: str, payload: memoryview, header: Header) -> bool:
         """Put a chunk into its place; whether it has one."""
-        index, rest = divmod(int(offset), CHUNK) if offset.isdigit() else (-1, 0)
+        index, rest = divmod(int(offset), incoming.chunk) if offset.isdigit() else (-1, 0)
         if rest or len(payload) <= HEADER_SIZE or len(payload) - HEADER_SIZE != incoming.size_of(index):
             self.rejected += 1
             return False
@@ -209,7 +209,7 @@ class Inbox:
             self._acknowledge(key, incoming, incoming.total)
             if len(self._lanes.lanes) == 1:
                 incoming.broadcasting = False
-                incoming.moved.set()
+                incoming.move()
 
     def _acknowledge(self, key: Key, incoming: Incoming, position: int) -> None:
         incoming.unacknowledged = 0
@@ -265,7 +265,7 @@ class Inbox:
                 followed.since = time.monotonic()
         for incoming in self._incoming.values():
             incoming.broadcasting = None
-            incoming.moved.set()
+            incoming.move()
         for pull in self.pulls.values():
             pull.waiting.clear()
 

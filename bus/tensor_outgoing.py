@@ -182,7 +182,7 @@ class Outbox:
             if not await flow.room(dismiss):
                 return False
             frame = kept.frame(index)
-            await lane.publish(f"{subject}{index * CHUNK}", frame, nobody if index % _ASK_EVERY == 0 else "")
+            await lane.publish(f"{subject}{index * kept.chunk}", frame, nobody if index % _ASK_EVERY == 0 else "")
             flow.sent += len(frame[1])
             await asyncio.sleep(0)
             return True
@@ -288,7 +288,7 @@ class Outbox:
         """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed."""
 
         async def send(lane: Lane, index: int) -> bool:
-            await lane.publish(f"{subject}{index * CHUNK}", kept.frame(index))
+            await lane.publish(f"{subject}{index * kept.chunk}", kept.frame(index))
             await asyncio.sleep(0)
             return True
 

@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from bus.server import EmbeddedServer
-from bus.tensor_frames import CHUNK, WINDOW, Held, Kept
+from bus.tensor_frames import CHUNK, SHARES, SMALLEST_CHUNK, WINDOW, Held, Kept, chunk_of, chunks_of
 from bus.tensor_incoming import Leave
 from bus.tensors import TensorBus, TensorUnavailable, Transfer
 from schemas.ids import BadIdentifier
@@ -168,7 +168,16 @@ async def test_what_was_streamed_is_here_at_once(exchange: Exchange) -> None:
     (down,) = exchange.transfers["b"]
     assert down.direction == "down"
     assert down.seconds > 0
-    assert down.bytes == len(data) - CHUNK  # nobody asked, so when the first chunk set out isn't known
+    assert down.bytes == len(data) - chunk_of(len(data))  # nobody asked, so when the first chunk set out isn't known
+
+
+def test_tensors_of_any_size_are_cut_into_chunks_for_several_connections() -> None:
+    for size in (0, 1, SMALLEST_CHUNK, 10**6, 10**7, 10**8, 10**9):
+        kept = Kept("delta", "1", bytes(size)) if size < 10**8 else None
+        assert SMALLEST_CHUNK <= chunk_of(size) <= CHUNK
+        assert chunk_of(size) == SMALLEST_CHUNK or chunks_of(size) >= SHARES
+        if kept is not None:
+            assert sum(len(kept.frame(index)[1]) for index in range(kept.count)) == size
 
 
 async def test_where_nobody_follows_nothing_is_sent(exchange: Exchange) -> None:
@@ -190,7 +199,7 @@ async def test_a_node_that_follows_alone_does_not_send_to_itself(exchange: Excha
     assert len(await fetched(a, "a", held)) == held.size
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 2 * WINDOW + 7])
+@pytest.mark.parametrize("size", [0, 1, SMALLEST_CHUNK, SMALLEST_CHUNK + 1, 5 * CHUNK + 3, 2 * WINDOW + 7])
 async def test_any_size_is_fetched_whole(exchange: Exchange, size: int) -> None:
     a, b = await exchange.join("a"), await exchange.join("b")
     data = some_bytes(size)
@@ -260,13 +269,13 @@ async def test_lost_chunks_are_asked_for_and_no_others(exchange: Exchange) -> No
     held = a.keep("delta", "1", data)
     served = await exchange.watch("tensor.j.a.to.b.*.*")
     kept, lost = Kept("delta", "1", data), {0, 7, 8, 29}
-    for index in set(range(30)) - lost:
-        await relay.publish(f"tensor.j.a.delta.1.{index * CHUNK}", frame_of(kept, index))
+    for index in set(range(kept.count)) - lost:
+        await relay.publish(f"tensor.j.a.delta.1.{index * kept.chunk}", frame_of(kept, index))
     await relay.publish("tensor.j.a.delta.1.end", b"1")
     assert await fetched(b, "a", held) == data
     await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
     offsets = [msg.subject.rpartition(".")[2] for msg in served.heard if not msg.subject.endswith(".end")]
-    assert sorted(int(offset) // CHUNK for offset in offsets) == sorted(lost)
+    assert sorted(int(offset) // kept.chunk for offset in offsets) == sorted(lost)
 
 
 async def test_a_damaged_chunk_is_found_by_its_check_and_asked_for_again(exchange: Exchange) -> None:
@@ -276,15 +285,15 @@ async def test_a_damaged_chunk_is_found_by_its_check_and_asked_for_again(exchang
     held = a.keep("delta", "1", data)
     served = await exchange.watch("tensor.j.a.to.b.*.*")
     kept = Kept("delta", "1", data)
-    for index in range(20):
+    for index in range(kept.count):
         frame = bytearray(frame_of(kept, index))
         if index == 13:
             frame[5000] ^= 1
-        await relay.publish(f"tensor.j.a.delta.1.{index * CHUNK}", bytes(frame))
+        await relay.publish(f"tensor.j.a.delta.1.{index * kept.chunk}", bytes(frame))
     await relay.publish("tensor.j.a.delta.1.end", b"1")
     assert await fetched(b, "a", held) == data
     await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
-    assert [msg.subject.rpartition(".")[2] for msg in served.heard] == [str(13 * CHUNK), "end"]
+    assert [msg.subject.rpartition(".")[2] for msg in served.heard] == [str(13 * kept.chunk), "end"]
 
 
 async def test_other_data_under_the_same_name_is_not_believed(exchange: Exchange) -> None:
@@ -295,8 +304,8 @@ async def test_other_data_under_the_same_name_is_not_believed(exchange: Exchange
     held = a.keep("delta", "1", data)
     forged = Kept("delta", "1", data[:-1] + b"?")
     forged._content = bytes.fromhex(held.digest[:16])
-    for index in range(6):
-        await liar.publish(f"tensor.j.a.delta.1.{index * CHUNK}", frame_of(forged, index))
+    for index in range(forged.count):
+        await liar.publish(f"tensor.j.a.delta.1.{index * forged.chunk}", frame_of(forged, index))
     await liar.publish("tensor.j.a.delta.1.end", b"1")
     await liar.flush()
     assert await fetched(b, "a", held) == data
