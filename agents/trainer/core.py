@@ -346,7 +346,7 @@ class Trainer(Custodian):
         s = self.state
         s.busy = "catch_up"
         heads = bool(s.roster and s.roster.reducers and s.roster.reducers[0] == s.node)
-        accept = heads and s.failures >= self.settings.failures_until_loss
+        accept = heads and (not donors or s.failures >= self.settings.failures_until_loss)
         yield self._work("catch_up", works.CatchUp(version=version, donors=donors, accept_loss=accept), reason)
 
     def _settle(self, closed: RoundClosed) -> Iterator[Effect]:

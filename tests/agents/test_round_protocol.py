@@ -133,6 +133,16 @@ def test_job_goes_on_from_the_last_checkpoint_when_all_that_held_the_anchor_are_
     counted_once(cluster)
 
 
+def test_node_that_trains_alone_waits_for_nobody_when_it_comes_back() -> None:
+    cluster = JobCluster(nodes(1), rounds=6)
+    cluster.run(until=lambda: len(cluster.closed) == 3)
+    cluster.kill("a")
+    cluster.boot(cluster.nodes["a"])
+    cluster.run(seconds=20, until=lambda: cluster.finished)
+    assert cluster.finished, "it waits for a node that never was"
+    counted_once(cluster)
+
+
 def test_node_that_contributes_now_and_then_is_not_waited_for() -> None:
     cluster = JobCluster(nodes(3, c=1.0), rounds=8)
     first = cluster.present[2]
