@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from agents.node_selector import NodeSelectorState
+from runners.simulation.safety import LEARNT
 from schemas.errors import ShoalError
 from schemas.jobs import JobPhase
 from schemas.training import Assignment, Roster
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 SETTLE = 900.0
 # Virtual seconds for a job of `ROUNDS` rounds among slow machines.
 JOB = 1800.0
-ROUNDS = 5
-# Versions of a roster or an assignment for each round of a quiet job: more is oscillation.
-CHANGES_A_ROUND = 3.0
+ROUNDS = 15
+# Versions of a roster or an assignment for each round of a quiet job, once its nodes are measured: more is oscillation.
+CHANGES_A_ROUND = 2.5
 
 
 class NotLive(ShoalError):
@@ -51,16 +52,17 @@ class Liveness:
     def _one_more_job(self) -> None:
         """A job on most of the fleet completes, and its documents don't oscillate."""
         world = self._world
-        before = dict(world.safety.versions)
-        job = world.client.submit(rounds=ROUNDS, min_nodes=max(1, len(world.fleet.machines) // 2))
+        enough = min(world.request.max_nodes or 1, len(world.fleet.machines) // 2)
+        job = world.client.submit(rounds=ROUNDS, min_nodes=max(1, enough))
         done = world.until(lambda: job in world.client.states and world.client.states[job].state.ended, JOB, 5.0)
         state = world.client.states.get(job)
-        said = f"{state.state.value}: {state.reason}" if state is not None else "nobody speaks of it"
+        refused = "; ".join(world.client.refused) or "nobody speaks of it"
+        said = f"{state.state.value}: {state.reason}" if state is not None else refused
         self._require(done and state is not None and state.state is JobPhase.COMPLETED, f"a last job: {said}")
         for kind in (Roster, Assignment):
-            changes = world.safety.versions.get(kind, 0) - before.get(kind, 0)
-            many = changes > CHANGES_A_ROUND * ROUNDS + 5
-            self._require(not many, f"{changes} versions of the {kind.__name__} in {ROUNDS} quiet rounds")
+            changes, quiet = world.safety.changes.get((kind, job), 0), ROUNDS - LEARNT
+            steady = changes <= CHANGES_A_ROUND * quiet
+            self._require(steady, f"{changes} versions of the {kind.__name__} in {quiet} quiet rounds")
 
     def _resting(self) -> bool:
         return all(each.at_rest for each in self._world.fleet.participants())

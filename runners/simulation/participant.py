@@ -214,7 +214,7 @@ class Participant:
         now = self.clock.base + self._network.now * self.clock.rate
         try:
             effects = self.agent.handle(event, now, cause)
-            if self._check and self.inputs % self._check == 0:
+            if self._check and (self.inputs % self._check == 0 or any(type(each) is not SetTimer for each in effects)):
                 self.agent.check()
                 _caused(effects, cause)
         except Exception as error:

@@ -61,7 +61,8 @@ class World:
         nodes: how many, or their names.
         hours: virtual, with faults on.
         faults: see `bus.simulated_faults`.
-        check: look at a core's invariants after each so many of its inputs, and at safety after every event; 0: never.
+        check: 1: look at a core's invariants after each of its inputs; n > 1: after each that led to more than a timer, and
+            after every n-th of the others (heartbeats and probes, most of all inputs); 0: never.
         beat: seconds between a node's heartbeats, and between its probes.
         muted: agents that are not there at all.
         settings: of agents, by name.
@@ -88,6 +89,7 @@ class World:
         self.seed = seed
         self.hours = hours
         self.faults = faults
+        self.request = request
         self.network = SimulatedNetwork(seed, faults, trace=trace)
         self.fleet = Fleet(
             self.network,

@@ -1,0 +1,44 @@
+"""No agent is a coordinator: without any one of them the rounds of a running job go on."""
+
+import pytest
+from fleets import listen, small_world
+
+from runners.simulation.cores import AGENTS
+from schemas.training import Assignment, RoundClosed
+
+NAMES = [f"n{n:03d}" for n in range(5)]
+SPEEDS = [0.002, 0.003, 0.004, 0.006, 0.008]
+
+
+@pytest.mark.parametrize("gone", sorted(AGENTS))
+def test_rounds_go_on_without(gone: str) -> None:
+    world = small_world(NAMES, SPEEDS)
+    closed = listen(world, RoundClosed)
+    world.begin()
+    assert world.until(lambda: len(closed) >= 2, 600.0)
+    world.fleet.agents[gone].kill("nothing")
+    assert world.until(lambda: len(closed) >= 7, 600.0), f"without {gone} only {len(closed)} rounds closed"
+    assert closed[-1].contributions
+
+
+def test_without_the_batch_controller_nobody_changes_shares() -> None:
+    world = small_world(NAMES, SPEEDS)
+    closed, assignments = listen(world, RoundClosed), listen(world, Assignment)
+    world.begin()
+    assert world.until(lambda: len(closed) >= 2, 600.0)
+    world.fleet.agents["batch_controller"].kill("nothing")
+    world.advance(1.0)
+    before = len(assignments)
+    assert world.until(lambda: len(closed) >= 7, 600.0)
+    assert len(assignments) == before
+
+
+def test_a_killed_reducer_is_replaced_within_a_round() -> None:
+    world = small_world(NAMES, SPEEDS)
+    closed = listen(world, RoundClosed)
+    world.begin()
+    assert world.until(lambda: len(closed) >= 3, 600.0)
+    reducer, rounds = closed[-1].next_reducer, len(closed)
+    world.fleet.kill_machine(reducer)
+    assert world.until(lambda: len(closed) >= rounds + 3, 600.0), "no round closes without its reducer"
+    assert closed[-1].reducer != reducer

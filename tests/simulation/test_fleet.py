@@ -1,0 +1,43 @@
+"""Fifty nodes for a simulated hour with everything going wrong, then a quiet time in which all must come right."""
+
+import pytest
+from fleets import QUIET
+
+from bus.simulated_faults import DEFAULT, HEAVY
+from runners.simulation import World
+
+KINDS = {"agent crashes", "job processes killed", "machine crashes", "partitions", "pauses"}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_fifty_nodes_for_an_hour_of_faults(seed: int) -> None:
+    outcome = World(seed, 50, 1.0, DEFAULT, check=10, beat=20.0, request=QUIET).run()
+    assert set(outcome.faults) == KINDS
+    assert outcome.dropped > 100
+    assert outcome.jobs["completed"] >= 4
+    assert set(outcome.jobs) == {"completed"}, "nothing that goes wrong is the jobs' fault: none may fail"
+    assert outcome.rounds >= 50
+
+
+@pytest.mark.search
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_many_seeds_with_every_input_checked(seed: int) -> None:
+    World(seed, 50, 1.0, DEFAULT, check=1, beat=10.0).run()
+
+
+# Found once: a reducer left out of the roster kept its round open (3, 4); averages that travel for longer than the grace
+# of a take-over, so that the reducers' list went round for ever (7, 13).
+@pytest.mark.search
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [3, 4, 7, 13])
+def test_seeds_that_failed_once(seed: int) -> None:
+    World(seed, 50, 1.0, DEFAULT, check=1, beat=10.0).run()
+    World(seed, 50, 1.0, DEFAULT, check=10, beat=20.0, request=QUIET).run()
+
+
+@pytest.mark.search
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(200, 210))
+def test_worse_than_any_real_day(seed: int) -> None:
+    World(seed, 20, 1.0, HEAVY, check=1, beat=10.0, request=QUIET).run()
