@@ -331,7 +331,8 @@ class Trainer(Custodian):
         latest = s.latest_round
         if latest > s.version:
             following = s.closed.get(s.version + 1)
-            if following is not None and latest - s.version <= self.settings.replay_updates and s.failures < 3:
+            tries = 3 if s.donors else 1
+            if following is not None and latest - s.version <= self.settings.replay_updates and s.failures < tries:
                 s.busy = "apply"
                 yield self._work(
                     "apply", works.ApplyAverage(round=following.round, average=following.average), "the round is closed"
