@@ -47,14 +47,16 @@ def up(
     ] = 0,
     nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=0, help="Nodes to start on this machine, too.")] = 0,
     store: StoreOption = DEFAULT_STORE,
-    server: ServerOption = None,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="A server that runs already, instead of one of its own.")
+    ] = None,
 ) -> None:
     """Start a NATS server and all agents; end them with Ctrl-C.
 
     The first line on standard output is `ready nats://127.0.0.1:PORT`, once jobs can be submitted.
     """
     if server is not None and (listen is not None or port):
-        fail("--listen and --port are for a server of its own: leave out --server (and $SHOAL_SERVER)", EXIT_USAGE)
+        fail("--listen and --port are for a server of its own: leave out --server", EXIT_USAGE)
     with told():
         token = ensure_token(store) if listen is not None and not is_loopback(listen) else None
     options = UpOptions(
