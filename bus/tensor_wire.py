@@ -133,6 +133,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parse()
         except (ValueError, IndexError, ConnectionResetError) as error:
+            self._filled = self._need = 0
             self.abort(f"it doesn't speak NATS: {error}")
 
     # The protocol.
