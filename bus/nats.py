@@ -28,6 +28,7 @@ ACK_WAIT = 5.0  # seconds until a stored message that nobody acknowledged is del
 STORE_TIMEOUT = 30.0  # seconds until a stored publish gives up: longer than a server takes to restart with 10 GB to read
 _SETUP_TIMEOUT = 10.0  # seconds for a request to JetStream's API over a link that is alive but bad
 _CLOSE_PATIENCE = 2.0  # seconds each that closing waits for answers and for publishes: a restarted server is back by then
+_TROUBLE_INTERVAL = 10.0  # seconds between two reports of one kind of trouble, which may come with every message
 _QUEUE_GROUP = "servers"  # all who serve a subject are of one group: each request goes to one of them
 _TELEMETRY, _REQUEST = Delivery.TELEMETRY, Delivery.REQUEST
 
@@ -65,6 +66,7 @@ class NatsBus:
         self._repairing: asyncio.Task[None] | None = None
         self._unsent = 0
         self._gone = False
+        self._told_at: dict[str, float] = {}
 
     @classmethod
     async def connect(
@@ -295,7 +297,11 @@ class NatsBus:
             self._say(BusDisturbed(kind="reconnected", reason=reason, seconds=self._link.away))
         elif state is LinkState.TROUBLE:
             kind, _, detail = reason.partition(": ")
-            self._say(BusDisturbed(kind=kind, reason=detail))
+            now = time.monotonic()
+            # The report itself may be what is not permitted, and lead to the next.
+            if now - self._told_at.get(kind, float("-inf")) >= _TROUBLE_INTERVAL:
+                self._told_at[kind] = now
+                self._say(BusDisturbed(kind=kind, reason=detail))
 
     async def _repair(self) -> None:
         """Make the streams again where a server came back with an empty store; one attempt at a time."""
