@@ -1,98 +1,19 @@
-"""Tensors between real participants on a real server: streamed, fetched, damaged, lost, their holder killed."""
+"""Tensors between real participants on a real server: streamed, fetched, on any loop, of any size."""
 
 import asyncio
 import os
-import random
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import nats
 import pytest
-from nats.aio.client import Client
+from tensor_exchange import PATIENCE, Exchange, fetched, frame_of, some_bytes
 
 from bus.server import EmbeddedServer
-from bus.tensor_frames import CHUNK, SHARES, SMALLEST_CHUNK, WINDOW, Held, Kept, chunk_of, chunks_of
-from bus.tensor_incoming import Leave
-from bus.tensors import TensorBus, TensorUnavailable, Transfer
+from bus.tensor_frames import CHUNK, SHARES, SMALLEST_CHUNK, WINDOW, Kept, chunk_of, chunks_of
+from bus.tensors import TensorUnavailable
 from schemas.ids import BadIdentifier
-
-LOST_AFTER = 9.0  # seconds: less than after which chunks that don't come count as lost
-ONE_QUESTION = 0.5  # seconds in which a question is put and comes back unheard
-PATIENCE = 30.0  # seconds: far more than anything here takes on a busy machine
-HOLDER = """
-import asyncio, sys
-from bus.tensors import TensorBus
-async def main(url):
-    bus = await TensorBus.connect(url, job="j", node="victim")
-    held = bus.keep("delta", "1", bytes(64 * 1024 * 1024))
-    print(held.digest, flush=True)
-    await asyncio.Event().wait()
-asyncio.run(main(sys.argv[1]))
-"""
-
-
-class Exchange:
-    """A server and the participants of a test."""
-
-    def __init__(self, server: EmbeddedServer) -> None:
-        self.server = server
-        self.transfers: dict[str, list[Transfer]] = {}
-        self.members: list[TensorBus] = []
-        self._clients: list[Client] = []
-
-    async def join(self, node: str, **options: Any) -> TensorBus:
-        """A node of job `j`."""
-        self.transfers[node] = []
-        member = await TensorBus.connect(
-            self.server.url, job="j", node=node, on_transfer=self.transfers[node].append, **options
-        )
-        self.members.append(member)
-        return member
-
-    async def outsider(self) -> Client:
-        """A plain NATS client."""
-        client = await nats.connect(self.server.url)
-        self._clients.append(client)
-        return client
-
-    async def watch(self, pattern: str) -> "Watch":
-        """An outsider that hears a pattern."""
-        watch = Watch()
-        client = await self.outsider()
-        await client.subscribe(pattern, cb=watch.hear)
-        await client.flush()
-        return watch
-
-    async def close(self) -> None:
-        """Everybody goes."""
-        for member in self.members:
-            await member.close()
-        for client in self._clients:
-            await client.close()
-
-
-class Watch:
-    """What an outsider heard."""
-
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-        self._changed = asyncio.Event()
-
-    async def hear(self, msg: Any) -> None:
-        self.heard.append(msg)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Returns once the condition holds, looked at after each message."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
 
 
 @pytest.fixture
@@ -102,21 +23,6 @@ async def exchange(tmp_path: Path) -> AsyncIterator[Exchange]:
         made = Exchange(server)
         yield made
         await made.close()
-
-
-def some_bytes(size: int, seed: int = 1) -> bytes:
-    """Data in which no chunk equals another."""
-    return random.Random(seed).randbytes(size)
-
-
-def frame_of(kept: Kept, index: int) -> bytes:
-    """A chunk's whole message."""
-    return b"".join(kept.frame(index))
-
-
-async def fetched(member: TensorBus, holder: str, held: Held, timeout: float = PATIENCE) -> bytes:
-    """The held tensor."""
-    return await member.fetch(holder, held.kind, held.name, held.size, held.digest, timeout)
 
 
 def loops() -> list[Callable[[], asyncio.AbstractEventLoop]]:
@@ -240,216 +146,11 @@ async def test_streams_may_change_while_a_tensor_is_under_way(exchange: Exchange
     assert await fetched(b, "a", held) == data
 
 
-async def test_a_holder_that_is_gone_is_told_at_once(exchange: Exchange) -> None:
-    b = await exchange.join("b")
-    with pytest.raises(TensorUnavailable, match="nobody is gone; ask another holder"):
-        await b.fetch("nobody", "delta", "1", 1000, "00" * 32, 3600.0)
-
-
-async def test_a_tensor_that_was_dropped_or_made_anew_is_told(exchange: Exchange) -> None:
-    a, b = await exchange.join("a"), await exchange.join("b")
-    held = a.keep("delta", "1", some_bytes(1000))
-    a.keep("delta", "1", some_bytes(1000, seed=2))
-    with pytest.raises(TensorUnavailable, match="another one"):
-        await fetched(b, "a", held)
-    with pytest.raises(TensorUnavailable, match="another one"):
-        await fetched(a, "a", held)
-    a.drop("delta", "1")
-    a.drop("delta", "1")
-    with pytest.raises(TensorUnavailable, match="dropped"):
-        await fetched(b, "a", held)
-    with pytest.raises(TensorUnavailable, match="never kept"):
-        await a.stream("delta", "1")
-
-
-async def test_lost_chunks_are_asked_for_and_no_others(exchange: Exchange) -> None:
-    a, b, relay = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
-    await b.follow("delta")
-    data = some_bytes(30 * CHUNK)
-    held = a.keep("delta", "1", data)
-    served = await exchange.watch("tensor.j.a.to.b.*.*")
-    kept, lost = Kept("delta", "1", data), {0, 7, 8, 29}
-    for index in set(range(kept.count)) - lost:
-        await relay.publish(f"tensor.j.a.delta.1.{index * kept.chunk}", frame_of(kept, index))
-    await relay.publish("tensor.j.a.delta.1.end", b"1")
-    assert await fetched(b, "a", held) == data
-    await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
-    offsets = [msg.subject.rpartition(".")[2] for msg in served.heard if not msg.subject.endswith(".end")]
-    assert sorted(int(offset) // kept.chunk for offset in offsets) == sorted(lost)
-
-
-async def test_a_damaged_chunk_is_found_by_its_check_and_asked_for_again(exchange: Exchange) -> None:
-    a, b, relay = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
-    await b.follow("delta")
-    data = some_bytes(20 * CHUNK)
-    held = a.keep("delta", "1", data)
-    served = await exchange.watch("tensor.j.a.to.b.*.*")
-    kept = Kept("delta", "1", data)
-    for index in range(kept.count):
-        frame = bytearray(frame_of(kept, index))
-        if index == 13:
-            frame[5000] ^= 1
-        await relay.publish(f"tensor.j.a.delta.1.{index * kept.chunk}", bytes(frame))
-    await relay.publish("tensor.j.a.delta.1.end", b"1")
-    assert await fetched(b, "a", held) == data
-    await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
-    assert [msg.subject.rpartition(".")[2] for msg in served.heard] == [str(13 * kept.chunk), "end"]
-
-
-async def test_other_data_under_the_same_name_is_not_believed(exchange: Exchange) -> None:
-    """Chunks with sound checks whose whole has another hash: all is fetched anew."""
-    a, b, liar = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
-    await b.follow("delta")
-    data = some_bytes(6 * CHUNK)
-    held = a.keep("delta", "1", data)
-    forged = Kept("delta", "1", data[:-1] + b"?")
-    forged._content = bytes.fromhex(held.digest[:16])
-    for index in range(forged.count):
-        await liar.publish(f"tensor.j.a.delta.1.{index * forged.chunk}", frame_of(forged, index))
-    await liar.publish("tensor.j.a.delta.1.end", b"1")
-    await liar.flush()
-    assert await fetched(b, "a", held) == data
-
-
-async def test_bytes_that_are_no_chunks_are_counted_and_stop_nothing(exchange: Exchange) -> None:
-    a, b, outsider = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
-    await b.follow("delta")
-    data = some_bytes(3 * CHUNK)
-    held = a.keep("delta", "1", data)
-    kept = Kept("delta", "1", data)
-    for subject, payload in (
-        ("tensor.j.a.delta.1.0", b""),
-        ("tensor.j.a.delta.1.0", b"not a chunk" * 100),
-        ("tensor.j.a.delta.1.1", frame_of(kept, 0)),
-        ("tensor.j.a.delta.1.0", frame_of(kept, 0)[:-1]),
-        (f"tensor.j.a.delta.1.{CHUNK * 99}", frame_of(kept, 1)),
-        ("tensor.j.a.delta.1.minus", frame_of(kept, 1)),
-        ("tensor.j.a.delta.1.end", b"\xff"),
-        ("tensor.j.a.ack.delta.1", b"\xff"),
-        ("tensor.j.a.nobody.delta.1", b"503"),
-        ("tensor.j.b.leave", b"{}"),
-        ("tensor.j.b.leave", b"\xff"),
-        ("tensor.j.a.to.b.sometoken.0", frame_of(kept, 0)),
-    ):
-        await outsider.publish(subject, payload)
-    answer = await outsider.request("tensor.j.a.fetch", b"\xff", timeout=PATIENCE)
-    assert msgspec.json.decode(answer.data)["found"] is False
-    bad = b'{"op": "get", "kind": "delta", "name": "1", "to": "b.c", "token": "x", "chunks": [[0, 1]]}'
-    answer = await outsider.request("tensor.j.a.fetch", bad, timeout=PATIENCE)
-    assert msgspec.json.decode(answer.data)["found"] is False
-    assert await a.stream("delta", "1")
-    assert await fetched(b, "a", held) == data
-    assert b.rejected >= 6
-
-
-async def test_a_holder_killed_in_the_midst_is_told_and_another_helps(exchange: Exchange) -> None:
-    b, c = await exchange.join("b"), await exchange.join("c")
-    data = bytes(64 * 1024 * 1024)
-    chunks = await exchange.watch("tensor.j.victim.to.b.*.*")
-    victim = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLDER, exchange.server.url, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert victim.stdout is not None
-        digest = (await victim.stdout.readline()).decode().strip()
-        fetching = asyncio.ensure_future(b.fetch("victim", "delta", "1", len(data), digest, 3600.0))
-        await chunks.until(lambda: len(chunks.heard) > 3)
-        victim.send_signal(signal.SIGKILL)
-        async with asyncio.timeout(PATIENCE):
-            with pytest.raises(TensorUnavailable, match="victim is gone"):
-                await fetching
-    finally:
-        with suppress(ProcessLookupError):
-            victim.kill()
-        await victim.wait()
-    held = c.keep("delta", "1", data)
-    assert held.digest == digest
-    assert await fetched(b, "c", held) == data
-
-
-async def test_a_server_killed_in_the_midst_costs_a_pause(exchange: Exchange) -> None:
-    a, b = await exchange.join("a"), await exchange.join("b")
-    await b.follow("delta")
-    data = some_bytes(4 * WINDOW)
-    held = a.keep("delta", "1", data)
-    chunks = await exchange.watch("tensor.j.a.to.b.*.*")
-    fetching = asyncio.ensure_future(fetched(b, "a", held, timeout=2 * PATIENCE))
-    await chunks.until(lambda: len(chunks.heard) > 3)
-    assert exchange.server.pid is not None
-    os.kill(exchange.server.pid, signal.SIGKILL)
-    assert await fetching == data
-    again = a.keep("delta", "2", data[:CHUNK])
-    assert await a.stream("delta", "2")
-    assert await fetched(b, "a", again) == data[:CHUNK]
-
-
-async def test_a_stream_that_was_lost_with_its_server_is_fetched(exchange: Exchange) -> None:
-    sender, follower = await exchange.join("a"), await exchange.join("b")
-    await follower.follow("delta")
-    held = sender.keep("delta", "1", some_bytes(CHUNK))
-    assert exchange.server.pid is not None
-    os.kill(exchange.server.pid, signal.SIGKILL)
-    streaming = asyncio.create_task(sender.stream("delta", "1"))  # into a connection that is dead and doesn't know it
-    data = await fetched(follower, "a", held, timeout=LOST_AFTER)  # without waiting for what will never come
-    assert data == some_bytes(CHUNK)
-    async with asyncio.timeout(LOST_AFTER):
-        await streaming
-
-
-async def test_a_question_that_the_holder_was_not_there_to_hear_is_asked_again(exchange: Exchange) -> None:
-    b, holder = await exchange.join("b"), await exchange.outsider()
-    kept = Kept("delta", "1", some_bytes(1000))
-    described = msgspec.json.encode({"found": True, "digest": kept.held.digest, "size": 1000})
-    asked: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def send(msg: Any) -> None:
-        ask = msgspec.json.decode(msg.data)
-        if ask["op"] == "get":
-            await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0", b"".join(kept.frame(0)))
-        await msg.respond(described)
-
-    before = await holder.subscribe("tensor.j.a.fetch", cb=asked.put)
-    await holder.flush()
-    fetching = asyncio.create_task(fetched(b, "a", kept.held, timeout=LOST_AFTER))
-    question = await asked.get()
-    await before.unsubscribe()
-    await holder.flush()
-    await question.respond(described)
-    await asyncio.wait({fetching}, timeout=ONE_QUESTION)
-    assert not fetching.done()
-    await holder.subscribe("tensor.j.a.fetch", cb=send)
-    assert await fetching == some_bytes(1000)
-
-
 async def test_two_who_want_the_same_tensor_both_get_it(exchange: Exchange) -> None:
     a, b = await exchange.join("a"), await exchange.join("b")
     data = some_bytes(30 * CHUNK)
     held = a.keep("delta", "1", data)
     assert await asyncio.gather(*(fetched(b, "a", held) for _ in range(3))) == [data] * 3
-
-
-async def test_a_fetch_that_takes_too_long_says_how_much_is_missing(exchange: Exchange) -> None:
-    b, mute = await exchange.join("b", stall=3600.0), await exchange.outsider()
-
-    async def promise(msg: Any) -> None:
-        await msg.respond(msgspec.json.encode({"found": True, "digest": "00" * 32, "size": 1000}))
-
-    await mute.subscribe("tensor.j.mute.fetch", cb=promise)
-    await mute.flush()
-    with pytest.raises(TensorUnavailable, match=r"within 0\.3 s.*missing"):
-        await b.fetch("mute", "delta", "1", 1000, "00" * 32, 0.3)
-
-
-async def test_a_holder_that_promises_and_sends_nothing_is_given_up(exchange: Exchange) -> None:
-    b, mute = await exchange.join("b", stall=0.1), await exchange.outsider()
-
-    async def promise(msg: Any) -> None:
-        await msg.respond(msgspec.json.encode({"found": True, "digest": "00" * 32, "size": 1000}))
-
-    await mute.subscribe("tensor.j.mute.fetch", cb=promise)
-    await mute.flush()
-    with pytest.raises(TensorUnavailable, match="stalled"):
-        await b.fetch("mute", "delta", "1", 1000, "00" * 32, 3600.0)
 
 
 async def test_the_latest_is_made_on_demand(exchange: Exchange) -> None:
@@ -504,48 +205,6 @@ async def test_what_is_followed_no_more_is_not_taken_in(exchange: Exchange) -> N
     await b.unfollow("delta")
     a.keep("delta", "1", some_bytes(CHUNK))
     assert not await a.stream("delta", "1")
-
-
-async def test_a_follower_that_holds_up_the_others_is_asked_to_leave(exchange: Exchange) -> None:
-    """An outsider plays a follower that acknowledges the first chunk and then no more."""
-    a, b, slow = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
-    await b.follow("average")
-    words = await exchange.watch("tensor.j.slow.leave")
-    ack = msgspec.json.encode({"follower": "slow", "position": CHUNK})
-
-    async def first_only(msg: Any) -> None:
-        if msg.subject.endswith(".0"):
-            await slow.publish("tensor.j.a.ack.average.1-1", ack)
-
-    await slow.subscribe("tensor.j.a.average.>", cb=first_only)
-    await slow.flush()
-    data = some_bytes(2 * WINDOW)
-    held = a.keep("average", "1-1", data)
-    async with asyncio.timeout(PATIENCE):
-        assert await a.stream("average", "1-1")
-    assert await fetched(b, "a", held) == data
-    await words.until(lambda: len(words.heard) == 2)
-    told = [msgspec.json.decode(msg.data, type=Leave) for msg in words.heard]
-    assert [word.done for word in told] == [False, True]
-
-
-async def test_who_is_asked_to_leave_fetches_the_rest_and_comes_back(exchange: Exchange) -> None:
-    a, b, outsider = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
-    await b.follow("delta")
-    data = some_bytes(4 * CHUNK)
-    held = a.keep("delta", "1", data)
-    kept = Kept("delta", "1", data)
-    await outsider.publish("tensor.j.a.delta.1.0", frame_of(kept, 0))
-    word = Leave(kind="delta", name="1", sender="a")
-    await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
-    await outsider.flush()
-    assert await fetched(b, "a", held) == data
-    assert not await a.stream("delta", "1")
-    word.done = True
-    await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
-    async with asyncio.timeout(PATIENCE):
-        while not await a.stream("delta", "1"):
-            await outsider.flush()
 
 
 async def test_words_of_the_protocol_and_bad_names_are_no_names(exchange: Exchange) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Self
 
 import nats
-from bus.nats import NatsBus
 from carriers import Collector
 from nats.aio.client import Client
 
+from bus.nats import NatsBus
 from bus.port import Bus
 from bus.server import EmbeddedServer
 
@@ -38,7 +38,7 @@ class NatsCarrier:
         if self._foreign is None:
             self._foreign = await nats.connect(self.server.url, name="foreign")
         await self._foreign.publish(subject, data)
-        await asyncio.sleep(0)  # `flush` overtakes what its loop has not written yet
+        await self._foreign.flush()  # overtakes what its loop has not written yet
         await self._foreign.flush()
 
     async def wait(self, condition: Callable[[], bool]) -> None:
