@@ -84,7 +84,7 @@ async def test_garbage_is_counted_and_reported_and_stops_nothing(anybody: nats.N
         for data in GARBAGE:
             await anybody.publish(subject, data)
     largest = anybody.max_payload
-    await anybody.publish("shoal.nodes.a.heartbeat", b"{" * largest)
+    await anybody.publish("shoal.nodes.large.heartbeat", b"{" * largest)
     await anybody.flush()
     for subject in SPOILT:
         said = await story.heard(MessageRejected, lambda m, subject=subject: m.subject == subject, since=since)
@@ -92,7 +92,7 @@ async def test_garbage_is_counted_and_reported_and_stops_nothing(anybody: nats.N
         assert said.reason
         assert said.count >= 1
     large = await story.heard(MessageRejected, lambda m: m.size == largest, since=since)
-    assert large.subject == "shoal.nodes.a.heartbeat"
+    assert large.subject == "shoal.nodes.large.heartbeat"
     # Whatever that did, the desk answers and the nodes are heard.
     job = (await ask(anybody, SUBMIT, WAITS_FOR_EVER | {"min_nodes": 40}))["job"]
     state = await story.heard(JobState, lambda m: m.job == job)

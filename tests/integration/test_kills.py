@@ -3,7 +3,9 @@
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from conftest import END_FLAG, NODES, STEP_TIME
@@ -14,7 +16,7 @@ from story import Story, following
 from runners.client import Client, connect
 from runners.up import AGENTS
 from schemas.decisions import AgentStarted, NodeJoined, NodeLost
-from schemas.jobs import JobPhase
+from schemas.jobs import JobPhase, ReportReady
 from schemas.nodes import NodeHeartbeat, WorkFailed
 from schemas.training import CaughtUp, RoundClosed, RoundOpened
 
@@ -143,3 +145,16 @@ async def test_after_all_that_it_completes(fleet: ProcessFleet, client: Client, 
     assert state.state is JobPhase.COMPLETED, state.reason
     rounds = await must_have_run_well(client, job)
     assert rounds[-1].loss < rounds[0].loss
+    told = await report_of(client, news, job)
+    faults = {fault["what"]: fault for fault in told["faults"]}
+    wanted = {"job process: killed", "node lost", "node came back", "server out of reach"}
+    wanted |= {f"agent {agent} restarted" for agent in AGENTS}
+    assert wanted <= set(faults)
+    assert all(faults[what]["seconds_to_recover"] is not None for what in wanted), faults
+    assert told["rounds"] == len(rounds)
+
+
+async def report_of(client: Client, news: Story, job: str) -> Any:
+    """What the recorder made of it."""
+    ready = await news.heard(ReportReady, lambda m: m.job == job)
+    return msgspec.json.decode(await client.bus.get_object(ready.name))
