@@ -12,7 +12,8 @@ from schemas.wire import Message, Wire, fault, registered, wire_for
 
 log = logging.getLogger("shoal.bus")
 
-_REPORT_INTERVAL = 1.0  # seconds between reports of a flood, besides its 1st, 2nd, 4th, 8th...
+_REPORT_INTERVAL = 1.0  # seconds between reports of a flood, besides the 1st, 2nd, 4th, 8th... of each subject
+_SUBJECTS = 1024  # subjects whose rejections are counted apart: a flood on ever new ones mustn't fill the memory
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -27,6 +28,7 @@ class Intake:
         self.rejected = 0
         self._report = report
         self._reported_at = -_REPORT_INTERVAL
+        self._by_subject: dict[str, int] = {}
 
     def telemetry(self, wire: Wire, handler: Handler) -> Callable[[str, bytes], None]:
         """The listener of a core subscription to one type: no coroutine, no look-up by subject, as fast as it gets."""
@@ -70,7 +72,10 @@ class Intake:
         """Count, and report unless in a flood."""
         self.rejected += 1
         now = time.monotonic()
-        power_of_two = self.rejected & (self.rejected - 1) == 0
+        if subject not in self._by_subject and len(self._by_subject) >= _SUBJECTS:
+            del self._by_subject[next(iter(self._by_subject))]
+        here = self._by_subject[subject] = self._by_subject.get(subject, 0) + 1
+        power_of_two = here & (here - 1) == 0
         if power_of_two or now - self._reported_at >= _REPORT_INTERVAL:
             self._reported_at = now
             self._report(MessageRejected(subject=subject, field=field, reason=reason, size=len(data), count=self.rejected))
