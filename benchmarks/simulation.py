@@ -1,0 +1,177 @@
+"""How fast fleets simulate: events a second with the real cores, with their checks off and on, and memory for each node.
+
+    python -m benchmarks.simulation [--json] [--nodes 50 500 5000] [--seconds 120]
+
+Each row is a process of its own on one core: a fleet of so many nodes with a heartbeat and a probe a second each, all
+agents, and a training job of 16 nodes, without faults. After a minute of virtual time to settle, `--seconds` more are
+measured in ten windows; the rate is that of the median window, the best one beside it, by the process's own CPU time. An
+event is anything that happens on the network: a delivery, a timer, the end of a work or of a round trip, a stream's answer.
+`carrier` is the network by itself: heartbeats to one receiver that does nothing, encoded and decoded as always.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import psutil  # type: ignore[import-untyped]
+
+from bus.port import Interest
+from bus.simulated_endpoint import Endpoint
+from bus.simulated_faults import NONE
+from bus.simulated_network import SimulatedNetwork
+from runners.simulation import World
+from schemas.nodes import NodeHeartbeat
+from schemas.wire import seal
+
+WINDOWS = 10
+SETTLE = 60.0  # virtual seconds until all nodes are known and the job's first rounds are closed
+CARRIER_EVENTS = 20_000
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement."""
+
+    what: str
+    nodes: int
+    events_per_second: float
+    """Of CPU time, in the median window."""
+    best_window: float
+    inputs_per_second: float
+    """Inputs of cores, of CPU time."""
+    times_real_time: float
+    """Virtual seconds in a second of CPU time."""
+    bytes_per_node: float
+    """Resident memory that the fleet added, over its nodes; at the end, streams and all."""
+
+
+def resident() -> int:
+    """Bytes of this process."""
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def windows(advance: Callable[[], tuple[int, int]]) -> tuple[list[float], float, float]:
+    """(events a second in each window, inputs a second over all, CPU seconds)."""
+    rates, inputs, total = [], 0, 0.0
+    for _ in range(WINDOWS):
+        begun = time.process_time()
+        events, handled = advance()
+        took = time.process_time() - begun
+        rates.append(events / took)
+        inputs += handled
+        total += took
+    return rates, inputs / total, total
+
+
+def fleet(nodes: int, check: int, seconds: float) -> Row:
+    """A fleet with the real cores."""
+    before = resident()
+    world = World(7, nodes, 1.0, NONE, check=check, trace=False)
+    world.begin()
+    world.advance(SETTLE)
+
+    def advance() -> tuple[int, int]:
+        events, inputs = world.network.events, world.fleet.inputs
+        world.advance(seconds / WINDOWS)
+        return world.network.events - events, world.fleet.inputs - inputs
+
+    rates, inputs, total = windows(advance)
+    return Row(
+        what="cores, checks on" if check else "cores, checks off",
+        nodes=nodes,
+        events_per_second=statistics.median(rates),
+        best_window=max(rates),
+        inputs_per_second=inputs,
+        times_real_time=seconds / total,
+        bytes_per_node=(resident() - before) / nodes,
+    )
+
+
+def carrier(nodes: int) -> Row:
+    """The network by itself."""
+    before = resident()
+    network = SimulatedNetwork(7, NONE, trace=False)
+    heard = 0
+
+    def hear(message: object, receipt: object) -> None:
+        nonlocal heard
+        heard += 1
+
+    network.subscribe(Endpoint("to", 0.001, 0.0), [Interest(NodeHeartbeat)], hear)
+    endpoints = [Endpoint(f"n{number}", 0.01, 0.001) for number in range(nodes)]
+    sent = 0
+
+    def beat(which: int) -> None:
+        nonlocal sent
+        sent += 1
+        message = NodeHeartbeat(node=f"n{which}", sequence=sent, interval=1.0)
+        seal(message, id=f"n{which}:1:{sent}", cause="", at=network.now, source=f"node/n{which}")
+        network.publish(endpoints[which], message)
+        network.at(network.now + 1.0, beat, which)
+
+    for which in range(nodes):
+        network.at(which / nodes, beat, which)
+    seconds = CARRIER_EVENTS / (2 * nodes)
+
+    def advance() -> tuple[int, int]:
+        events, had = network.events, heard
+        network.run(network.now + seconds)
+        return network.events - events, heard - had
+
+    rates, inputs, total = windows(advance)
+    return Row(
+        what="carrier",
+        nodes=nodes,
+        events_per_second=statistics.median(rates),
+        best_window=max(rates),
+        inputs_per_second=inputs,
+        times_real_time=WINDOWS * seconds / total,
+        bytes_per_node=(resident() - before) / nodes,
+    )
+
+
+def measured(job: dict[str, Any]) -> Row:
+    """A row, from a process of its own."""
+    argv = [sys.executable, "-m", "benchmarks.simulation", "--row", json.dumps(job)]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    return msgspec.json.decode(done.stdout, type=Row)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[50, 500, 5000])
+    parser.add_argument("--seconds", type=float, default=120.0, help="virtual seconds measured with 50 nodes")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        job = json.loads(options.row)
+        row = carrier(job["nodes"]) if job["what"] == "carrier" else fleet(job["nodes"], job["check"], job["seconds"])
+        sys.stdout.buffer.write(msgspec.json.encode(row))
+        return
+    rows = [measured({"what": "carrier", "nodes": options.nodes[-1]})]
+    for nodes in options.nodes:
+        seconds = options.seconds * min(1.0, 50 / nodes)
+        for check in (0, 1) if nodes <= 50 else (0,):
+            rows.append(measured({"what": "cores", "nodes": nodes, "check": check, "seconds": seconds}))
+    if options.json:
+        print(msgspec.json.encode(rows).decode())
+        return
+    print(f"{'':18} {'nodes':>6} {'events/s':>10} {'best':>10} {'inputs/s':>10} {'x real time':>12} {'kB a node':>10}")
+    for row in rows:
+        print(
+            f"{row.what:18} {row.nodes:6d} {row.events_per_second:10,.0f} {row.best_window:10,.0f}"
+            f" {row.inputs_per_second:10,.0f} {row.times_real_time:12,.1f} {row.bytes_per_node / 1000:10.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
