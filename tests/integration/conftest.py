@@ -13,7 +13,7 @@ from story import Story, following
 from runners.client import Client, connect
 
 NODES = ("a", "b", "c")
-STEP_TIME = "10"  # ms
+STEP_TIME = "20"  # ms: rounds of some tenths of a second
 END_FLAG = "long-job-may-end"
 
 

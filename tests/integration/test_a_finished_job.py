@@ -67,27 +67,12 @@ async def test_the_commands_show_it_to_scripts(fleet: ProcessFleet, finished_job
     said = await fleet.cli("events", f"shoal.training.{finished_job}.round.>", "--stored", "--json")
     closed = [msgspec.json.decode(line) for line in said.out.splitlines()]
     assert [event["message"]["round"] for event in closed] == [1, 2, 3, 4, 5]
+    nothing = await fleet.cli("fetch", "no-such-job")
+    assert nothing.code == 1
+    assert "no such job" in nothing.err
     chains = (await fleet.cli("why", finished_job, "--json")).json()
     assert chains
     assert all(event["message"]["reason"] for chain in chains for event in chain[:1])
     checks = await fleet.cli("doctor", "--json")
     assert {check["what"]: check["state"] for check in checks.json()}["desk"] == "good"
     assert checks.code == (1 if any(check["state"] == "bad" for check in checks.json()) else 0)
-
-
-async def test_the_commands_say_what_is_wrong(fleet: ProcessFleet, elsewhere: Path, finished_job: str) -> None:
-    nobody = await fleet.cli("jobs", cwd=elsewhere)
-    assert nobody.code == 1
-    assert "shoal up" in nobody.err
-    unknown = await fleet.cli("why", "no-such-job")
-    assert unknown.code == 1
-    assert "no-such-job" in unknown.err
-    nothing = await fleet.cli("fetch", "no-such-job")
-    assert nothing.code == 1
-    assert "no such job" in nothing.err
-    ended = await fleet.cli("cancel", finished_job)
-    assert ended.code == 1
-    assert "ended already" in ended.err
-    wrong = await fleet.cli("submit", "no-such-file.toml")
-    assert wrong.code == 2
-    assert len(wrong.err.splitlines()) == 1

@@ -19,7 +19,6 @@ NODE = "frail"
 TROUBLE = {
     "broken:workload": ("import", "RuntimeError: this module is broken on purpose"),
     "points:wrkload": ("import", "did you mean 'workload'"),
-    "no_such_module:workload": ("import", "no_such_module"),
     "trouble:raises": ("raised", "ValueError: the third batch is spoilt"),
     "trouble:eats_memory": ("out_of_memory", "MemoryError"),
     "trouble:hangs": ("hung", "trouble.py"),

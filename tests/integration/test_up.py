@@ -58,20 +58,11 @@ def terminate_one_by_one_children_first(pids: list[int]) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def terminate_one_by_one_parents_first(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
-
-
 @pytest.mark.parametrize(
     ("end", "code"),
     [
         (interrupt_the_group, 130),
         (terminate_one_by_one_children_first, 0),
-        (terminate_one_by_one_parents_first, 0),
     ],
 )
 async def test_signals_to_all_in_any_order_end_everything(
