@@ -91,8 +91,6 @@ HEAVY = Faults(
     reorder_seconds=2.0,
     partitions_per_hour=10.0,
     crashes_per_hour=10.0,
-    state_stale=0.1,
-    state_lost=0.1,
     pauses_per_hour=10.0,
     pause_seconds=10.0,
     skew_seconds=60.0,
@@ -100,7 +98,9 @@ HEAVY = Faults(
     slow_workers=0.4,
     failing_works_per_hour=3.0,
 )
-PRESETS = {"none": NONE, "light": LIGHT, "default": DEFAULT, "heavy": HEAVY}
+# Disks are lost too: an agent comes back with an older state, or none. What it had published is then news to it.
+FORGETFUL = msgspec.structs.replace(DEFAULT, crashes_per_hour=10.0, state_stale=0.2, state_lost=0.2)
+PRESETS = {"none": NONE, "light": LIGHT, "default": DEFAULT, "heavy": HEAVY, "forgetful": FORGETFUL}
 
 
 def faults_named(name: str) -> Faults:

@@ -1,5 +1,6 @@
 """Fifty nodes for a simulated hour with everything going wrong, then a quiet time in which all must come right."""
 
+import msgspec
 import pytest
 from fleets import QUIET
 
@@ -26,8 +27,8 @@ def test_many_seeds_with_every_input_checked(seed: int) -> None:
     World(seed, 50, 1.0, DEFAULT, check=1, beat=10.0).run()
 
 
-# Found once: a reducer left out of the roster kept its round open (3, 4); averages that travel for longer than the grace
-# of a take-over, so that the reducers' list went round for ever (7, 13).
+# What they found: a reducer that was left out of the roster kept its round open (3, 4); averages that travel for longer
+# than the grace of a take-over, so that the reducers' list went round for ever (7, 13).
 @pytest.mark.search
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [3, 4, 7, 13])
@@ -40,4 +41,6 @@ def test_seeds_that_failed_once(seed: int) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(200, 210))
 def test_worse_than_any_real_day(seed: int) -> None:
-    World(seed, 20, 1.0, HEAVY, check=1, beat=10.0, request=QUIET).run()
+    # With a checkpoint a round: without one a job is lost with the last node that holds its anchor, and rightly so.
+    request = msgspec.structs.replace(QUIET, checkpoint_every=1)
+    World(seed, 20, 1.0, HEAVY, check=1, beat=10.0, request=request).run()

@@ -209,5 +209,5 @@ def test_one_seed_is_one_run() -> None:
 
 
 def test_an_unknown_set_of_faults_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnknownFaults, match="none, light, default, heavy"):
+    with pytest.raises(UnknownFaults, match="none, light, default, heavy, forgetful"):
         faults_named("sunny")
