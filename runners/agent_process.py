@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bus.locks import FileLock
 from bus.nats import NatsBus
 from bus.port import Start
 from runners.address import STORE, find_server
@@ -68,6 +69,9 @@ async def run_agent(name: str, server: str | None, store: Path, token: str | Non
     core = KINDS[name].make(name, store)
     address = find_server(server, token=token, store=store)
     bus = await NatsBus.connect(address.url, source=name, token=address.token)
+    # Two processes on one journal would damage it.
+    lock = FileLock(store / "agents" / name / "lock", mend=f"an agent {name} runs on this store: stop it, or use another")
+    lock.acquire()
     journal = Journal(store / "agents" / name)
     try:
         async with _helpers(name, bus, store, core.settings) as helpers:
@@ -78,6 +82,7 @@ async def run_agent(name: str, server: str | None, store: Path, token: str | Non
             await host.run()
     finally:
         journal.close()
+        lock.release()
         await bus.close()
 
 

@@ -16,6 +16,7 @@ from schemas.jobs import JobState
 from schemas.nodes import NodeLeaving, WorkFailed
 from schemas.training import (
     Assignment,
+    AverageOffered,
     CaughtUp,
     DigestMismatch,
     NodeRefused,
@@ -240,6 +241,7 @@ class Reducer(Closing):
         """A round is over, whoever closed it: forget what it counted, and know who opens the next."""
         s = self.state
         if event.round <= s.closed:
+            yield from self._count_overtaken(event)
             return
         yield CancelTimer(timer=RoundDeadline(round=s.round))
         yield CancelTimer(timer=HoldPatience(round=s.round))
@@ -254,6 +256,16 @@ class Reducer(Closing):
             yield from self._step_down()
             yield from self._stand_by(now, self._deadline())
         yield from self._maybe_open(now)
+
+    def _count_overtaken(self, event: RoundClosed) -> Iterator[Effect]:
+        """A closing that a later one overtook (it was delivered again): what it counted must not count again."""
+        s = self.state
+        for contribution in event.contributions:
+            key = f"{contribution.node}/{contribution.round}"
+            if contribution.round not in s.counted.get(contribution.node, ()):
+                self._count(contribution.node, contribution.round)
+            if s.offers.pop(key, None) is not None and key in s.reducing:
+                yield from self._step_down()
 
     # Succession.
 
@@ -270,6 +282,13 @@ class Reducer(Closing):
         yield from self._step_down()
         yield from self._stand_by(now, event.deadline_seconds)
 
+    @on(AverageOffered)
+    def see_average(self, event: AverageOffered, now: float) -> Effects:
+        """The active reducer is nearly done: others need time to get its average, which travels once more."""
+        s = self.state
+        if event.node != s.node and event.round == s.round and event.term >= s.term:
+            yield from self._stand_by(now, self._deadline())
+
     @on(TakeOver)
     def take_over(self, timer: TakeOver, now: float) -> Effects:
         """The active reducer is overdue."""
@@ -279,6 +298,8 @@ class Reducer(Closing):
     def _succeed(self, now: float, reason: str) -> Iterator[Effect]:
         """The active reducer is gone: the first of the list acts at once, the others in their turn."""
         s = self.state
+        if s.opened:
+            yield from self._step_down()  # it was this node's own round
         heirs = [n for n in s.successors if n != s.active]
         s.active = ""
         if heirs and heirs[0] == s.node:
