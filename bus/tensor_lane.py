@@ -67,9 +67,7 @@ class Lane:
                 if self._tls or info.get("tls_required"):
                     await self._encrypt(connection)
                 connection.write(b"CONNECT " + json.dumps(self._greeting()).encode() + b"\r\n")
-                for sid, (pattern, group) in self._patterns.items():
-                    connection.write(_sub(pattern, group, sid))
-                await connection.ping()
+                await self._subscribe_all(connection)
         except BaseException:
             connection.abort("it didn't greet in time")
             raise
@@ -77,6 +75,19 @@ class Lane:
         self.up = True
         self._is_up.set()
         self._keeper = loop.call_later(_PING_INTERVAL, self._keep_alive)
+
+    async def _subscribe_all(self, connection: Connection) -> None:
+        """Until the server knows of every subscription, of those made meanwhile, too."""
+        told: dict[int, tuple[str, str]] = {}
+        while True:
+            for sid in told.keys() - self._patterns.keys():
+                connection.write(_unsub(sid))
+            for sid in self._patterns.keys() - told.keys():
+                connection.write(_sub(*self._patterns[sid], sid))
+            told = dict(self._patterns)
+            await connection.ping()
+            if told == self._patterns:
+                return
 
     async def _encrypt(self, connection: Connection) -> None:
         context = ssl.create_default_context()
@@ -159,7 +170,7 @@ class Lane:
         """Hear it no more."""
         self._heard.pop(sid, None)
         if self._patterns.pop(sid, None) is not None and self._connection is not None:
-            self._connection.write(b"UNSUB %d\r\n" % sid)
+            self._connection.write(_unsub(sid))
 
     async def barrier(self, timeout: float) -> bool:
         """Whether everything sent before has reached the server, and everything it sent before has been heard."""
@@ -201,6 +212,10 @@ def credentials(user: str | None, password: str | None, token: str | None) -> di
 
 def _sub(pattern: str, group: str, sid: int) -> bytes:
     return f"SUB {pattern} {group} {sid}\r\n".encode()
+
+
+def _unsub(sid: int) -> bytes:
+    return b"UNSUB %d\r\n" % sid
 
 
 def _heed(pong: "asyncio.Future[None]") -> None:

@@ -144,6 +144,35 @@ async def test_a_lane_comes_back_with_its_subscriptions(server: EmbeddedServer) 
     await sender.close()
 
 
+async def test_what_changes_while_a_lane_comes_back_holds(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane, other = Lane(server.url, "one", None), Lane(server.url, "other", None)
+    await lane.open()
+    dropped, late, back = Heard(), Heard(), asyncio.Event()
+    early = lane.subscribe("t.early", "g", dropped)
+    lane.on_back.append(back.set)
+    ping = Connection.ping
+
+    def change_before_the_first_pong(connection: Connection) -> "asyncio.Future[None]":
+        monkeypatch.setattr(Connection, "ping", ping)
+        lane.unsubscribe(early)
+        lane.subscribe("t.late", "g", late)
+        return ping(connection)
+
+    monkeypatch.setattr(Connection, "ping", change_before_the_first_pong)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await back.wait()
+    await other.open()
+    await other.publish("t.early", (b"x",))
+    await other.publish("t.late", (b"y",))
+    await late.reach(1)
+    assert [payload for _, payload, _ in late.messages] == [b"y"]
+    assert dropped.messages == []
+    await lane.close()
+    await other.close()
+
+
 async def test_a_lane_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
