@@ -53,6 +53,10 @@ class Trainer(Custodian):
         s = self.state
         s.rounds, s.phase = event.rounds, event.state
         s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
+        if s.hang_seconds != event.request.hang_seconds:
+            s.hang_seconds = event.request.hang_seconds
+            if s.version >= 0:
+                yield self._be_heard(now)
         yield from self._advance(now)
 
     @on(Roster)
@@ -107,7 +111,7 @@ class Trainer(Custodian):
             )
         )
         yield self._progress("waiting")
-        yield self.set_timer(StillHere(), now + self.settings.still_here_seconds)
+        yield self._be_heard(now)
         yield from self._advance(now)
 
     @on(works.StepTaken)
@@ -258,7 +262,11 @@ class Trainer(Custodian):
         """Waiting isn't hanging; while steps are computed they speak for themselves."""
         if not self.state.computing:
             yield self._progress(self._doing())
-        yield self.set_timer(StillHere(), now + self.settings.still_here_seconds)
+        yield self._be_heard(now)
+
+    def _be_heard(self, now: float) -> Effect:
+        """Speak again in time: before the node takes a silence for a hang, even if two of three such words get lost."""
+        return self.set_timer(StillHere(), now + min(self.settings.still_here_seconds, self.state.hang_seconds / 3))
 
     @on(Stopping)
     def stop(self, event: Stopping, now: float) -> Effects:

@@ -19,6 +19,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     phase: JobPhase = JobPhase.QUEUED
     validate_every: int = 1
     checkpoint_every: int = 0
+    hang_seconds: float = 120.0
+    """Silence that the node takes for a hang."""
     roster: Roster | None = None
     share: Share | None = None
     assignment_version: int = 0

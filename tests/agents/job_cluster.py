@@ -46,7 +46,9 @@ class Node:
 class JobCluster:
     """Runs a job until nothing is left to do or a time is over. `check` runs after every input."""
 
-    def __init__(self, nodes: list[Node], *, rounds: int = 5, local_steps: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self, nodes: list[Node], *, rounds: int = 5, local_steps: int = 10, seed: int = 0, hang_seconds: float = 120.0
+    ) -> None:
         self.rng = random.Random(seed)
         self.nodes = {node.name: node for node in nodes}
         self.rounds = rounds
@@ -57,7 +59,7 @@ class JobCluster:
         self.closed: dict[int, RoundClosed] = {}
         self.ids: defaultdict[str, int] = defaultdict(int)
         names = tuple(self.nodes)
-        request = JobRequest(kind="train", workload="m:w", rounds=rounds, checkpoint_every=0)
+        request = JobRequest(kind="train", workload="m:w", rounds=rounds, checkpoint_every=0, hang_seconds=hang_seconds)
         self.present: list[Message] = [
             self.state(JobPhase.RUNNING, request),
             Roster(job=JOB, version=1, nodes=names, reducers=names[:3], quorum=len(names) // 2 + 1, reason="start"),

@@ -1,11 +1,13 @@
 """Rounds open and close whatever happens to the nodes: real trainer and reducer cores in virtual time."""
 
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.training import Assignment, CaughtUp, RoundApplied, RoundClosed
+from schemas.training import Assignment, CaughtUp, RoundApplied, RoundClosed, TrainingProgress
 from tests.agents.job_cluster import JobCluster, Node
 
 
@@ -141,6 +143,16 @@ def test_node_that_trains_alone_waits_for_nobody_when_it_comes_back() -> None:
     cluster.run(seconds=20, until=lambda: cluster.finished)
     assert cluster.finished, "it waits for a node that never was"
     counted_once(cluster)
+
+
+def test_node_that_waits_is_heard_before_its_silence_counts_as_a_hang() -> None:
+    cluster = JobCluster(nodes(2), rounds=3, hang_seconds=3.0)
+    cluster.kill("b", told=False)
+    begun = cluster.now
+    cluster.run(seconds=15)
+    heard = [m.at for m in cluster.said(TrainingProgress) if m.node == "a" and m.at > begun + 1.0]
+    assert len(heard) > 5
+    assert max(later - earlier for earlier, later in itertools.pairwise(heard)) < 3.0
 
 
 def test_node_that_contributes_now_and_then_is_not_waited_for() -> None:
