@@ -112,8 +112,24 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     assert list(made.folder.glob("*")) == [], "what processes were told is gone with them"
 
 
+@pytest.fixture(autouse=True)
+def others() -> set[int]:
+    """Children that other tests of this session have running (a fleet of theirs, say)."""
+    OTHERS.clear()
+    OTHERS.update(child.pid for child in psutil.Process().children())
+    return OTHERS
+
+
+OTHERS: set[int] = set()
+
+
+def children() -> list[psutil.Process]:
+    """The processes that this test has started."""
+    return [child for child in psutil.Process().children() if child.pid not in OTHERS]
+
+
 def the_process(node: Node) -> psutil.Process:
-    (child,) = psutil.Process().children()
+    (child,) = children()
     return child
 
 
@@ -211,7 +227,7 @@ async def test_closing_ends_all(node: Node) -> None:
         works.start(f"job/{job}", TrainingWork(job=job, request=a_work().request, attempt=1), node.posts)
     async with asyncio.timeout(PATIENCE):
         await works.close()
-    assert psutil.Process().children() == []
+    assert children() == []
     assert len([r for r in node.posts.results if isinstance(r, WorkExited)]) == 2
 
 
