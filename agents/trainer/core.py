@@ -52,6 +52,7 @@ class Trainer(Custodian):
         """The job's size and phase."""
         s = self.state
         s.rounds, s.phase = event.rounds, event.state
+        s.last_round = event.round if event.state is JobPhase.FINISHING else 0
         s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
         if s.hang_seconds != event.request.hang_seconds:
             s.hang_seconds = event.request.hang_seconds
@@ -261,7 +262,7 @@ class Trainer(Custodian):
     def still_here(self, timer: StillHere, now: float) -> Effects:
         """Waiting isn't hanging; while steps are computed they speak for themselves."""
         if not self.state.computing:
-            yield self._progress(self._doing())
+            yield self._progress(self.state.doing)
         yield self._be_heard(now)
 
     def _be_heard(self, now: float) -> Effect:
@@ -290,11 +291,10 @@ class Trainer(Custodian):
             return
         if not s.busy and not s.resting:
             yield from self._move_anchor()
-        behind = s.busy or s.resting or s.latest_round > s.version
         if s.over:
-            if not behind:
+            if not s.behind:
                 yield from self._finish(now)
-        elif self._may_train(s.version + 1) and (not behind or self._trains_behind()):
+        elif self._may_train(s.version + 1) and (not s.behind or self._trains_behind()):
             yield from self._train(s.version + 1)
 
     def _trains_behind(self) -> bool:
@@ -370,10 +370,6 @@ class Trainer(Custodian):
                 works.Drop(tensors=tuple(f"delta/{r}" for r in counted)),
                 f"round {closed.round} counted them",
             )
-
-    def _doing(self) -> Doing:
-        busy: dict[str, Doing] = {"apply": "applying", "catch_up": "catching_up"}
-        return busy.get(self.state.busy, "waiting")
 
     def _progress(self, doing: Doing, step: int = 0, steps: int = 0) -> Effect:
         s = self.state

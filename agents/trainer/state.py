@@ -4,7 +4,7 @@ import msgspec
 
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase
-from schemas.training import ContributionOffered, Roster, RoundClosed, Share
+from schemas.training import ContributionOffered, Doing, Roster, RoundClosed, Share
 
 
 class TrainerState(msgspec.Struct, kw_only=True):
@@ -42,6 +42,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     """Waiting for `TryAgain`."""
     offers: dict[int, ContributionOffered] = msgspec.field(default_factory=dict)
     """Differences that no applied round lists yet, by the round they were made for."""
+    last_round: int = 0
+    """The round that the job ends with, once the desk has said so; the word of its closing may come later."""
     finishing: bool = False
     """The last round is applied and the final model is being taken care of."""
     stored: bool = False
@@ -51,6 +53,17 @@ class TrainerState(msgspec.Struct, kw_only=True):
     def latest_round(self) -> int:
         """The highest round known to be closed."""
         return self.latest.round if self.latest is not None else 0
+
+    @property
+    def behind(self) -> bool:
+        """The anchor is not the job's newest, or is being moved."""
+        return bool(self.busy) or self.resting or max(self.latest_round, self.last_round) > self.version
+
+    @property
+    def doing(self) -> Doing:
+        """What a trainer does that takes no steps."""
+        busy: dict[str, Doing] = {"apply": "applying", "catch_up": "catching_up"}
+        return busy.get(self.busy, "waiting")
 
     @property
     def over(self) -> bool:

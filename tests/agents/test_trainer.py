@@ -1,0 +1,70 @@
+"""A trainer by direct calls, where the order of what it hears matters."""
+
+import random
+from typing import Any
+
+from agents.base import Effect, StartWork
+from agents.inputs import Woken
+from agents.trainer import Trainer, TrainerSettings, works
+from schemas.jobs import JobPhase, JobRequest, JobState
+from schemas.training import Average, Roster, RoundClosed
+
+NOW = 1_000.0
+
+
+def tell(trainer: Trainer, event: Any) -> list[Effect]:
+    effects = trainer.handle(event, NOW)
+    trainer.check()
+    return effects
+
+
+def asked(effects: list[Effect], kind: type[Any]) -> list[Any]:
+    return [effect.work for effect in effects if isinstance(effect, StartWork) and isinstance(effect.work, kind)]
+
+
+def a_state(phase: JobPhase, round_: int, version: int) -> JobState:
+    request = JobRequest(kind="train", workload="m:w", rounds=2)
+    return JobState(
+        id=f"desk:1:{version}",
+        job="j",
+        version=version,
+        state=phase,
+        reason="r",
+        round=round_,
+        rounds=2,
+        request=request,
+        submitted_at=1.0,
+    )
+
+
+def closed(round_: int) -> RoundClosed:
+    return RoundClosed(
+        id=f"reducer/a:1:{round_}",
+        job="j",
+        round=round_,
+        term=0,
+        reducer="a",
+        next_reducer="a",
+        contributions=(),
+        missing=(),
+        average=Average(key=str(round_), size=1, digest="d", holders=("a",)),
+        samples=1,
+        loss=1.0,
+        seconds=1.0,
+        on_time=True,
+        reason="r",
+    )
+
+
+def test_the_final_model_has_the_last_round_in_it_although_the_desk_is_heard_first() -> None:
+    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
+    tell(trainer, Woken(incarnation=1, resumed=False, at=NOW))
+    tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
+    tell(trainer, a_state(JobPhase.RUNNING, 0, 1))
+    tell(trainer, Roster(id="sel:1", job="j", version=1, nodes=("a",), reducers=("a",), quorum=1, reason="r"))
+    assert asked(tell(trainer, closed(1)), works.ApplyAverage)
+    tell(trainer, works.Applied(version=1, digest="1", seconds=0.1))
+    assert not asked(tell(trainer, a_state(JobPhase.FINISHING, 2, 2)), works.StoreAnchor)
+    assert asked(tell(trainer, closed(2)), works.ApplyAverage)
+    stored = asked(tell(trainer, works.Applied(version=2, digest="2", seconds=0.1)), works.StoreAnchor)
+    assert [(work.round, work.final) for work in stored] == [(2, True)]
