@@ -4,8 +4,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
-from agents.base import Agent, Effect, Effects, SetTimer, Timer, on
-from agents.inputs import Woken
+from agents.base import Agent, Effect, Effects, Probe, SetTimer, Timer, on
+from agents.inputs import ProbeReturned, Woken
 from agents.node_selector import conduct, liveness
 from agents.node_selector.roster import few
 from agents.node_selector.settings import NodeSelectorSettings
@@ -45,7 +45,7 @@ class Fleet(Agent[NodeSelectorState]):
     @on(Woken)
     def wake(self, event: Woken, now: float) -> Effects:
         """It was deaf itself: silences count from now, and every deadline is set again."""
-        self.state.hearing_since = now
+        self.state.hearing_since, self.state.answers = now, 0
         for node, record in self.state.nodes.items():
             if record.alive:
                 yield self._watch(node, record, now)
@@ -108,10 +108,19 @@ class Fleet(Agent[NodeSelectorState]):
         if again is not None:
             record.due = again
             yield self.set_timer(timer, again)
+            if liveness.should_probe(self.state, now, self.settings):
+                self.state.probes, self.state.probed_at = self.state.probes + 1, now
+                yield Probe(sequence=self.state.probes, timeout=self.settings.probe_timeout_seconds)
             return
         if any(timer.node in job.nodes and job.phase is JobPhase.RUNNING for job in self.state.jobs.values()):
             conduct.fail(record.conduct, self.settings, strike=0)
         yield from self._bury(timer.node, now, f"no heartbeat for {now - record.heard_at:.1f} s")
+
+    @on(ProbeReturned)
+    def trust_ears(self, event: ProbeReturned, now: float) -> None:
+        """Whether the server can be heard, where no node is."""
+        if event.sequence == self.state.probes:
+            liveness.note_answer(self.state, event.rtt is not None)
 
     def _bury(self, node: NodeId, now: float, why: str) -> Effects:
         record = self.state.nodes[node]

@@ -30,7 +30,19 @@ def note_hearing(state: NodeSelectorState, record: NodeRecord, now: float, setti
     if deaf(state, now, settings):
         state.hearing_since = now
     state.heard_at, state.heard_interval = now, record.interval
+    state.answers = 0
     record.heard_at = now
+
+
+def note_answer(state: NodeSelectorState, answered: bool) -> None:
+    """A probe has come back, or has not: only answers without a loss between them speak for the selector's ears."""
+    state.answers = state.answers + 1 if answered else 0
+
+
+def should_probe(state: NodeSelectorState, now: float, settings: NodeSelectorSettings) -> bool:
+    """Whether to ask the server now if it can be heard: nobody else is, and the last time is a silence's limit ago."""
+    apart = settings.missed_beats * state.heard_interval
+    return deaf(state, now, settings) and now - state.probed_at >= apart
 
 
 def look_again(state: NodeSelectorState, record: NodeRecord, now: float, settings: NodeSelectorSettings) -> float | None:
@@ -38,7 +50,7 @@ def look_again(state: NodeSelectorState, record: NodeRecord, now: float, setting
 
     Three things speak against a death although the deadline has passed: the selector was asleep itself (the timer comes
     an interval late and nothing came in between: it was stopped, or restarted); it only began to hear a moment ago; it
-    hears nobody at all.
+    hears nobody at all, and can't be sure either that it hears the server.
     """
     limit = silence_limit(record, settings)
     if now > record.due + record.interval and state.heard_at <= record.due:
@@ -46,9 +58,8 @@ def look_again(state: NodeSelectorState, record: NodeRecord, now: float, setting
     deadline = max(record.heard_at, state.hearing_since) + limit
     if now < deadline:
         return deadline
-    patience_ends = state.heard_at + settings.deaf_seconds
-    if deaf(state, now, settings) and now < patience_ends:
-        return min(now + limit, patience_ends)
+    if deaf(state, now, settings) and state.answers < settings.deaf_answers:
+        return now + limit
     return None
 
 

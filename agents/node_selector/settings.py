@@ -23,9 +23,12 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Seconds; a node that announces a longer interval is held to this one (it could never be found dead)."""
     deaf_beats: Annotated[float, Meta(ge=1)] = 3.0
     """Intervals without a word from any node at all, after which the selector doubts its own ears, not the nodes."""
-    deaf_seconds: Positive = 15.0
-    """How long it then waits: a restarted server and its clients are back well within. Nobody loses by the wait, since
-    a verdict on a death only helps nodes that are alive, and none is heard."""
+    deaf_answers: Rounds = 2
+    """Probes that the server must then answer, one after the other and a silence's limit apart, before anybody is taken
+    for dead: they show that heartbeats would have come. A verdict by a selector that was cut off itself would end every
+    process of every job, and a verdict on a death only helps nodes that are alive."""
+    probe_timeout_seconds: Positive = 3.0
+    """After which such a probe counts as lost: far beyond the round trip of a machine that can do the selector's work."""
     settle_seconds: Annotated[float, Meta(ge=0)] = 0.3
     """Nodes that join within this time get into one roster: a fleet that starts makes one change, not fifty."""
     nodes_kept: Annotated[int, Meta(ge=16)] = 4096

@@ -131,5 +131,10 @@ class NodeSelectorState(msgspec.Struct):
     """The interval of that node: when it should be heard again."""
     hearing_since: float = 0.0
     """When the selector began to hear, after its start or a time of being deaf: silences count from then."""
+    probes: int = 0
+    """Sent to the server because nobody was heard; the last one's number."""
+    probed_at: float = 0.0
+    answers: int = 0
+    """Probes in a row that the server answered since any node was heard."""
     joined: list[NodeId] = []
     """Nodes that joined and aren't considered yet (see `settle_seconds`)."""

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agents.base import CancelTimer, Publish, SetTimer, Timer
-from agents.inputs import Woken
+from agents.base import CancelTimer, Probe, Publish, SetTimer, Timer
+from agents.inputs import ProbeReturned, Woken
 from agents.node_selector import NodeSelector, NodeSelectorSettings, NodeSelectorState
 from schemas.jobs import JobPhase, JobRequest, JobState
 from schemas.network import LinkQuality, LinkQualityChanged
@@ -35,12 +35,15 @@ class World:
         self.timers: dict[Timer, tuple[float, int]] = {}
         self.said: list[Message] = []
         self.causes: list[str] = []
+        self.probes: list[ProbeReturned] = []
         self.count = 0
         self.versions: dict[str, int] = {}
         self.lives: dict[str, int] = {}
         self.beating: set[str] = set()
         self.order: dict[str, int] = {}
         self.asked: dict[str, JobRequest] = {}
+        self.cut_off = False
+        """The selector hears nothing: neither heartbeats nor the server's answers to its probes."""
         self.give(Woken(incarnation=1, resumed=False, at=START))
 
     # Inputs
@@ -59,11 +62,15 @@ class World:
                 self.timers[effect.timer] = (effect.at, self.count)
             elif isinstance(effect, CancelTimer):
                 self.timers.pop(effect.timer, None)
+            elif isinstance(effect, Probe):
+                self.probes.append(ProbeReturned(sequence=effect.sequence, rtt=None if self.cut_off else 0.02))
             elif isinstance(effect, Publish):
                 published.append(effect.message)
                 self.causes.append(effect.cause)
         self.said += published
         self.core.check()
+        while self.probes:
+            self.give(self.probes.pop())
         return published
 
     def fire(self, until: float) -> None:
@@ -82,7 +89,8 @@ class World:
         while (second := START + floor(self.now - START) + 1) <= end:
             self.fire(second)
             self.now = second
-            for node in sorted(self.beating, key=lambda name: (self.order.get(name, 0), name)):
+            heard = set() if self.cut_off else self.beating
+            for node in sorted(heard, key=lambda name: (self.order.get(name, 0), name)):
                 self.beat(node)
         self.fire(end)
         self.now = end

@@ -107,27 +107,46 @@ def test_a_return_says_how_long_it_was_away_and_enrols_again(world: World) -> No
     assert world.roster().nodes == ("a", "b", "c")
 
 
-def test_when_nobody_is_heard_the_selector_doubts_itself(world: World) -> None:
-    world.fleet("a", "b")
-    nodes, world.beating = world.beating, set()
-    world.run(12)
-    assert world.all(NodeLost) == []
-    world.beating = nodes
+@pytest.mark.parametrize("interval", [1.0, 10.0])
+def test_a_selector_that_is_cut_off_takes_nobody_for_dead(world: World, interval: float) -> None:
+    for node in ("a", "b"):
+        world.beat(node, interval)
+    world.run(1)
+    world.start()
+    before = len(world.all(Roster))
+    world.cut_off = True
+    world.run(600)
+    world.cut_off = False
     world.run(60)
     assert world.all(NodeLost) == []
+    assert len(world.all(Roster)) == before
 
 
-def test_but_not_for_ever(world: World) -> None:
+def test_a_fleet_that_is_dead_is_known_to_be_as_the_server_is_heard(world: World) -> None:
     world.fleet("a", "b")
     world.beating = set()
     world.run(16)
     assert {event.node for event in world.all(NodeLost)} == {"a", "b"}
 
 
-def test_after_an_outage_every_node_gets_its_time_again(world: World) -> None:
+def test_answers_of_the_server_from_before_an_outage_say_nothing_after_it(world: World) -> None:
     world.fleet("a", "b")
     world.beating = set()
+    world.run(8)
+    world.cut_off = True
+    world.run(60)
+    world.cut_off = False
+    world.run(4)
+    assert world.all(NodeLost) == []
     world.run(13)
+    assert {event.node for event in world.all(NodeLost)} == {"a", "b"}
+
+
+def test_after_an_outage_every_node_gets_its_time_again(world: World) -> None:
+    world.fleet("a", "b")
+    world.cut_off = True
+    world.run(13)
+    world.cut_off = False
     world.beating = {"b"}
     world.run(4)
     assert world.all(NodeLost) == []
