@@ -194,24 +194,34 @@ class JobProcess:
 
     def _catch_up(self, work: training.CatchUp, finish: Callable[[float, Result | None], None]) -> None:
         donor = self._holder(work.donors, lambda process: process.version >= work.version)
-        stored = self.fleet.checkpoints.get(self.job)
-        if donor is None and stored is None:
-            reason = "no donor answers and there is no checkpoint"
-            finish(FETCH_TIMEOUT, training.FetchFailed(work="catch_up", round=work.version, reason=reason))
+        if donor is None:
+            self.after(FETCH_TIMEOUT, lambda: self._from_store(work, finish))
             return
         size = tensor_bytes("float32")
-        seconds = size / self.machine.rate if donor is None else self.machine.transfer_seconds(size, donor.machine)
-        name = "store" if donor is None else donor.machine.name
+        seconds = self.machine.transfer_seconds(size, donor.machine)
 
         def replace() -> None:
-            if donor is not None:
-                self.version, self.digest = donor.version, donor.digest
-            elif stored is not None:
+            self.version, self.digest = donor.version, donor.digest
+            finish(0.0, _fetched(self, donor.machine.name, size, seconds))
+
+        self.after(seconds, replace)
+
+    def _from_store(self, work: training.CatchUp, finish: Callable[[float, Result | None], None]) -> None:
+        """Take the last checkpoint; where it is too old, under the number that is due if that loss is accepted."""
+        stored, size = self.fleet.checkpoints.get(self.job), tensor_bytes("float32")
+        seconds = size / self.machine.rate if stored is not None else 0.0
+
+        def replace() -> None:
+            if stored is not None and stored[0] >= self.version:
                 self.version, self.digest = stored
-            fetched = training.AnchorFetched(
-                version=self.version, digest=self.digest, donor=name, bytes=size, seconds=seconds
-            )
-            finish(0.0, fetched)
+            lost = max(0, work.version - self.version)
+            if lost and work.accept_loss:
+                self.version, self.digest = work.version, digest_of("renumbered", self.digest, work.version)
+            elif lost or stored is None:
+                reason = f"no donor answers, and the last checkpoint is of version {stored and stored[0]}"
+                finish(0.0, training.FetchFailed(work="catch_up", round=work.version, reason=reason))
+                return
+            finish(0.0, _fetched(self, "store", size, seconds, lost))
 
         self.after(seconds, replace)
 
@@ -298,6 +308,12 @@ class _Works:
 
     async def close(self) -> None:
         """Nothing outlives a simulation."""
+
+
+def _fetched(process: JobProcess, donor: str, size: int, seconds: float, lost: int = 0) -> training.AnchorFetched:
+    return training.AnchorFetched(
+        version=process.version, digest=process.digest, donor=donor, bytes=size, seconds=seconds, lost=lost
+    )
 
 
 def _loss(version: int) -> float:

@@ -41,6 +41,7 @@ def test_seeds_that_failed_once(seed: int) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(200, 210))
 def test_worse_than_any_real_day(seed: int) -> None:
-    # With a checkpoint a round: without one a job is lost with the last node that holds its anchor, and rightly so.
+    # With a checkpoint a round: without one a job begins again with the loss of the last node that holds its anchor, and
+    # at this rate of crashes never ends.
     request = msgspec.structs.replace(QUIET, checkpoint_every=1)
     World(seed, 20, 1.0, HEAVY, check=1, beat=10.0, request=request).run()
