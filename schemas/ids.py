@@ -11,6 +11,7 @@ from schemas.errors import ShoalError
 # Python's `$` also matches before a line break at the end, which in a subject would begin a command of its own.
 TOKEN_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$(?!\n)"
 _TOKEN = re.compile(TOKEN_PATTERN)
+WORKLOAD_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$(?!\n)"
 
 NodeId = Annotated[str, Meta(pattern=TOKEN_PATTERN, description="A node's name, unique in the fleet.")]
 JobId = Annotated[str, Meta(pattern=TOKEN_PATTERN, description="A job's id.")]

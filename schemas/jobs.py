@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from schemas.ids import JobId, NodeId
+from schemas.ids import WORKLOAD_PATTERN, JobId, NodeId
 from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
 BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid"]
@@ -33,7 +33,7 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """A job as a client asks for it. Only `kind` and `workload` are compulsory."""
 
     kind: Literal["train"]
-    workload: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=256)]
+    workload: Annotated[str, Meta(pattern=WORKLOAD_PATTERN, max_length=256)]
     """`module:attribute`, as web servers name an app; the module resolves on every node."""
     id: JobId | None = None
     """Makes the request idempotent: the same id and body get the same job, another body is refused."""

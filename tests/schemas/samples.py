@@ -19,11 +19,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import schemas.catalogue  # noqa: F401 - registers every type
-from schemas.ids import TOKEN_PATTERN
+from schemas.ids import TOKEN_PATTERN, WORKLOAD_PATTERN
 from schemas.wire import encode, registered, subject_of
 
 GOLDEN = Path(__file__).with_name("golden.json")
-PATTERNS = {TOKEN_PATTERN: ("node-1", "a", "N_2", "0"), r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": ("examples.digits:workload",)}
+PATTERNS = {TOKEN_PATTERN: ("node-1", "a", "N_2", "0"), WORKLOAD_PATTERN: ("examples.digits:workload",)}
 TEXTS = ("", "lost for 3.2 s", 'quotes " and \\', "grüße, 速度", "line\nbreak", "\x00\x7f")
 
 

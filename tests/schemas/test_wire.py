@@ -67,6 +67,13 @@ def test_nesting_without_end_is_a_decode_error() -> None:
         decode(NodeHeartbeat, b'{"node":' + b"[" * 100_000)
 
 
+@pytest.mark.parametrize("workload", ["m:w\\n", "m", ":w", "m:", "m:w.v", "../m:w", "m w:v"])
+def test_a_workload_is_a_module_and_a_name_in_it(workload: str) -> None:
+    with pytest.raises(DecodeError) as told:
+        decode(JobRequest, f'{{"kind": "train", "workload": "{workload}"}}'.encode())
+    assert told.value.field == "$.workload"
+
+
 def test_faults_name_the_path_within() -> None:
     with pytest.raises(DecodeError) as told:
         decode(JobRequest, b'{"kind": "train", "workload": "m:w", "rounds": 0}')
