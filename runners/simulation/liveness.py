@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from agents.node_selector import NodeSelectorState
-from runners.simulation.safety import LEARNT
+from runners.simulation.steadiness import LEARNT
 from schemas.errors import ShoalError
 from schemas.jobs import JobPhase
 from schemas.training import Assignment, Roster
@@ -60,7 +60,7 @@ class Liveness:
         said = f"{state.state.value}: {state.reason}" if state is not None else refused
         self._require(done and state is not None and state.state is JobPhase.COMPLETED, f"a last job: {said}")
         for kind in (Roster, Assignment):
-            changes, quiet = world.safety.changes.get((kind, job), 0), ROUNDS - LEARNT
+            changes, quiet = world.steadiness.changes(kind, job), ROUNDS - LEARNT
             steady = changes <= CHANGES_A_ROUND * quiet
             self._require(steady, f"{changes} versions of the {kind.__name__} in {quiet} quiet rounds")
 

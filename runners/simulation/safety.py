@@ -16,9 +16,6 @@ ROUNDING = 1e-9
 # Bytes of state that a core may have: a fixed part, and one for every node and job it knows.
 STATE_BASE, STATE_EACH = 2_000_000, 8_000
 
-# Rounds in which a job's nodes are measured for the first time, and shares change with each.
-LEARNT = 5
-
 
 class Unsafe(ShoalError):
     """Something happened that must not. Attribute: `what`."""
@@ -46,8 +43,6 @@ class Safety:
             RoundClosed: self._round,
         }
         self.rounds = 0
-        self.changes: dict[tuple[type, str], int] = {}
-        """Rosters and assignments of each job since round `LEARNT` of it was closed."""
 
     def stored(self, stored: Stored) -> None:
         """A message has come into its stream. Raises `Unsafe`."""
@@ -72,10 +67,6 @@ class Safety:
         self._require(version > before, f"{what} went from version {before} to {version}")
         self._versions[what] = version
 
-    def _count(self, kind: type, job: str) -> None:
-        if self._closed.get(job, 0) >= LEARNT:
-            self.changes[kind, job] = self.changes.get((kind, job), 0) + 1
-
     def _job(self, state: JobState) -> None:
         self._rising(f"the state of {state.job}", state.version)
         before = self._phases.get(state.job)
@@ -86,7 +77,6 @@ class Safety:
         self._requests[state.job] = state.request
 
     def _roster(self, roster: Roster) -> None:
-        self._count(Roster, roster.job)
         self._rising(f"the roster of {roster.job}", roster.version)
         nodes = set(roster.nodes)
         self._require(len(nodes) == len(roster.nodes), f"a node is twice in roster {roster.version} of {roster.job}")
@@ -100,7 +90,6 @@ class Safety:
             self._require(len(nodes) <= request.max_nodes, f"{len(nodes)} nodes in {roster.job}")
 
     def _assignment(self, assignment: Assignment) -> None:
-        self._count(Assignment, assignment.job)
         self._rising(f"the assignment of {assignment.job}", assignment.version)
         request = self._requests.get(assignment.job)
         sound = assignment.deadline_seconds > 0 and assignment.round_seconds >= 0

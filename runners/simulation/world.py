@@ -14,6 +14,7 @@ from runners.simulation.fleet import Fleet
 from runners.simulation.liveness import Liveness
 from runners.simulation.machines import Machine, build_machine
 from runners.simulation.safety import Safety
+from runners.simulation.steadiness import Steadiness
 from schemas.jobs import JobPhase, JobRequest
 
 # Virtual seconds between looks at the sizes of states, and at the process's own events.
@@ -105,10 +106,11 @@ class World:
         self.client = Client(self.fleet, request)
         self.chaos = Chaos(self.fleet, faults, seed)
         self.safety = Safety(self.fleet)
+        self.steadiness = Steadiness()
         self._check = check
         self._wall = 0.0
         if check:
-            self.network.readers.observers.append(self.safety.stored)
+            self.network.readers.observers += [self.safety.stored, self.steadiness.stored]
 
     def run(self) -> Outcome:
         """Faults for the hours that were asked for, then the liveness phase.
