@@ -48,7 +48,7 @@ class JobRequest(Request, frozen=True, kw_only=True):
     microbatch_min: Power = 1
     microbatch_max: Power = 64
     local_steps: Annotated[int, Meta(ge=1, le=10_000)] = 10
-    """Steps a round on the fastest node; the others take theirs in proportion to their speed."""
+    """Steps a round on the fastest node, of the starting microbatch; others take theirs in proportion to their speed."""
     batch: BatchStrategy = "hybrid"
     selection: SelectionStrategy = "contribution"
     adaptation: AdaptationPolicy = "reactive"

@@ -84,13 +84,13 @@ class Planner:
         average = self._average_encoding()
         drafts = {name: self._travel(name) for name in self.roster}
         paces = {name: self._pace(name, share, average) for name, share in drafts.items()}
-        seconds = self._round_time(paces)
+        seconds = self._round_time(drafts, paces)
         for name in self.roster:
             moved = self._microbatch(name, drafts[name], paces[name], seconds)
             if moved != drafts[name].microbatch:
                 drafts[name] = msgspec.structs.replace(drafts[name], microbatch=moved)
                 paces[name] = self._pace(name, drafts[name], average)
-        seconds = self._round_time(paces)
+        seconds = self._round_time(drafts, paces)
         shares = {name: self._steps(name, share, paces[name], seconds) for name, share in drafts.items()}
         return self._timed(shares, paces, average)
 
@@ -104,7 +104,7 @@ class Planner:
         return self._timed(shares, paces, average)
 
     def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: Encoding) -> Plan:
-        shares = self._someone_regular(shares)
+        shares = self._enough_regular(shares, paces)
         regular = [name for name, share in shares.items() if share.every == 1]
         seconds = max(paces[name].time(shares[name].local_steps) for name in regular) + self.job.overhead
         learned = rounds.deadline(seconds, self.measured, self.settings)
@@ -121,16 +121,16 @@ class Planner:
             why=self.why,
         )
 
-    def _someone_regular(self, shares: dict[NodeId, Share]) -> dict[NodeId, Share]:
-        """If those who contributed to each round have gone, everybody does from now on: rounds need a quorum."""
+    def _enough_regular(self, shares: dict[NodeId, Share], paces: Mapping[NodeId, Pace]) -> dict[NodeId, Share]:
+        """Rounds need a quorum: where those who contribute to each have become too few, the next fastest do too."""
         regular = sum(share.every == 1 for share in shares.values())
-        if regular >= min(self.job.quorum, len(shares)):
-            return shares
-        asked = self.request.local_steps
-        return {
-            name: msgspec.structs.replace(share, every=1, local_steps=min(asked, share.local_steps))
-            for name, share in shares.items()
-        }
+        lacking = min(self.job.quorum, len(shares)) - regular
+        rare = sorted((name for name in shares if shares[name].every > 1), key=lambda name: paces[name].time(1))
+        for name in rare[: max(0, lacking)]:
+            share = shares[name]
+            steps = min(self._asked(share.microbatch), math.ceil(share.local_steps / share.every))
+            shares = {**shares, name: msgspec.structs.replace(share, every=1, local_steps=steps)}
+        return shares
 
     def _fixed(self) -> Plan:
         """Equal work for all, whatever is measured."""
@@ -205,8 +205,13 @@ class Planner:
             misses=known.misses,
         )
 
-    def _round_time(self, paces: Mapping[NodeId, Pace]) -> float:
-        return rounds.round_time(paces, self.request.local_steps, self.job.quorum)
+    def _asked(self, size: int) -> int:
+        """Steps of so many samples that make up a round: a larger microbatch means fewer steps, not a longer round."""
+        return max(1, min(self.request.local_steps, round(self.request.local_steps * self.start / size)))
+
+    def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
+        asked = {name: self._asked(share.microbatch) for name, share in drafts.items()}
+        return rounds.round_time(paces, asked, self.job.quorum)
 
     # How much work
 
@@ -251,7 +256,7 @@ class Planner:
         present = self.present.get(name)
         if present is not None and not (self.free.adapt and self.measured):
             return share
-        asked = self.request.local_steps
+        asked = self._asked(share.microbatch)
         every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, asked, self.settings)
         ideal = rounds.ideal_steps(pace, seconds, every, self.settings)
         steps = rounds.steps_for(

@@ -1,7 +1,7 @@
 """How long a round takes and how many steps each node makes in it, so that all finish together.
 
 A node's time is steps x step + up + down: its computation, the upload of its difference, and the average's way down. The
-node with the shortest time for the steps asked for takes them all and sets the round; the others take as many as fit in
+node with the shortest time for the work asked for does it all and sets the round; the others take as many as fit in
 the same time, at least one (steps in proportion to speed: the worker that is three times slower takes a third). A round is
 longer only where fewer nodes than the quorum could contribute to it. A node whose link takes
 most of a round contributes every so many rounds, late and counting less, but with more steps.
@@ -36,9 +36,9 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         return steps * self.step + self.up + self.down
 
 
-def round_time(paces: Mapping[NodeId, Pace], asked_steps: int, quorum: int) -> float:
-    """Seconds a round should take: the fastest node's, and enough for a quorum to be in it."""
-    fastest = min(pace.time(asked_steps) for pace in paces.values())
+def round_time(paces: Mapping[NodeId, Pace], asked: Mapping[NodeId, int], quorum: int) -> float:
+    """Seconds a round should take: the fastest node's for the steps `asked` of it, and enough for a quorum to be in it."""
+    fastest = min(pace.time(asked[name]) for name, pace in paces.items())
     least = sorted(pace.time(1) for pace in paces.values())
     needed = min(len(least), max(1, quorum))
     return max(fastest, least[needed - 1])

@@ -51,6 +51,7 @@ class Fleet:
         self.request = JobRequest(kind="train", workload="work:load", **request)
         self.round = self.roster_version = self.events = 0
         self.link_version: dict[str, int] = {}
+        self.roster_quorum: int | None = None
 
     def tell(self, event: msgspec.Struct, cause: str = "") -> list[Assignment]:
         self.events += 1
@@ -109,7 +110,7 @@ class Fleet:
                 version=self.roster_version,
                 nodes=names,
                 reducers=names[:2],
-                quorum=len(names) // 2 + 1,
+                quorum=self.roster_quorum or len(names) // 2 + 1,
                 reason=reason,
             )
         )
@@ -329,6 +330,30 @@ def test_the_round_is_never_too_short_for_a_quorum() -> None:
     fleet = Fleet({"a": (0.02, "excellent")} | slow, parameters=4_000_000).begin()
     fleet.train(6)
     assert sum(share.every == 1 for share in fleet.latest.shares.values()) >= 3
+
+
+def test_when_too_few_contribute_to_each_round_the_next_fastest_do_and_no_others() -> None:
+    far = {"c": (0.02, "poor"), "d": (0.02, "critical"), "e": (0.03, "critical")}
+    nodes = {"a": (0.02, "excellent"), "b": (0.02, "excellent")} | far
+    fleet = Fleet(nodes, parameters=4_000_000, batch="latency", local_steps=20).begin()
+    fleet.roster_quorum = 2
+    fleet.enrol()
+    fleet.train(8)
+    assert {name for name, share in fleet.latest.shares.items() if share.every == 1} == {"a", "b"}
+    del fleet.nodes["b"]
+    fleet.enrol("b was lost")
+    assert {name for name, share in fleet.latest.shares.items() if share.every == 1} == {"a", "c"}
+
+
+def test_a_larger_microbatch_means_fewer_steps_not_a_longer_round() -> None:
+    fleet = Fleet({"a": (0.02, "excellent"), "b": (0.02, "excellent")}, batch="throughput", local_steps=16).begin()
+    samples = 16 * fleet.request.microbatch
+    fleet.train(14)
+    sizes = [message.shares["a"].microbatch for _, message in fleet.said]
+    assert max(sizes) > fleet.request.microbatch, "nothing was tried"
+    for _, assignment in fleet.said[1:]:  # the first was before anything was measured
+        assert assignment.round_seconds <= 1.3 * samples * 0.02
+        assert all(share.microbatch * share.local_steps <= samples for share in assignment.shares.values())
 
 
 def test_deadlines_are_learned_from_measurements() -> None:

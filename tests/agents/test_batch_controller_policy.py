@@ -98,7 +98,7 @@ def test_with_fixed_rates_every_strategy_comes_to_rest(
 
 def test_the_fastest_takes_what_was_asked_and_a_slower_one_its_proportion() -> None:
     paces = {"a": Pace(step=0.1, up=0.0, down=0.0), "b": Pace(step=0.3, up=0.0, down=0.0)}
-    seconds = rounds.round_time(paces, 12, quorum=1)
+    seconds = rounds.round_time(paces, dict.fromkeys(paces, 12), quorum=1)
     assert seconds == pytest.approx(1.2)
     ideal = {name: rounds.ideal_steps(pace, seconds, 1, S) for name, pace in paces.items()}
     assert ideal == {"a": pytest.approx(12), "b": pytest.approx(4)}
@@ -108,15 +108,15 @@ def test_the_fastest_takes_what_was_asked_and_a_slower_one_its_proportion() -> N
 
 def test_transfers_are_part_of_the_round() -> None:
     paces = {"a": Pace(step=0.1, up=0.0, down=0.0), "b": Pace(step=0.1, up=0.3, down=0.2)}
-    seconds = rounds.round_time(paces, 10, quorum=1)
+    seconds = rounds.round_time(paces, dict.fromkeys(paces, 10), quorum=1)
     assert rounds.steps_for(rounds.ideal_steps(paces["b"], seconds, 1, S), 10, None, 2.0, S) == 5
 
 
 def test_a_round_is_long_enough_for_a_quorum() -> None:
     slow = Pace(step=0.1, up=4.0, down=1.0)
     paces = {"a": Pace(step=0.1, up=0.0, down=0.0), "b": slow, "c": slow}
-    assert rounds.round_time(paces, 10, quorum=2) == pytest.approx(5.1)
-    assert rounds.round_time({"a": paces["a"]}, 10, quorum=1) == pytest.approx(1.0)
+    assert rounds.round_time(paces, dict.fromkeys(paces, 10), quorum=2) == pytest.approx(5.1)
+    assert rounds.round_time({"a": paces["a"]}, {"a": 10}, quorum=1) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
