@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tensor_exchange import PATIENCE, Exchange, fetched, frame_of, some_bytes
+from tensor_exchange import PATIENCE, Exchange, fetched, frame_of, settled, some_bytes
 
 from bus.server import EmbeddedServer
 from bus.tensor_frames import CHUNK, WINDOW, Kept
@@ -108,7 +108,7 @@ async def test_other_data_under_the_same_name_is_not_believed(exchange: Exchange
     for index in range(forged.count):
         await liar.publish(f"tensor.j.a.delta.1.{index * forged.chunk}", frame_of(forged, index))
     await liar.publish("tensor.j.a.delta.1.end", b"1")
-    await liar.flush()
+    await settled(liar)
     assert await fetched(b, "a", held) == data
 
 
@@ -210,16 +210,17 @@ async def test_a_question_that_the_holder_was_not_there_to_hear_is_asked_again(e
         await msg.respond(described)
 
     before = await holder.subscribe("tensor.j.a.fetch", cb=asked.put)
-    await holder.flush()
-    fetching = asyncio.create_task(fetched(b, "a", kept.held, timeout=LOST_AFTER))
-    question = await asked.get()
-    await before.unsubscribe()
-    await holder.flush()
-    await question.respond(described)
-    await asyncio.wait({fetching}, timeout=ONE_QUESTION)
-    assert not fetching.done()
-    await holder.subscribe("tensor.j.a.fetch", cb=send)
-    assert await fetching == some_bytes(1000)
+    await settled(holder)
+    async with asyncio.TaskGroup() as together:  # a fetch that fails ends all the waiting
+        fetching = together.create_task(fetched(b, "a", kept.held, timeout=LOST_AFTER))
+        question = await asked.get()
+        await before.unsubscribe()
+        await settled(holder)
+        await question.respond(described)
+        await asyncio.wait({fetching}, timeout=ONE_QUESTION)
+        assert not fetching.done()
+        await holder.subscribe("tensor.j.a.fetch", cb=send)
+        assert await fetching == some_bytes(1000)
 
 
 async def test_a_fetch_that_takes_too_long_says_how_much_is_missing(exchange: Exchange) -> None:
@@ -229,7 +230,7 @@ async def test_a_fetch_that_takes_too_long_says_how_much_is_missing(exchange: Ex
         await msg.respond(msgspec.json.encode({"found": True, "digest": "00" * 32, "size": 1000}))
 
     await mute.subscribe("tensor.j.mute.fetch", cb=promise)
-    await mute.flush()
+    await settled(mute)
     with pytest.raises(TensorUnavailable, match=r"within 0\.3 s.*missing"):
         await b.fetch("mute", "delta", "1", 1000, "00" * 32, 0.3)
 
@@ -241,7 +242,7 @@ async def test_a_holder_that_promises_and_sends_nothing_is_given_up(exchange: Ex
         await msg.respond(msgspec.json.encode({"found": True, "digest": "00" * 32, "size": 1000}))
 
     await mute.subscribe("tensor.j.mute.fetch", cb=promise)
-    await mute.flush()
+    await settled(mute)
     with pytest.raises(TensorUnavailable, match="stalled"):
         await b.fetch("mute", "delta", "1", 1000, "00" * 32, 3600.0)
 
@@ -258,7 +259,7 @@ async def test_a_follower_that_holds_up_the_others_is_asked_to_leave(exchange: E
             await slow.publish("tensor.j.a.ack.average.1-1", ack)
 
     await slow.subscribe("tensor.j.a.average.>", cb=first_only)
-    await slow.flush()
+    await settled(slow)
     data = some_bytes(2 * WINDOW)
     held = a.keep("average", "1-1", data)
     async with asyncio.timeout(PATIENCE):
@@ -278,11 +279,11 @@ async def test_who_is_asked_to_leave_fetches_the_rest_and_comes_back(exchange: E
     await outsider.publish("tensor.j.a.delta.1.0", frame_of(kept, 0))
     word = Leave(kind="delta", name="1", sender="a")
     await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
-    await outsider.flush()
+    await settled(outsider)
     assert await fetched(b, "a", held) == data
     assert not await a.stream("delta", "1")
     word.done = True
     await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
     async with asyncio.timeout(PATIENCE):
         while not await a.stream("delta", "1"):
-            await outsider.flush()
+            await settled(outsider)
