@@ -203,7 +203,7 @@ class NatsBus:
         await self._link.flush()
         try:
             left = max(0.001, timeout - (time.monotonic() - begun))
-            return (await self._nc.request(subject, body, timeout=left)).data
+            return await self._link.request(subject, body, left)
         except errors.NoRespondersError:
             raise NoResponders(subject) from None
         except TimeoutError:

@@ -50,7 +50,7 @@ class Incoming:
         self._hashed = 0  # bytes
         self._hash = hashlib.sha256()
         self._hashing: asyncio.Task[None] | None = None
-        self._checking = asyncio.Lock()
+        self._checking: asyncio.Task[bytes | None] | None = None
         self._result: bytes | None = None
 
     def move(self) -> None:
@@ -117,11 +117,22 @@ class Incoming:
         self._hashing = None
 
     async def whole(self, digest: str) -> bytes | None:
-        """All bytes, if their SHA-256 is right; else the damaged chunks are forgotten. Several callers may wait for it."""
-        async with self._checking:
-            if self._result is None and not self.missing:
-                self._result = await self._checked(digest)
-            return self._result
+        """All bytes, if their SHA-256 is right; else the damaged chunks are forgotten. Several callers may wait for it.
+
+        It goes on when one of them gives up: a hash that was broken off in another thread's midst would be nobody's.
+        """
+        if self._result is None and not self.missing:
+            if self._checking is None:
+                self._checking = asyncio.get_running_loop().create_task(self._check(digest))
+            return await asyncio.shield(self._checking)
+        return self._result
+
+    async def _check(self, digest: str) -> bytes | None:
+        try:
+            self._result = await self._checked(digest)
+        finally:
+            self._checking = None
+        return self._result
 
     async def _checked(self, digest: str) -> bytes | None:
         if self._hashing is not None:

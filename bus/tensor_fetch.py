@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import secrets
 import time
+from contextlib import suppress
 
 import msgspec
 from nats import errors
@@ -72,7 +73,13 @@ class Fetch:
 
     async def latest(self, timeout: float) -> Answer:
         """What the holder made of this kind on demand. Raises `TensorUnavailable`."""
-        return await self._ask(Ask(op="latest", kind=self._kind), timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    with suppress(_NotBackYet):
+                        return await self._ask(Ask(op="latest", kind=self._kind), timeout)
+        except (TimeoutError, _NoAnswerYet) as error:
+            raise TensorUnavailable(f"{self._holder} did not come up with a {self._kind} within {timeout:g} s") from error
 
     async def _fill(self, incoming: Incoming, digest: str) -> None:
         """Returns when no chunk is missing."""
@@ -146,7 +153,7 @@ class Fetch:
         subject = f"tensor.{self._job}.{self._holder}.fetch"
         try:
             await self._lanes.control.wait_up(timeout)
-            reply = await self._lanes.control.nc.request(subject, msgspec.json.encode(ask), timeout=timeout)
+            reply = await self._lanes.control.request(subject, msgspec.json.encode(ask), timeout)
         except errors.NoRespondersError:
             # A server that was restarted has its clients back within seconds, but not all in the same moment; and a link
             # may fail for a moment in the midst of a transfer.
@@ -155,13 +162,9 @@ class Fetch:
                 raise _NotBackYet from None
             raise TensorUnavailable(f"{self._what} can't be had: {self._holder} is gone; ask another holder") from None
         except (TimeoutError, errors.Error, BusError) as error:
-            if ask.op == "latest":
-                raise TensorUnavailable(
-                    f"{self._holder} did not come up with a {self._kind} within {timeout:g} s"
-                ) from error
             raise _NoAnswerYet from error
         self._alive_at = time.monotonic()
-        answer = msgspec.json.decode(reply.data, type=Answer)
+        answer = msgspec.json.decode(reply, type=Answer)
         if not answer.found:
             raise TensorUnavailable(f"{self._what} can't be had: {answer.reason}")
         return answer
