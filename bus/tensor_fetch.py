@@ -164,7 +164,10 @@ class Fetch:
         except (TimeoutError, errors.Error, BusError) as error:
             raise _NoAnswerYet from error
         self._alive_at = time.monotonic()
-        answer = msgspec.json.decode(reply, type=Answer)
+        try:
+            answer = msgspec.json.decode(reply, type=Answer)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise TensorUnavailable(f"{self._what} can't be had: {self._holder} answers nonsense ({error})") from None
         if not answer.found:
             raise TensorUnavailable(f"{self._what} can't be had: {answer.reason}")
         return answer

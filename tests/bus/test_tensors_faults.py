@@ -235,6 +235,19 @@ async def test_a_fetch_that_takes_too_long_says_how_much_is_missing(exchange: Ex
         await b.fetch("mute", "delta", "1", 1000, "00" * 32, 0.3)
 
 
+@pytest.mark.parametrize("nonsense", [b"", b"\xff", b"[1]", b'{"found": "maybe"}'])
+async def test_a_holder_that_answers_nonsense_is_told_from_one_that_has_it(exchange: Exchange, nonsense: bytes) -> None:
+    b, holder = await exchange.join("b"), await exchange.outsider()
+
+    async def answer(msg: Any) -> None:
+        await msg.respond(nonsense)
+
+    await holder.subscribe("tensor.j.holder.fetch", cb=answer)
+    await settled(holder)
+    with pytest.raises(TensorUnavailable, match="answers nonsense"):
+        await b.fetch("holder", "delta", "1", 1000, "00" * 32, PATIENCE)
+
+
 async def test_a_holder_that_promises_and_sends_nothing_is_given_up(exchange: Exchange) -> None:
     b, mute = await exchange.join("b", stall=0.1), await exchange.outsider()
 
