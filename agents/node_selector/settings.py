@@ -21,8 +21,10 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """Seconds; a node that announces a shorter interval is held to this one (it would be dead at each hiccup)."""
     interval_max: Positive = 60.0
     """Seconds; a node that announces a longer interval is held to this one (it could never be found dead)."""
-    deaf_beats: Annotated[float, Meta(ge=1)] = 3.0
-    """Intervals without a word from any node at all, after which the selector doubts its own ears, not the nodes."""
+    deaf_beats: Annotated[float, Meta(ge=1)] = 2.0
+    """Intervals without a word from any node at all, after which the selector doubts its own ears, not the nodes. Half of
+    the other four of `missed_beats` (a node's last beat may be an interval old when a cut begins): two cuts in a row, with
+    a moment of hearing between them that not every node uses, don't add up to a death."""
     deaf_answers: Rounds = 2
     """Probes that the server must then answer, one after the other and a silence's limit apart, before anybody is taken
     for dead: they show that heartbeats would have come. A verdict by a selector that was cut off itself would end every

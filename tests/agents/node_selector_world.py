@@ -42,6 +42,8 @@ class World:
         self.beating: set[str] = set()
         self.order: dict[str, int] = {}
         self.asked: dict[str, JobRequest] = {}
+        self.interval = 1.0
+        """Seconds between heartbeats, as nodes announce it; they come once a second whatever it is."""
         self.cut_off = False
         """The selector hears nothing: neither heartbeats nor the server's answers to its probes."""
         self.give(Woken(incarnation=1, resumed=False, at=START))
@@ -95,10 +97,10 @@ class World:
         self.fire(end)
         self.now = end
 
-    def beat(self, node: str, interval: float = 1.0) -> list[Message]:
+    def beat(self, node: str) -> list[Message]:
         """One heartbeat."""
         self.beating.add(node)
-        return self.give(NodeHeartbeat(node=node, sequence=self.count, interval=interval))
+        return self.give(NodeHeartbeat(node=node, sequence=self.count, interval=self.interval))
 
     def kill(self, node: str) -> None:
         """No more heartbeats, no goodbye; its next life has another incarnation."""

@@ -109,9 +109,8 @@ def test_a_return_says_how_long_it_was_away_and_enrols_again(world: World) -> No
 
 @pytest.mark.parametrize("interval", [1.0, 10.0])
 def test_a_selector_that_is_cut_off_takes_nobody_for_dead(world: World, interval: float) -> None:
-    for node in ("a", "b"):
-        world.beat(node, interval)
-    world.run(1)
+    world.interval = interval
+    world.fleet("a", "b")
     world.start()
     before = len(world.all(Roster))
     world.cut_off = True
@@ -120,6 +119,22 @@ def test_a_selector_that_is_cut_off_takes_nobody_for_dead(world: World, interval
     world.run(60)
     assert world.all(NodeLost) == []
     assert len(world.all(Roster)) == before
+
+
+def test_two_cuts_in_a_row_are_no_death(world: World) -> None:
+    world.interval = 10.0
+    world.fleet("a", "b")
+    world.start()
+    world.cut_off = True
+    world.run(29)
+    world.cut_off, world.beating = False, {"a"}
+    world.run(1)
+    world.cut_off = True
+    world.run(19)
+    world.cut_off = False
+    world.run(5)
+    world.fleet("b")
+    assert world.all(NodeLost) == []
 
 
 def test_a_fleet_that_is_dead_is_known_to_be_as_the_server_is_heard(world: World) -> None:
