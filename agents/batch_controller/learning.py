@@ -97,3 +97,8 @@ def rate(factors: list[float], streams: int, node: Node) -> float:
 def transfer_seconds(factors: list[float], size: float, share: Share, node: Node) -> float:
     """Seconds for `size` bytes over a node's link: one round trip and the bytes."""
     return node.latency_ms / 1e3 + size / rate(factors, share.streams, node)
+
+
+def slowest_transfer_seconds(factors: list[float], size: float, share: Share, node: Node) -> float:
+    """Seconds for `size` bytes when the link is as slow as in the slowest of the transfers that are remembered."""
+    return transfer_seconds([min(factors)] if factors else [], size, share, node)

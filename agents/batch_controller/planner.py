@@ -198,12 +198,10 @@ class Planner:
         if not self.measured:
             return Pace(step=step, up=0.0, down=0.0)
         known, node, size = self.known[name], self.nodes[name], self.job.parameters
-        return Pace(
-            step=step,
-            up=learning.transfer_seconds(known.up, size * links.BYTES[share.encoding], share, node),
-            down=learning.transfer_seconds(known.down, size * links.BYTES[average], share, node),
-            misses=known.misses,
-        )
+        sizes = ((known.up, size * links.BYTES[share.encoding]), (known.down, size * links.BYTES[average]))
+        up, down = (learning.transfer_seconds(factors, much, share, node) for factors, much in sizes)
+        slowest = sum(learning.slowest_transfer_seconds(factors, much, share, node) for factors, much in sizes)
+        return Pace(step=step, up=up, down=down, spread=slowest - up - down, misses=known.misses)
 
     def _asked(self, size: int) -> int:
         """Steps of so many samples that make up a round: a larger microbatch means fewer steps, not a longer round."""

@@ -3,8 +3,8 @@
 A node's time is steps x step + up + down: its computation, the upload of its difference, and the average's way down. The
 node with the shortest time for the work asked for does it all and sets the round; the others take as many as fit in
 the same time, at least one (steps in proportion to speed: the worker that is three times slower takes a third). A round is
-longer only where fewer nodes than the quorum could contribute to it. A node whose link takes
-most of a round contributes every so many rounds, late and counting less, but with more steps.
+longer only where fewer nodes than the quorum could contribute to it. A node whose link takes most of a round, or now and
+then all of it, contributes every so many rounds, late and counting less, but with more steps: nobody waits for it.
 """
 
 import math
@@ -28,6 +28,8 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     step: float
     up: float
     down: float
+    spread: float = 0.0
+    """Seconds more that the slowest transfers of late took: what everybody would wait for."""
     misses: int = 0
     """Deadlines it missed in a row."""
 
@@ -54,10 +56,12 @@ def counted(pace: Pace, seconds: float, every: int, asked: int, settings: BatchC
 
     It is every - 1 rounds late and counts 1 / every of its samples (`agents.reducer.policy.discount`), once in `every`
     rounds: steps / every^2. With transfers that take X of rounds of T, (every T - X) / every^2 is largest at
-    every = 2 X / T: half of the time goes to computing.
+    every = 2 X / T: half of the time goes to computing. With one in each round it is waited for, also when its link is slow.
     """
-    steps = min(asked * every, math.floor(room_for_steps(pace, seconds, every) / pace.step + 1.0 - ROUND_UP_FROM))
-    if steps < 1 and every == 1 and pace.time(1) <= seconds * settings.stretch:
+    late = pace.spread if every == 1 else 0.0
+    room = room_for_steps(pace, seconds, every) - late
+    steps = min(asked * every, math.floor(room / pace.step + 1.0 - ROUND_UP_FROM))
+    if steps < 1 and every == 1 and pace.time(1) + late <= seconds * settings.stretch:
         steps = 1
     return max(0, steps) / every**2
 

@@ -65,7 +65,7 @@ def request(rounds: int, seed: int, job: str) -> dict[str, Any]:
         "microbatch": 4,
         "microbatch_min": 2,
         "microbatch_max": 8,
-        "local_steps": 8,
+        "local_steps": 10,
         "checkpoint_every": 5,
     }
 

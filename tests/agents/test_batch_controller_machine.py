@@ -1,5 +1,6 @@
 """The batch controller under any mix of events: invariants after each, and decisions that don't depend on names."""
 
+import math
 import random
 from typing import Any
 
@@ -101,14 +102,16 @@ class ControllerMachine(RuleBasedStateMachine):
             if self.free_to_jump:
                 continue
             sizes = (old.microbatch, new.microbatch)
-            steps = (old.local_steps, min(old.local_steps, self.request.local_steps * new.every), new.local_steps)
+            now = min(old.local_steps, self.request.local_steps * new.every)
+            rarer = math.ceil(now * min(1.0, new.every / old.every))
             if self.adapt:
                 assert max(sizes) <= max(2.0, self.factor) * min(sizes)
-                near = max(steps[1:]) <= max(self.factor * min(steps[1:]), min(steps[1:]) + 1)
-                assert near, "from what it was, or from what may be asked of it now"
+                low, high = min(rarer / self.factor, rarer - 1), max(now * self.factor, now + 1)
+                near = low <= new.local_steps <= high
+                assert near, "from what it was, or from what may be asked of it now, or of one that contributes more often"
             else:
                 assert sizes[0] == sizes[1]
-                assert steps[2] == steps[1]
+                assert new.local_steps in (now, rarer)
 
     @initialize(
         batch=st.sampled_from(["fixed", "latency", "throughput", "hybrid"]),

@@ -18,6 +18,13 @@ S = BatchControllerSettings()
 LADDER = (1, 64)
 
 
+def test_a_node_whose_link_is_now_and_then_slow_is_not_waited_for() -> None:
+    steady = Pace(step=0.1, up=0.3, down=0.3)
+    moody = Pace(step=0.1, up=0.3, down=0.3, spread=1.5)
+    assert rounds.rounds_between(steady, 2.0, 1, 20, S) == 1
+    assert rounds.rounds_between(moody, 2.0, 1, 20, S) > 1
+
+
 @pytest.mark.parametrize(
     ("least", "most", "expected"),
     [
