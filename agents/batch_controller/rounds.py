@@ -56,7 +56,7 @@ def counted(pace: Pace, seconds: float, every: int, asked: int, settings: BatchC
 
     It is every - 1 rounds late and counts 1 / every of its samples (`agents.reducer.policy.discount`), once in `every`
     rounds: steps / every^2. With transfers that take X of rounds of T, (every T - X) / every^2 is largest at
-    every = 2 X / T: half of the time goes to computing. With one in each round it is waited for, also when its link is slow.
+    every = 2 X / T: half of the time goes to computing. With one in each round it is waited for, slow transfers included.
     """
     late = pace.spread if every == 1 else 0.0
     room = room_for_steps(pace, seconds, every) - late
