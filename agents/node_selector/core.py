@@ -39,7 +39,8 @@ class NodeSelector(Fleet):
     """Owner of every job's `Roster`, of quarantines (`NodeQuarantined`, `NodeReleased`), and, as `Fleet`, of liveness.
 
     Life, death, failure and a person's word change a roster at once. Choice (scores, turns, the order of reducers) does so
-    only as rounds close, once in a few rounds, and where the job's `Tuning` allows it.
+    only as rounds close, once in a few rounds, and where the job's `Tuning` allows it; the first order of reducers also as
+    links become known.
     """
 
     def __init__(self, settings: NodeSelectorSettings, rng: random.Random, state: NodeSelectorState | None = None) -> None:
@@ -110,12 +111,17 @@ class NodeSelector(Fleet):
     # What nodes do
 
     @on(LinkQualityChanged)
-    def learn_link(self, event: LinkQualityChanged, now: float) -> None:
-        """A link's score; it counts at the next choice."""
+    def learn_link(self, event: LinkQualityChanged, now: float) -> Effects:
+        """A link's score; it counts at the next choice. Who reduces first may still change until a process is ready."""
         record = self._record(event.node)
-        if event.version > record.link_version:
-            record.link_version, record.quality = event.version, event.quality
-            record.link = min(max(event.score, 0.0), 100.0)
+        if event.version <= record.link_version:
+            return
+        record.link_version, record.quality = event.version, event.quality
+        record.link = min(max(event.score, 0.0), 100.0)
+        for name, job in self.state.jobs.items():
+            begun = job.round > 0 or any(member.ready for member in job.members.values())
+            if job.version > 0 and event.node in job.nodes and not begun:
+                yield from self._redraw(name, job, "before the first round", reasons=False, reorder=True)
 
     @on(StepTimed)
     def learn_speed(self, event: StepTimed, now: float) -> None:

@@ -311,6 +311,22 @@ def test_a_reducer_with_a_broken_link_is_replaced_as_the_round_closes(world: Wor
     assert "b reduces now" in world.roster().reason
 
 
+def test_links_that_become_known_before_the_first_round_decide_who_reduces(world: World) -> None:
+    world.fleet("a", "b", "c", "d")
+    world.job()
+    world.job(state=JobPhase.RUNNING)
+    assert world.roster().reducers == ("a", "b", "c")
+    world.link("d", 97, LinkQuality.EXCELLENT)
+    assert world.roster().reducers[0] == "d"
+    assert world.roster().reason == "before the first round; d reduces now"
+    world.link("a", 5, LinkQuality.POOR)
+    assert world.roster().reducers == ("d", "b", "c")
+    world.ready("b")
+    before = world.roster()
+    world.link("c", 100, LinkQuality.EXCELLENT)
+    assert world.roster() == before, "a round may be open"
+
+
 def test_a_returned_node_does_not_lead_before_it_is_ready(world: World) -> None:
     world.fleet("a", "b", "c", "d")
     world.link("a", 100)
