@@ -122,15 +122,19 @@ class Planner:
         )
 
     def _enough_regular(self, shares: dict[NodeId, Share], paces: Mapping[NodeId, Pace]) -> dict[NodeId, Share]:
-        """Rounds need a quorum: where those who contribute to each have become too few, the next fastest do too."""
+        """Rounds need a quorum: where too few contribute to each, the next fastest do too (all that are as fast)."""
         regular = sum(share.every == 1 for share in shares.values())
         lacking = min(self.job.quorum, len(shares)) - regular
-        rare = sorted((name for name in shares if shares[name].every > 1), key=lambda name: paces[name].time(1))
-        for name in rare[: max(0, lacking)]:
-            share = shares[name]
-            steps = min(self._asked(share.microbatch), math.ceil(share.local_steps / share.every))
-            shares = {**shares, name: msgspec.structs.replace(share, every=1, local_steps=steps)}
-        return shares
+        if lacking <= 0:
+            return shares
+        rare = [name for name, share in shares.items() if share.every > 1]
+        limit = sorted(paces[name].time(1) for name in rare)[lacking - 1]
+        return {**shares, **{name: self._regular(shares[name]) for name in rare if paces[name].time(1) <= limit}}
+
+    def _regular(self, share: Share) -> Share:
+        """The share with a contribution to each round, of as much work a round as it was."""
+        steps = min(self._asked(share.microbatch), math.ceil(share.local_steps / share.every))
+        return msgspec.structs.replace(share, every=1, local_steps=steps)
 
     def _fixed(self) -> Plan:
         """Equal work for all, whatever is measured."""
@@ -220,7 +224,7 @@ class Planner:
             return known.ceiling
         if name not in self.present or not self.free.adapt or self.free.factor < 2:
             return size
-        room = seconds * self.settings.stretch - pace.up - pace.down
+        room = seconds - pace.up - pace.down
         tight = room <= LEAST_ROOM * seconds
         if size > self.low and pace.step > room and not tight:
             self._because(name, f"one step of {size} samples takes longer than a round")

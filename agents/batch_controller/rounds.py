@@ -51,7 +51,7 @@ def room_for_steps(pace: Pace, seconds: float, every: int) -> float:
     return every * seconds - pace.down - pace.up
 
 
-def counted(pace: Pace, seconds: float, every: int, asked: int, settings: BatchControllerSettings) -> float:
+def counted(pace: Pace, seconds: float, every: int, asked: int) -> float:
     """Steps that count a round, with one contribution in `every` rounds.
 
     It is every - 1 rounds late and counts 1 / every of its samples (`agents.reducer.policy.discount`), once in `every`
@@ -61,14 +61,12 @@ def counted(pace: Pace, seconds: float, every: int, asked: int, settings: BatchC
     late = pace.spread if every == 1 else 0.0
     room = room_for_steps(pace, seconds, every) - late
     steps = min(asked * every, math.floor(room / pace.step + 1.0 - ROUND_UP_FROM))
-    if steps < 1 and every == 1 and pace.time(1) + late <= seconds * settings.stretch:
-        steps = 1
     return max(0, steps) / every**2
 
 
 def rounds_between(pace: Pace, seconds: float, present: int, asked: int, settings: BatchControllerSettings) -> int:
     """Rounds between a node's contributions, such that most of its steps count; `present` stays while it is nearly best."""
-    values = {every: counted(pace, seconds, every, asked, settings) for every in range(1, settings.every_max + 1)}
+    values = {every: counted(pace, seconds, every, asked) for every in range(1, settings.every_max + 1)}
     best = max(values, key=lambda every: (values[every], -every))
     if values[best] <= 0:
         return settings.every_max

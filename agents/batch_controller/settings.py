@@ -34,8 +34,6 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     """Factor by which a measured time must differ from the one planned with before shares are looked at again."""
     steps_slack: Fraction = 0.15
     """Part of a node's steps by which the ideal number may differ before it is changed."""
-    stretch: Ratio = 1.25
-    """By how much a round may be longer for a node that otherwise couldn't contribute to each of them."""
     every_max: Annotated[int, Meta(ge=1, le=64)] = 8
     """Rounds between a node's contributions at most: one that is 8 rounds old counts a ninth."""
     miss_discount: Annotated[float, Meta(gt=0, le=1)] = 0.75
@@ -54,8 +52,9 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     """Factor by which the deadline must differ to be published without any share that does."""
 
     # Encoding
-    slow_share: Fraction = 0.5
-    """Part of a round that an upload may take before a coarser encoding than the link's grade suggests is used."""
+    slow_share: Fraction = 0.25
+    """Part of a round that an upload may take before a coarser encoding than the link's grade suggests is used: with error
+    feedback a coarser one costs next to nothing, and what it saves is computing time."""
 
     # Reaction
     coalesce: Positive = 0.3

@@ -154,7 +154,7 @@ def test_rounds_between_contributions_are_nearly_the_best_there_are(
     step: float, up: float, down: float, present: int, asked: int
 ) -> None:
     pace = Pace(step=step, up=up, down=down)
-    values = {every: rounds.counted(pace, 2.0, every, asked, S) for every in range(1, S.every_max + 1)}
+    values = {every: rounds.counted(pace, 2.0, every, asked) for every in range(1, S.every_max + 1)}
     chosen = rounds.rounds_between(pace, 2.0, present, asked, S)
     assert values[chosen] * rounds.BETTER >= max(values.values())
 
@@ -226,10 +226,10 @@ def test_each_grade_has_its_encoding_and_connections(grade: str | None, encoding
 @pytest.mark.parametrize(
     ("grade", "present", "parts", "expected"),
     [
-        ("good", "float16", (0.8, 0.4, 0.2), "float16"),
+        ("good", "float16", (0.4, 0.2, 0.1), "float16"),
         ("good", "float16", (1.6, 0.8, 0.4), "int8"),  # slower than its grade
-        ("good", "int8", (0.8, 0.4, 0.2), "int8"),  # stays until the usual one would take half of what is too much
-        ("good", "int8", (0.4, 0.2, 0.1), "float16"),
+        ("good", "int8", (0.4, 0.2, 0.1), "int8"),  # stays until the usual one would take half of what is too much
+        ("good", "int8", (0.2, 0.1, 0.05), "float16"),
         ("excellent", "float32", (0.9, 0.45, 0.2), "float16"),
         ("good", "float16", (0.08, 0.04, 0.02), "float16"),  # never finer than its grade
         ("poor", "int8", (0.1, 0.05, 0.02), "int8"),
