@@ -277,10 +277,14 @@ class Closing(Agent[ReducerState]):
         return s.node
 
     def _missing(self) -> tuple[NodeId, ...]:
-        """Expected, alive, and not here with a difference of this round: an older one is late, its next is waited for."""
+        """Expected, alive, and not here with a difference of this round: an older one is late, its next is waited for.
+
+        Not one whose share says since the opening that its link can't carry one a round.
+        """
         s = self.state
         here = {o.message.node for o in s.offers.values() if o.status == "here" and o.message.round == s.round}
-        return tuple(node for node in s.expected if node in s.applied and node not in here)
+        waited_for = (node for node in s.expected if node in s.applied and node not in s.occasional)
+        return tuple(node for node in waited_for if node not in here)
 
     def _contributors(self) -> set[NodeId]:
         return {offer.message.node for offer in self.state.offers.values() if offer.status == "here"}

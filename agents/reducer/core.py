@@ -69,14 +69,14 @@ class Reducer(Closing):
 
     @on(Assignment)
     def follow_assignment(self, event: Assignment, now: float) -> Effects:
-        """Deadline and encoding of the rounds to come."""
+        """Deadline and encoding of the rounds to come, and who needn't be waited for in this one."""
         s = self.state
         if event.version > s.assignment_version:
             s.assignment_version = event.version
             s.deadline_seconds = event.deadline_seconds
             s.average_encoding = event.average_encoding
             s.occasional = tuple(sorted(node for node, share in event.shares.items() if share.every > 1))
-        yield from ()
+            yield from self._maybe_close(now)
 
     # Who has which version of the anchor.
 

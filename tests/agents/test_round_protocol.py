@@ -169,6 +169,21 @@ def test_node_that_contributes_now_and_then_is_not_waited_for() -> None:
     counted_once(cluster)
 
 
+def test_a_round_that_is_open_stops_waiting_for_a_node_whose_link_turns_out_to_be_slow() -> None:
+    cluster = JobCluster(nodes(3, c=3.0), rounds=2)
+    first = cluster.present[2]
+    assert isinstance(first, Assignment)
+    cluster.run(until=lambda: len(cluster.openings) == 1)
+    cluster.run(4.0)
+    assert not cluster.closed, "c is waited for"
+    shares = first.shares | {"c": msgspec.structs.replace(first.shares["c"], every=4)}
+    cluster.publish(msgspec.structs.replace(first, version=2, shares=shares), "batch_controller")
+    cluster.run(1.0, until=lambda: bool(cluster.closed))
+    assert {c.node for c in cluster.closed[1].contributions} == {"a", "b"}
+    assert cluster.closed[1].on_time
+    counted_once(cluster)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
