@@ -63,6 +63,7 @@ async def receive_raw(url: str, pipe: Connection, size: int) -> None:
 
     await client.subscribe("raw.chunk", cb=received)
     await client.flush()
+    await client.flush()  # the first one's ping may overtake the subscription
     await measured(pipe, whole.wait)
     await client.close()
 
