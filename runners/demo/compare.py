@@ -12,10 +12,12 @@ from runners.client import Client
 from runners.demo.faults import FaultScript, Injected
 from runners.demo.scenario import alone, fixed
 from schemas.jobs import JobState
-from schemas.training import Assignment, RoundClosed, Validated
+from schemas.training import Assignment, RoundClosed, RoundOpened, Validated
 
 # The others may take so many times as long as Shoal before they count as not having arrived.
 PATIENCE = 3.0
+# Seconds until the first round must have opened: torch starts in some seconds on each of five processes.
+STARTING = 180.0
 # Rounds are no limit in a race against the clock.
 ROUNDS = 1000
 
@@ -95,11 +97,11 @@ async def _arrive(client: Client, job: str, way: str, target: float, limit: floa
     began: float | None = None
     rounds, loss = 0, float("nan")
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(None) as clock:
+        async with asyncio.timeout(STARTING) as clock:
             async for event in client.events("shoal.>"):
                 if getattr(event, "job", None) != job:
                     continue
-                if began is None and isinstance(event, Assignment):
+                if began is None and isinstance(event, RoundOpened):
                     began = time.monotonic()
                     clock.reschedule(asyncio.get_running_loop().time() + limit)
                 if isinstance(event, RoundClosed):
@@ -119,7 +121,7 @@ async def _history(client: Client, job: str) -> tuple[Arrival, float]:
     async for event in client.history(f"shoal.training.{job}.>"):
         if isinstance(event, Validated):
             losses.append((event.at, event.round, event.loss))
-        elif event.at and (began is None or event.at < began):
+        elif isinstance(event, RoundOpened) and began is None:
             began = event.at
     target = losses[-1][2]
     at, round_, loss = next(entry for entry in losses if entry[2] <= target)
