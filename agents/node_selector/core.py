@@ -8,7 +8,7 @@ from agents.base import Effect, Effects, on
 from agents.node_selector import conduct
 from agents.node_selector.fleet import Fleet, QuarantineOver
 from agents.node_selector.invariants import broken
-from agents.node_selector.observe import close_round, learn_steps
+from agents.node_selector.observe import close_round, learn_steps, learn_upload
 from agents.node_selector.roster import NOBODY_LEFT, Draft, adopt, count_low_rounds, draw_up, led_badly, rights
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Force, Job, Member, NodeSelectorState
@@ -18,6 +18,7 @@ from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQualityChanged
 from schemas.nodes import WorkFailed, WorkStarted
 from schemas.training import (
+    ContributionReceived,
     ContributionRefused,
     DigestMismatch,
     Roster,
@@ -129,6 +130,13 @@ class NodeSelector(Fleet):
         member = self._member(event.job, event.node)
         if member is not None:
             learn_steps(member, event, self.settings)
+
+    @on(ContributionReceived)
+    def learn_line(self, event: ContributionReceived, now: float) -> None:
+        """How much a node's line carries, which its round trips don't tell; it counts at the next choice of reducers."""
+        record = self.state.nodes.get(event.contributor)
+        if record is not None:
+            learn_upload(record, event, self.settings)
 
     @on(TrainingProgress)
     def learn_progress(self, event: TrainingProgress, now: float) -> None:

@@ -3,9 +3,9 @@
 from agents.node_selector import conduct
 from agents.node_selector.policy import efficiency, smoothed
 from agents.node_selector.settings import NodeSelectorSettings
-from agents.node_selector.state import Job, Member, NodeSelectorState
+from agents.node_selector.state import Job, Member, NodeRecord, NodeSelectorState
 from schemas.ids import NodeId
-from schemas.training import RoundClosed, StepTimed
+from schemas.training import ContributionReceived, RoundClosed, StepTimed
 
 
 def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings) -> None:
@@ -14,6 +14,12 @@ def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings
     if event.seconds > 0 and event.samples > 0:
         member.compute += event.seconds
         member.speed = smoothed(member.speed, event.samples / event.seconds, settings.smoothing)
+
+
+def learn_upload(record: NodeRecord, event: ContributionReceived, settings: NodeSelectorSettings) -> None:
+    """What a node's line carried; the reducer's own difference went over none."""
+    if event.contributor != event.node and event.seconds > 0 and event.size > 0:
+        record.rate = smoothed(record.rate, event.size / event.seconds, settings.smoothing)
 
 
 def close_round(state: NodeSelectorState, job: Job, event: RoundClosed, settings: NodeSelectorSettings) -> list[NodeId]:

@@ -1,5 +1,6 @@
 """The arithmetic of selection: scores, thresholds, quorum, strikes. Pure functions of numbers."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean, median, pstdev
 
@@ -10,6 +11,8 @@ from agents.node_selector.settings import NodeSelectorSettings
 MAD_TO_STD = 1.4826
 # A node without a figure of its own is taken for average where there is nothing to compare it with.
 UNKNOWN = 0.5
+# Factors of ten between the best line and one that is worth nothing for reducing: 1 Gbit/s against 0.1 Mbit/s.
+LINE_DECADES = 4.0
 
 
 def quorum_of(nodes: int) -> int:
@@ -44,6 +47,14 @@ def contribution(efficient: float, reliable: float) -> float:
 def standing(link: float, speed: float) -> float:
     """What `top_n` ranks by: half the link's score, half the speed relative to the fastest; all 0 to 1."""
     return 0.5 * link + 0.5 * speed
+
+
+def line_level(rate: float | None, best: float | None) -> float:
+    """A measured upload rate against the best of the roster, both in bytes a second: 1 for the best, less by a quarter for
+    each factor of ten. A node that was not measured counts as the best: the first reducer never uploads to itself."""
+    if rate is None or best is None or rate >= best:
+        return 1.0
+    return max(0.0, 1.0 - math.log10(best / rate) / LINE_DECADES)
 
 
 def reducer_merit(link: float, speed: float, reliable: float, leads: int, settings: NodeSelectorSettings) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from agents.node_selector.policy import UNKNOWN, quorum_of, reducer_merit, reliability, turn_after
+from agents.node_selector.policy import UNKNOWN, line_level, quorum_of, reducer_merit, reliability, turn_after
 from agents.node_selector.reducers import Standing, order_reducers
 from agents.node_selector.rules import NOBODY, relative_speeds, rule_for, scores
 from agents.node_selector.selection import Candidate, Selection, select
@@ -145,11 +145,13 @@ def _reducers(
     speeds = relative_speeds(job, records)
     leads = [other.reducers[0] for other in state.jobs.values() if other is not job and other.reducers]
     ready = {node: job.members.get(node, NOBODY).ready for node in chosen}
+    best = max((record.rate for record in records.values() if record.rate is not None), default=None)
     standings = []
     for node, record in records.items():
         conduct = record.conduct
+        score = UNKNOWN if record.link is None else record.link / 100
         merit = reducer_merit(
-            UNKNOWN if record.link is None else record.link / 100,
+            score * line_level(record.rate, best),
             speeds[node],
             reliability(conduct.successes, conduct.attempts, settings),
             leads.count(node),

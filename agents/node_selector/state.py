@@ -57,6 +57,8 @@ class NodeRecord(msgspec.Struct):
     """Score of its link, 0 to 100."""
     quality: LinkQuality | None = None
     link_version: int = -1
+    rate: float | None = None
+    """Bytes a second of its uploads, smoothed; None before the first."""
     conduct: Conduct = msgspec.field(default_factory=Conduct)
 
 

@@ -10,7 +10,7 @@ from schemas.decisions import ForceNode, NodeJoined, NodeLost, NodeQuarantined, 
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQuality
 from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
-from schemas.training import ContributionRefused, DigestMismatch, Roster, TrainingProgress, Tuning
+from schemas.training import ContributionReceived, ContributionRefused, DigestMismatch, Roster, TrainingProgress, Tuning
 
 
 @pytest.fixture
@@ -325,6 +325,22 @@ def test_links_that_become_known_before_the_first_round_decide_who_reduces(world
     before = world.roster()
     world.link("c", 100, LinkQuality.EXCELLENT)
     assert world.roster() == before, "a round may be open"
+
+
+def test_a_line_that_carries_little_does_not_lead_however_short_its_round_trips_are(world: World) -> None:
+    world.fleet("a", "b", "c", "d")
+    for node in ("a", "b", "c", "d"):
+        world.link(node, 90)
+    world.start()
+    assert world.roster().reducers[0] == "a"
+    for contributor, seconds in {"a": 0.1, "b": 100.0, "c": 0.2, "d": 0.1}.items():
+        received = ContributionReceived(
+            job="j", node="a", contributor=contributor, round=1, size=1_000_000, seconds=seconds
+        )
+        assert world.give(received) == []
+    assert world.core.state.nodes["a"].rate is None, "its own went over no line"
+    world.rounds(8)
+    assert world.roster().reducers == ("a", "c", "d")
 
 
 def test_a_returned_node_does_not_lead_before_it_is_ready(world: World) -> None:
