@@ -48,7 +48,7 @@ class _Finder:
         recovered = self._line.next_close(message.at)
         returned = self._line.next_contribution(node, message.at) if back else None
         return Fault(
-            at_round=self._line.round_at(begin),
+            at_round=self._line.round_hit(begin),
             at=self._line.since(begin),
             what=what,
             node=node,
@@ -100,7 +100,7 @@ class _Finder:
                 continue
             began = started.at - started.down_seconds
             yield Fault(
-                at_round=self._line.round_at(began),
+                at_round=self._line.round_hit(began),
                 at=self._line.since(began),
                 what=f"agent {started.agent} restarted",
                 node="",

@@ -100,7 +100,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Something that broke, or was broken on purpose."""
 
     at_round: int
-    """The round that was open then; 0 before the first."""
+    """The round that it befell: the open one, or between two the next; 0 before the first."""
     at: float
     what: str
     node: str

@@ -41,6 +41,12 @@ class Timeline:
         before = self._openings[: bisect_right(self._openings, at, key=lambda opening: opening[0])]
         return max((number for _, number in before), default=0)
 
+    def round_hit(self, at: float) -> int:
+        """The round that something at that time befalls: the open one; between two, the one that is about to open."""
+        open_or_last = self.round_at(at)
+        over = any(number == open_or_last and closed_at <= at for closed_at, number in self._closings)
+        return open_or_last + over
+
     def next_close(self, at: float) -> float | None:
         """When the next round closed after `at`."""
         index = bisect_right(self._closings, at, key=lambda closing: closing[0])
