@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 # Milliseconds that a step of the starting microbatch takes on the fastest node. Several times what the step costs on one
 # core, so that five emulated machines fit on two cores and each behaves like a machine of its own.
-STEP_TIME_MS = 400.0
+STEP_TIME_MS = 500.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def request(rounds: int, seed: int, job: str) -> dict[str, Any]:
         "microbatch": 4,
         "microbatch_min": 2,
         "microbatch_max": 8,
-        "local_steps": 10,
+        "local_steps": 6,
         "checkpoint_every": 5,
     }
 

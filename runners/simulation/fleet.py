@@ -70,6 +70,8 @@ class Fleet:
         self._beat = beat
         self._check = check
         self._anchors: dict[tuple[str, int], str] = {}
+        self.renumbered: set[str] = set()
+        """Jobs that went on from a checkpoint because nobody in reach held their anchor."""
         self._finished_inputs = 0
         chosen = settings or {}
         self.agents = {name: self._agent(name, faults, chosen.get(name, {})) for name in AGENTS if name not in muted}
@@ -132,9 +134,13 @@ class Fleet:
             machine.endpoints.remove(participant.endpoint)
 
     def applied(self, process: JobProcess) -> None:
-        """An outer step was taken: its bits must be those of everybody else's. Raises `DigestsDiffer`."""
+        """An outer step was taken: its bits must be those of everybody else's. Raises `DigestsDiffer`.
+
+        But for a job that went on from a checkpoint: whoever was cut off and not dead still holds what the others lost, until
+        it is named for its digest and takes theirs.
+        """
         known = self._anchors.setdefault((process.job, process.version), process.digest)
-        if known != process.digest:
+        if known != process.digest and process.job not in self.renumbered:
             raise DigestsDiffer(process.job, process.version, process.machine.name)
 
     def _agent(self, name: str, faults: Faults, settings: Mapping[str, Any]) -> Participant:

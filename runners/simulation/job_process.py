@@ -216,6 +216,7 @@ class JobProcess:
                 self.version, self.digest = stored
             lost = max(0, work.version - self.version)
             if lost and work.accept_loss:
+                self.fleet.renumbered.add(self.job)
                 self.version, self.digest = work.version, digest_of("renumbered", self.digest, work.version)
             elif lost or stored is None:
                 reason = f"no donor answers, and the last checkpoint is of version {stored and stored[0]}"
