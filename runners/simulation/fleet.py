@@ -136,7 +136,7 @@ class Fleet:
     def applied(self, process: JobProcess) -> None:
         """An outer step was taken: its bits must be those of everybody else's. Raises `DigestsDiffer`.
 
-        But for a job that went on from a checkpoint: whoever was cut off and not dead still holds what the others lost, until
+        But for a job that went on from a checkpoint: whoever was cut off, not dead, still holds what the others lost until
         it is named for its digest and takes theirs.
         """
         known = self._anchors.setdefault((process.job, process.version), process.digest)
