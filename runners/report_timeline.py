@@ -44,7 +44,7 @@ class Timeline:
     def round_hit(self, at: float) -> int:
         """The round that something at that time befalls: the open one; between two, the one that is about to open."""
         open_or_last = self.round_at(at)
-        over = any(number == open_or_last and closed_at <= at for closed_at, number in self._closings)
+        over = any(number == open_or_last and closed_at < at for closed_at, number in self._closings)
         return open_or_last + over
 
     def next_close(self, at: float) -> float | None:
