@@ -129,12 +129,14 @@ class Planner:
             return shares
         rare = [name for name, share in shares.items() if share.every > 1]
         limit = sorted(paces[name].time(1) for name in rare)[lacking - 1]
-        return {**shares, **{name: self._regular(shares[name]) for name in rare if paces[name].time(1) <= limit}}
+        return {**shares, **{name: self._regular(name, shares[name]) for name in rare if paces[name].time(1) <= limit}}
 
-    def _regular(self, share: Share) -> Share:
-        """The share with a contribution to each round, of as much work a round as it was."""
-        steps = min(self._asked(share.microbatch), math.ceil(share.local_steps / share.every))
-        return msgspec.structs.replace(share, every=1, local_steps=steps)
+    def _regular(self, name: NodeId, share: Share) -> Share:
+        """The share with a contribution to each round: what it does now if it does so now, else as much work a round."""
+        present, steps = self.present.get(name), math.ceil(share.local_steps / share.every)
+        if present is not None and present.every == 1:
+            steps = present.local_steps
+        return msgspec.structs.replace(share, every=1, local_steps=min(self._asked(share.microbatch), steps))
 
     def _fixed(self) -> Plan:
         """Equal work for all, whatever is measured."""
