@@ -8,7 +8,7 @@ from schemas.bus import BusDisturbed
 from schemas.decisions import AgentStarted, InputFailed, NodeJoined, NodeLost
 from schemas.emulation import EmulatedLinkChanged
 from schemas.nodes import NodeLeaving, WorkFailed
-from schemas.training import ContributionRefused, DigestMismatch, Roster, RoundOpened
+from schemas.training import ContributionRefused, DigestMismatch, Roster, RoundClosed, RoundOpened
 from schemas.wire import Message
 
 SAME_OUTAGE = 10.0
@@ -19,7 +19,8 @@ def faults(timeline: Timeline) -> list[Fault]:
     """All of them, in order."""
     nodes = {node for roster in timeline.own(Roster) for node in roster.nodes}
     finder = _Finder(timeline, nodes)
-    found = [*finder.of_nodes(), *finder.of_reducers(), *finder.of_agents(), *finder.of_links(), *finder.of_server()]
+    of_nodes = [*finder.of_nodes(), *finder.of_contributions(), *finder.of_reducers()]
+    found = [*of_nodes, *finder.of_agents(), *finder.of_links(), *finder.of_server()]
     return sorted(found, key=lambda fault: fault.at)
 
 
@@ -81,6 +82,14 @@ class _Finder:
             yield self._fault(mismatch, "another anchor", node=mismatch.suspect, back=True, detail=detail)
         for refused in self._line.own(ContributionRefused):
             yield self._fault(refused, "contribution refused", node=refused.contributor, detail=refused.reason)
+
+    def of_contributions(self) -> Iterator[Fault]:
+        """Differences that were clipped, or stood apart from the others."""
+        for closed in self._line.own(RoundClosed):
+            for part in closed.contributions:
+                if part.remark:
+                    what = "contribution clipped" if 0.0 < part.scale < 1.0 else "contribution stands apart"
+                    yield self._fault(closed, what, node=part.node, detail=f"round {part.round}: {part.remark}")
 
     def of_reducers(self) -> Iterator[Fault]:
         """Reducers that fell silent: a round opened again with a higher term."""

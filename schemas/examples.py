@@ -77,6 +77,7 @@ VALUES: dict[str, Any] = {
     "score": 71.5,
     "mean_score": 71.5,
     "weight": 0.5,
+    "norm": 31.2,
     "rtt_ms": 43.1,
     "latency_ms": 43.1,
     "jitter_ms": 6.2,
@@ -103,6 +104,7 @@ VALUES: dict[str, Any] = {
     "policy": "reactive",
     "phase": "adaptive",
     "doing": "computing",
+    "aggregation": "clip",
     "direction": "up",
 }
 
@@ -110,6 +112,8 @@ VALUES: dict[str, Any] = {
 SPECIAL: dict[tuple[str, str], Any] = {
     ("Accelerator", "name"): "NVIDIA GeForce RTX 3060",
     ("BusDisturbed", "kind"): "reconnected",
+    ("Contribution", "scale"): 0.125,
+    ("Contribution", "remark"): "clipped to 0.125 of its length: its norm is 31.2",
     ("DigestMismatch", "expected"): SHA256,
     ("EmulatedLinkChanged", "do"): "spike",
     ("EmulatedLinkChanged", "reason"): "ordered by a client",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from schemas.aggregation import Aggregation
 from schemas.ids import WORKLOAD_PATTERN, JobId, NodeId
 from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
@@ -54,6 +55,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     adaptation: AdaptationPolicy = "reactive"
     encoding: Literal["auto", "float32", "float16", "int8"] = "auto"
     """How differences are sent; `auto` chooses per node from its measured link."""
+    aggregation: Aggregation = "clip"
+    """How a round's differences become one: `mean` takes each as it is, `clip` shortens one that is far longer than the
+    others, the rest give every node one vote and need more nodes (`trimmed`, `median`, `centered_clip` 3, `krum` 5)."""
     outer: OuterStep = "average"
     outer_lr: Annotated[float, Meta(gt=0, le=10)] = 1.0
     outer_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, Encoding
 from schemas.wire import Delivery, Message, on_wire
@@ -163,7 +164,7 @@ class ContributionReceived(Message, frozen=True, kw_only=True):
 
 @on_wire("shoal.training.{job}.node.{node}.refused", Delivery.RECORD)
 class ContributionRefused(Message, frozen=True, kw_only=True):
-    """A contribution that can't be counted: wrong shape, not finite, another anchor, wrong hash."""
+    """A contribution that can't be counted: not finite, wrongly shaped, too large, sent twice, or in another's name."""
 
     job: JobId
     node: NodeId
@@ -214,8 +215,14 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds late."""
     samples: int
     weight: float
-    """Its part of the average, 0 to 1: samples / (1 + late), over the sum."""
+    """Its part of the average, 0 to 1: samples / (1 + late), over the sum; its node's one vote where each has one."""
     loss: float
+    norm: float = 0.0
+    """L2 norm of the difference's parameters, as it came."""
+    scale: float = 1.0
+    """What it was multiplied by: under 1 where it was clipped, 0 where it was left out."""
+    remark: str = ""
+    """That it was clipped, or stands apart from the others, in words with figures; empty where nothing is to be told."""
 
 
 @on_wire("shoal.training.{job}.round.{round}.closed", Delivery.RECORD)
@@ -239,6 +246,8 @@ class RoundClosed(Message, frozen=True, kw_only=True):
     on_time: bool
     """All expected contributions came before the deadline."""
     reason: str
+    aggregation: Aggregation = "mean"
+    """How the average was made: the job's method, or `clip` where too few nodes contributed for that."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.steps", Delivery.TELEMETRY)

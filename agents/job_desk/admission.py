@@ -3,6 +3,7 @@
 import random
 from collections.abc import Collection
 
+from schemas.aggregation import LEAST_NODES
 from schemas.ids import JobId
 from schemas.jobs import JobRequest
 
@@ -47,6 +48,10 @@ def _in_microbatch(request: JobRequest) -> Refusal | None:
 def _in_nodes(request: JobRequest) -> Refusal | None:
     if request.max_nodes is not None and request.max_nodes < request.min_nodes:
         return "$.max_nodes", f"{request.max_nodes} is below min_nodes ({request.min_nodes})"
+    least = LEAST_NODES[request.aggregation]
+    if request.min_nodes < least:
+        reason = f"{request.aggregation} needs {least} nodes to tolerate a bad one, but min_nodes is {request.min_nodes}"
+        return "$.aggregation", f"{reason}: set min_nodes to {least} or more, or take clip"
     both = sorted(set(request.include) & set(request.exclude))
     if both:
         return "$.exclude", f"{', '.join(both)} is in include too: a node can't be both in and out"

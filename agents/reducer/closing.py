@@ -7,14 +7,13 @@ import msgspec
 
 from agents.base import Agent, CancelTimer, Effect, Effects, StartWork, Timer, on
 from agents.effects import Work
-from agents.reducer import policy, works
+from agents.reducer import policy, refusals, words, works
 from agents.reducer.settings import ReducerSettings
 from agents.reducer.state import Offer, ReducerState
 from schemas.ids import JobId, NodeId
 from schemas.training import (
     AverageHeld,
     AverageOffered,
-    Contribution,
     ContributionOffered,
     ContributionReceived,
     ContributionRefused,
@@ -58,8 +57,15 @@ class Closing(Agent[ReducerState]):
         """A difference is there to be had; whoever has the round open collects it."""
         s = self.state
         key = _key(event.node, event.round)
-        if event.round in s.counted.get(event.node, ()) or event.round > s.round or not s.agrees(event.node):
+        if event.round > s.round or not s.agrees(event.node):
             return
+        wrong = refusals.objection(s, event)
+        if wrong:
+            if s.active == s.node:
+                yield from self._refuse(event, wrong)
+            return
+        if event.round in s.counted.get(event.node, ()):
+            return  # it crossed with the round's closing
         known = s.offers.get(key)
         if known is not None and (known.message.digest == event.digest or key in s.reducing):
             known.attempts = 0
@@ -75,7 +81,7 @@ class Closing(Agent[ReducerState]):
             return
         message = offer.message
         if s.round - message.round > self.settings.late_limit:
-            yield from self._refuse(key, f"{s.round - message.round} rounds late: it would hardly count any more")
+            yield from self._refuse(message, f"{s.round - message.round} rounds late: it would hardly count any more")
             return
         offer.status = "collecting"
         yield self._work(
@@ -93,6 +99,12 @@ class Closing(Agent[ReducerState]):
         offer = s.offers.get(_key(event.contributor, event.round))
         if offer is None:
             yield self._release([(event.contributor, event.round)], "it was counted elsewhere")
+            return
+        before = None if event.blank else refusals.twin(s, offer.message)
+        if before is not None:
+            yield from self._refuse(offer.message, f"it is the difference for round {before}, sent again")
+            yield self._release([(event.contributor, event.round)], "it is refused")
+            yield from self._maybe_close(now)
             return
         offer.status = "here"
         yield self.publish(
@@ -116,7 +128,7 @@ class Closing(Agent[ReducerState]):
         if offer is None:
             return
         if event.unsound:
-            yield from self._refuse(key, event.reason)
+            yield from self._refuse(offer.message, event.reason)
             yield from self._maybe_close(now)
             return
         offer.status = "offered"
@@ -132,13 +144,14 @@ class Closing(Agent[ReducerState]):
         if self.state.opened and key in self.state.offers:
             yield from self._collect(key)
 
-    def _refuse(self, key: str, reason: str) -> Iterator[Effect]:
+    def _refuse(self, message: ContributionOffered, reason: str) -> Iterator[Effect]:
+        """Name who made an offer that can't be counted, and forget it; its owner forgets it too, and may make another."""
         s = self.state
-        message = s.offers.pop(key).message
-        self._count(message.node, message.round)
-        yield self.publish(
-            ContributionRefused(job=s.job, node=s.node, contributor=message.node, round=message.round, reason=reason)
-        )
+        who = refusals.speaker(message)
+        if who == message.node:
+            s.offers.pop(_key(message.node, message.round), None)
+            _note(s.rejected, message.node, message.round, message.digest, self.settings.late_limit + 2)
+        yield self.publish(ContributionRefused(job=s.job, node=s.node, contributor=who, round=message.round, reason=reason))
 
     @on(RoundDeadline)
     def time_is_up(self, timer: RoundDeadline, now: float) -> Effects:
@@ -175,15 +188,15 @@ class Closing(Agent[ReducerState]):
         here = sorted(key for key, offer in s.offers.items() if offer.status == "here")
         there = self._contributors()
         waited_for = self._missing()
-        if not here or (waited_for and not (s.due and len(there) >= self._needed())):
+        if not here or (waited_for and not s.due) or ((waited_for or self._refused()) and len(there) < self._needed()):
             return
         s.reducing = tuple(here)
-        messages = [s.offers[key].message for key in here]
-        parts = policy.weights([(m.node, m.round, m.samples) for m in messages], s.round)
+        parts = policy.weights([s.offers[key].message for key in here], s.round)
+        method = policy.method(s.aggregation, len(there))
         yield CancelTimer(timer=RoundDeadline(round=s.round))
         yield self._work(
             "reduce",
-            works.Reduce(round=s.round, term=s.term, parts=parts, encoding=s.average_encoding),
+            works.Reduce(round=s.round, term=s.term, parts=parts, encoding=s.average_encoding, aggregation=method),
             f"round {s.round}: {len(there)} contributions, without {', '.join(waited_for) or 'nobody'}",
         )
 
@@ -193,7 +206,7 @@ class Closing(Agent[ReducerState]):
         s = self.state
         if event.round != s.round or event.term != s.term or not s.opened:
             return
-        s.average = event.average
+        s.average, s.treated = event.average, event.treated
         s.holders = (s.node,)
         yield from self._announce_average(now)
         yield from self._maybe_announce(now)
@@ -233,39 +246,25 @@ class Closing(Agent[ReducerState]):
         s = self.state
         if s.average is None:
             raise AssertionError("a round is closed with an average")
-        messages = {key: s.offers[key].message for key in s.reducing}
-        parts = policy.weights([(m.node, m.round, m.samples) for m in messages.values()], s.round)
-        contributions = tuple(
-            Contribution(
-                node=part.node,
-                round=part.round,
-                late=s.round - part.round,
-                samples=messages[_key(part.node, part.round)].samples,
-                weight=part.weight,
-                loss=messages[_key(part.node, part.round)].loss,
-            )
-            for part in parts
-        )
-        samples = sum(c.samples for c in contributions)
+        counted = words.contributions([s.offers[key].message for key in s.reducing], s.treated, s.round)
+        method = policy.method(s.aggregation, len({c.node for c in counted}))
         missing = self._missing()
-        late = [f"{c.node} ({c.late} late)" for c in contributions if c.late]
-        words = f"{len(contributions)} contributions of {samples} samples"
-        words += f"; with {', '.join(late)}" if late else ""
-        words += f"; the deadline passed without {', '.join(missing)}" if missing else ""
+        samples = sum(c.samples for c in counted)
         return RoundClosed(
             job=s.job,
             round=s.round,
             term=s.term,
             reducer=s.node,
             next_reducer=self._next_reducer(),
-            contributions=contributions,
+            contributions=counted,
             missing=missing,
             average=msgspec.structs.replace(s.average, holders=s.holders),
             samples=samples,
-            loss=sum(c.loss * c.samples for c in contributions) / max(1, samples),
+            loss=sum(c.loss * c.samples for c in counted) / max(1, samples),
             seconds=now - s.opened_at,
             on_time=not missing,
-            reason=words,
+            reason=words.closing(counted, missing, sorted(self._refused()), s.aggregation, method),
+            aggregation=method,
         )
 
     def _next_reducer(self) -> NodeId:
@@ -282,9 +281,20 @@ class Closing(Agent[ReducerState]):
         Not one whose share says since the opening that its link can't carry one a round.
         """
         s = self.state
-        here = {o.message.node for o in s.offers.values() if o.status == "here" and o.message.round == s.round}
-        waited_for = (node for node in s.expected if node in s.applied and node not in s.occasional)
+        here, refused = self._here(), self._refused()
+        waited_for = (n for n in s.expected if n in s.applied and n not in s.occasional and n not in refused)
         return tuple(node for node in waited_for if node not in here)
+
+    def _refused(self) -> set[NodeId]:
+        """Whose difference of this round was refused; another one counts if it comes, but nobody waits for it."""
+        s = self.state
+        here = self._here()
+        return {node for node in s.expected if s.round in s.rejected.get(node, {}) and node not in here}
+
+    def _here(self) -> set[NodeId]:
+        """Whose difference of this round is here."""
+        there = (offer.message for offer in self.state.offers.values() if offer.status == "here")
+        return {message.node for message in there if message.round == self.state.round}
 
     def _contributors(self) -> set[NodeId]:
         return {offer.message.node for offer in self.state.offers.values() if offer.status == "here"}
@@ -297,11 +307,14 @@ class Closing(Agent[ReducerState]):
     def _deadline(self) -> float:
         return self.state.deadline_seconds or self.settings.default_deadline_seconds
 
-    def _count(self, node: NodeId, round_: int) -> None:
-        """Note that a contribution was counted (or refused): it never is again."""
+    def _count(self, node: NodeId, round_: int, offer: Offer | None) -> None:
+        """Note that a contribution was counted: it never is again."""
+        kept = self.settings.late_limit + 2
         counted = self.state.counted.setdefault(node, [])
         counted.append(round_)
-        del counted[: -self.settings.late_limit - 2]
+        del counted[:-kept]
+        if offer is not None:
+            _note(self.state.prints, node, round_, offer.message.digest, kept)
 
     def _release(self, parts: list[tuple[NodeId, int]], reason: str) -> StartWork:
         return self._work(f"release/{self.state.closed}", works.Release(parts=tuple(parts)), reason)
@@ -312,3 +325,11 @@ class Closing(Agent[ReducerState]):
 
 def _key(node: NodeId, round_: int) -> str:
     return f"{node}/{round_}"
+
+
+def _note(digests: dict[NodeId, dict[int, str]], node: NodeId, round_: int, digest: str, kept: int) -> None:
+    """Note a digest for a round, and forget the oldest rounds but `kept`."""
+    mine = digests.setdefault(node, {})
+    mine[round_] = digest
+    for old in sorted(mine)[:-kept]:
+        del mine[old]

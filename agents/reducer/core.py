@@ -47,7 +47,7 @@ class Reducer(Closing):
     def follow_job(self, event: JobState, now: float) -> Effects:
         """The job's size and phase."""
         s = self.state
-        s.phase, s.rounds = event.state, event.rounds
+        s.phase, s.rounds, s.aggregation = event.state, event.rounds, event.request.aggregation
         if s.over:
             yield from self._step_down()
         yield from self._maybe_open(now)
@@ -205,7 +205,7 @@ class Reducer(Closing):
         s.heard = (s.round, s.term)
         yield from self._refuse_strangers()
         s.opened, s.opened_at, s.prolonged, s.due = True, now, 0, False
-        s.reducing, s.average, s.holders, s.announced = (), None, (), False
+        s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
         s.expected = tuple(n for n in s.members if self._is_due(n))
         yield CancelTimer(timer=TakeOver(round=s.round))
         yield self.set_timer(RoundDeadline(round=s.round), now + self._deadline())
@@ -247,10 +247,10 @@ class Reducer(Closing):
         yield CancelTimer(timer=HoldPatience(round=s.round))
         yield CancelTimer(timer=TakeOver(round=s.round))
         for contribution in event.contributions:
-            self._count(contribution.node, contribution.round)
-            s.offers.pop(f"{contribution.node}/{contribution.round}", None)
+            offer = s.offers.pop(f"{contribution.node}/{contribution.round}", None)
+            self._count(contribution.node, contribution.round, offer)
         s.closed, s.latest, s.active, s.term = event.round, event, event.next_reducer, event.term
-        s.opened, s.reducing, s.average, s.holders, s.announced = False, (), None, (), False
+        s.opened, s.reducing, s.average, s.treated, s.holders, s.announced = False, (), None, (), (), False
         yield self._release([(c.node, c.round) for c in event.contributions], f"round {event.round} is closed")
         if s.active != s.node:
             yield from self._step_down()
@@ -262,9 +262,10 @@ class Reducer(Closing):
         s = self.state
         for contribution in event.contributions:
             key = f"{contribution.node}/{contribution.round}"
+            offer = s.offers.pop(key, None)
             if contribution.round not in s.counted.get(contribution.node, ()):
-                self._count(contribution.node, contribution.round)
-            if s.offers.pop(key, None) is not None and key in s.reducing:
+                self._count(contribution.node, contribution.round, offer)
+            if offer is not None and key in s.reducing:
                 yield from self._step_down()
 
     # Succession.
@@ -328,7 +329,7 @@ class Reducer(Closing):
     def _step_down(self) -> Iterator[Effect]:
         s = self.state
         s.opened = False
-        s.reducing, s.average, s.holders, s.announced = (), None, (), False
+        s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
         for offer in s.offers.values():
             if offer.status == "collecting":
                 offer.status = "offered"

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from agents.reducer.works import Part
-from schemas.ids import NodeId
+from schemas.aggregation import LEAST_NODES, Aggregation
+from schemas.training import ContributionOffered
 
 
 def discount(late: int) -> float:
@@ -14,16 +15,29 @@ def discount(late: int) -> float:
     return 1.0 / (1.0 + late)
 
 
-def weights(contributions: Iterable[tuple[NodeId, int, int]], round_: int) -> tuple[Part, ...]:
-    """The parts of a round's average, from (node, round it was made for, samples), in order of node and round.
+def weights(offers: Iterable[ContributionOffered], round_: int) -> tuple[Part, ...]:
+    """The parts of a round's average, in order of node and round.
 
     Each counts by its samples, discounted by its lateness; the weights sum to 1. With samples all 0 they are equal.
     """
-    raw = [(node, made, samples * discount(round_ - made)) for node, made, samples in sorted(contributions)]
-    total = sum(weight for _, _, weight in raw)
-    if total <= 0:
-        return tuple(Part(node=node, round=made, weight=1.0 / len(raw)) for node, made, _ in raw)
-    return tuple(Part(node=node, round=made, weight=weight / total) for node, made, weight in raw)
+    ordered = sorted(offers, key=lambda offer: (offer.node, offer.round))
+    raw = [offer.samples * discount(round_ - offer.round) for offer in ordered]
+    total = sum(raw)
+    return tuple(
+        Part(
+            node=offer.node,
+            round=offer.round,
+            weight=weight / total if total > 0 else 1.0 / len(raw),
+            samples=offer.samples,
+            steps=offer.steps,
+        )
+        for offer, weight in zip(ordered, raw, strict=True)
+    )
+
+
+def method(asked: Aggregation, nodes: int) -> Aggregation:
+    """How a round of so many contributing nodes is averaged: as the job asks, or clipped where that takes more nodes."""
+    return asked if nodes >= LEAST_NODES[asked] else "clip"
 
 
 def needed(quorum: int, live: int, prolonged: int, prolongations: int) -> int:

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from agents.reducer.works import Treated
+from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.jobs import Encoding, JobPhase
 from schemas.training import Average, ContributionOffered, Roster, RoundClosed
@@ -27,6 +29,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     node: NodeId
     phase: JobPhase = JobPhase.QUEUED
     rounds: int = 0
+    aggregation: Aggregation = "mean"
+    """How the job wants its differences made one."""
     roster: Roster | None = None
     deadline_seconds: float = 0.0
     average_encoding: Encoding = "float32"
@@ -49,6 +53,10 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """By `<node>/<round>`."""
     counted: dict[NodeId, list[int]] = msgspec.field(default_factory=dict)
     """Rounds of a node's contributions that were listed, the last few: a contribution counts once."""
+    prints: dict[NodeId, dict[int, str]] = msgspec.field(default_factory=dict)
+    """Digests of a node's contributions that were listed, by round, where this node knew their offers; the last few."""
+    rejected: dict[NodeId, dict[int, str]] = msgspec.field(default_factory=dict)
+    """Digests of what this node refused, by round; the last few. Another difference for such a round may count."""
     closed: int = 0
     """The highest closed round."""
     latest: RoundClosed | None = None
@@ -67,6 +75,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     reducing: tuple[str, ...] = ()
     """The offers that are being averaged."""
     average: Average | None = None
+    treated: tuple[Treated, ...] = ()
+    """How the offers counted in it."""
     holders: tuple[NodeId, ...] = ()
     announced: bool = False
     """`RoundClosed` is out; whose wins is heard from the bus."""

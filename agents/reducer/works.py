@@ -4,6 +4,7 @@ import msgspec
 
 from agents.effects import Work
 from agents.inputs import Result
+from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
 from schemas.jobs import Encoding
 from schemas.training import Average
@@ -32,10 +33,12 @@ class Collected(Result, frozen=True, kw_only=True):
     round: int
     size: int
     seconds: float
+    blank: bool = False
+    """All its numbers are 0."""
 
 
 class CollectFailed(Result, frozen=True, kw_only=True):
-    """A contribution could not be had; `unsound`: its bytes came and can't be counted (shape, hash, not finite)."""
+    """A contribution could not be had; `unsound`: its bytes came and can't be counted (size, shape, not finite)."""
 
     contributor: NodeId
     round: int
@@ -50,6 +53,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     weight: float
     """0 to 1; the weights of an average sum to 1."""
+    samples: int = 0
+    steps: int = 0
 
 
 class Reduce(Work, frozen=True, kw_only=True):
@@ -59,6 +64,18 @@ class Reduce(Work, frozen=True, kw_only=True):
     term: int
     parts: tuple[Part, ...]
     encoding: Encoding
+    aggregation: Aggregation = "mean"
+
+
+class Treated(msgspec.Struct, frozen=True, kw_only=True):
+    """How a part of an average counted; the fields are `Contribution`'s."""
+
+    node: NodeId
+    round: int
+    weight: float
+    norm: float
+    scale: float = 1.0
+    remark: str = ""
 
 
 class Reduced(Result, frozen=True, kw_only=True):
@@ -67,6 +84,8 @@ class Reduced(Result, frozen=True, kw_only=True):
     round: int
     term: int
     average: Average
+    treated: tuple[Treated, ...] = ()
+    """One for each part; none where the parts' weights say it all."""
 
 
 class Release(Work, frozen=True, kw_only=True):

@@ -69,11 +69,15 @@ class ReducerWorks:
     async def _collect(self, work: works.Collect, post: Post) -> None:
         begun = time.monotonic()
         who = work.contributor, work.round
+        if not 0 < work.size <= self._session.largest:  # before memory for it is set aside
+            reason = f"it is said to take {work.size} bytes, where a difference takes {self._session.largest} at most"
+            post(works.CollectFailed(contributor=who[0], round=who[1], reason=reason, unsound=True))
+            return
         try:
             payload = await self._tensors.fetch(
                 work.contributor, "delta", work.key, work.size, work.digest, COLLECT_SECONDS
             )
-            self._collected[who] = await self._torch.run(self._session.decoded, payload)
+            self._collected[who], blank = await self._torch.run(self._decoded, payload)
         except TensorUnavailable as error:
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
             return
@@ -81,14 +85,19 @@ class ReducerWorks:
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error), unsound=True))
             return
         seconds = time.monotonic() - begun
-        post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds))
+        post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds, blank=blank))
+
+    def _decoded(self, payload: bytes) -> tuple[Tensor, bool]:
+        """A difference, and whether it is all zeros."""
+        delta = self._session.decoded(payload)
+        return delta, not bool(delta.any())
 
     async def _reduce(self, work: works.Reduce, post: Post) -> None:
-        parts = [(part.weight, self._collected[part.node, part.round]) for part in work.parts]
-        payload = await self._torch.run(self._session.average, parts, work.encoding)
+        gathered = [(part, self._collected[part.node, part.round]) for part in work.parts]
+        payload, treated = await self._torch.run(self._session.average, gathered, work.aggregation, work.encoding)
         name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
         average = self._averages.keep(name, payload)
-        post(works.Reduced(round=work.round, term=work.term, average=average))
+        post(works.Reduced(round=work.round, term=work.term, average=average, treated=treated))
         self._tasks.start(f"stream/{name}", self._stream(name))
 
     async def _stream(self, name: str) -> None:

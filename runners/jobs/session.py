@@ -13,13 +13,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from runners.jobs.anchor import Anchor, outer_step, weighted_average
-from runners.jobs.codecs import ErrorFeedback, decode
+from agents.reducer.works import Treated
+from runners.jobs.aggregating import Aggregator, Gathered
+from runners.jobs.anchor import Anchor, outer_step
+from runners.jobs.codecs import ErrorFeedback, decode, encoded_size
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.snapshots import model_to_bytes, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
+from schemas.aggregation import Aggregation
 from schemas.errors import ShoalError
 from schemas.jobs import Encoding
 
@@ -47,6 +50,7 @@ class Session:
     digest: str
     owed: ErrorFeedback
     owed_average: ErrorFeedback
+    aggregator: Aggregator
     training: bool = False
     """Whether the model is in the midst of local steps."""
 
@@ -68,7 +72,8 @@ class Session:
             anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants)
             trainer.load(anchor, constants=True)
         count = anchor.layout.count
-        return cls(spec, trainer, anchor, anchor.digest(), ErrorFeedback(count), ErrorFeedback(count))
+        aggregator = Aggregator(anchor.layout.parameters, count)
+        return cls(spec, trainer, anchor, anchor.digest(), ErrorFeedback(count), ErrorFeedback(count), aggregator)
 
     @property
     def code(self) -> str:
@@ -143,9 +148,17 @@ class Session:
             raise WrongShape(delta.numel(), self.anchor.layout.count)
         return delta
 
-    def average(self, parts: Sequence[tuple[float, Tensor]], encoding: Encoding) -> bytes:
-        """The weighted average, encoded once for everybody."""
-        return self.owed_average.encode(weighted_average(parts), encoding)
+    @property
+    def largest(self) -> int:
+        """Bytes that a difference of this model may take: no encoding takes more than float32."""
+        return encoded_size(self.anchor.layout.count, "float32")
+
+    def average(
+        self, gathered: Sequence[Gathered], method: Aggregation, encoding: Encoding
+    ) -> tuple[bytes, tuple[Treated, ...]]:
+        """The average by one of the methods, encoded once for everybody; and how each part counted."""
+        average, treated = self.aggregator.aggregate(gathered, method)
+        return self.owed_average.encode(average, encoding), treated
 
     # Looking after it.
 

@@ -214,7 +214,7 @@ class ViewState(msgspec.Struct):
             node.late += contribution.late > 0
         for name in event.missing:
             self.node(name).mark = "missing"
-        if event.missing:
+        if event.missing or any(contribution.remark for contribution in event.contributions):
             self._decide(event, event.reducer, event.reason, fault=True)
 
     def _note(self, event: Message) -> None:

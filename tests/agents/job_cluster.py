@@ -39,15 +39,32 @@ class Node:
     timers: dict[tuple[str, msgspec.Struct], tuple[int, str]] = field(default_factory=dict)
     averages: set[int] = field(default_factory=set)
     """Rounds whose averages its process holds."""
+    garbage: bool = False
+    """Its differences arrive and can't be counted."""
+    tries: int = 0
+    """Local rounds so far: no two differences are alike."""
     salt: str = ""
     """Makes its anchors differ from everybody's."""
+
+    def collected(self, work: reducing.Collect) -> Result:
+        """What comes of fetching one of its differences."""
+        if self.garbage:
+            return reducing.CollectFailed(contributor=work.contributor, round=work.round, reason="not finite", unsound=True)
+        return reducing.Collected(contributor=work.contributor, round=work.round, size=100, seconds=0.1)
 
 
 class JobCluster:
     """Runs a job until nothing is left to do or a time is over. `check` runs after every input."""
 
     def __init__(
-        self, nodes: list[Node], *, rounds: int = 5, local_steps: int = 10, seed: int = 0, hang_seconds: float = 120.0
+        self,
+        nodes: list[Node],
+        *,
+        rounds: int = 5,
+        local_steps: int = 10,
+        seed: int = 0,
+        hang_seconds: float = 120.0,
+        **asked: Any,
     ) -> None:
         self.rng = random.Random(seed)
         self.nodes = {node.name: node for node in nodes}
@@ -59,7 +76,8 @@ class JobCluster:
         self.closed: dict[int, RoundClosed] = {}
         self.ids: defaultdict[str, int] = defaultdict(int)
         names = tuple(self.nodes)
-        request = JobRequest(kind="train", workload="m:w", rounds=rounds, checkpoint_every=0, hang_seconds=hang_seconds)
+        limits = {"rounds": rounds, "checkpoint_every": 0, "hang_seconds": hang_seconds}
+        request = JobRequest(kind="train", workload="m:w", **limits | asked)
         self.present: list[Message] = [
             self.state(JobPhase.RUNNING, request),
             Roster(job=JOB, version=1, nodes=names, reducers=names[:3], quorum=len(names) // 2 + 1, reason="start"),
@@ -180,6 +198,7 @@ class JobCluster:
         match work:
             case training.LocalRound():
                 seconds = work.steps * node.step_seconds
+                node.tries += 1
                 done = training.LocalRoundDone(
                     round=work.round,
                     base_digest="",
@@ -191,7 +210,7 @@ class JobCluster:
                     encoding=work.encoding,
                     key=str(work.round),
                     size=100,
-                    digest=f"{name}-{work.round}",
+                    digest=f"{name}-{work.round}-{node.tries}",
                 )
                 return seconds, done
             case training.HoldAverage():
@@ -232,8 +251,7 @@ class JobCluster:
                 if not there.alive:
                     gone = reducing.CollectFailed(contributor=work.contributor, round=work.round, reason="gone")
                     return 0.2, gone
-                whole = reducing.Collected(contributor=work.contributor, round=work.round, size=100, seconds=0.1)
-                return there.transfer_seconds, whole
+                return there.transfer_seconds, there.collected(work)
             case reducing.Reduce():
                 node.averages.add(work.round)
                 average = Average(key="k", size=9, digest=f"avg-{work.round}-{work.term}-{name}", holders=(name,))

@@ -170,6 +170,10 @@ def test_the_reason_of_a_queued_job_counts_nodes() -> None:
         ({"include": ("a", "b"), "max_nodes": 1}, "$.include"),
         ({"target_loss": 1.0, "validate_every": 0}, "$.validate_every"),
         ({"resume": "nobody"}, "$.resume"),
+        ({"aggregation": "median", "min_nodes": 2}, "$.aggregation"),
+        ({"aggregation": "trimmed"}, "$.aggregation"),
+        ({"aggregation": "centered_clip", "min_nodes": 2}, "$.aggregation"),
+        ({"aggregation": "krum", "min_nodes": 4}, "$.aggregation"),
     ],
 )
 def test_what_types_cant_say_is_refused_with_its_field(fields: dict[str, Any], at: str) -> None:
@@ -179,6 +183,19 @@ def test_what_types_cant_say_is_refused_with_its_field(fields: dict[str, Any], a
     assert answer.reason
     assert effects == []
     assert desk.state.jobs == {}
+
+
+@pytest.mark.parametrize(("method", "nodes"), [("mean", 1), ("clip", 1), ("median", 3), ("trimmed", 3), ("krum", 5)])
+def test_an_aggregation_is_taken_with_the_nodes_it_needs(method: str, nodes: int) -> None:
+    answer, _ = ask(a_desk(), a_request(aggregation=method, min_nodes=nodes))
+    assert answer.accepted
+
+
+def test_an_aggregation_is_refused_with_what_would_do() -> None:
+    answer, _ = ask(a_desk(), a_request(aggregation="krum", min_nodes=4))
+    assert answer.reason == (
+        "krum needs 5 nodes to tolerate a bad one, but min_nodes is 4: set min_nodes to 5 or more, or take clip"
+    )
 
 
 def test_resume_needs_a_checkpoint() -> None:

@@ -1,0 +1,55 @@
+"""What a closed round says of its contributions, as fields and in words."""
+
+from collections.abc import Sequence
+
+from agents.reducer import policy
+from agents.reducer.works import Treated
+from schemas.aggregation import LEAST_NODES, Aggregation
+from schemas.ids import NodeId
+from schemas.training import Contribution, ContributionOffered
+
+
+def contributions(
+    messages: Sequence[ContributionOffered], treated: Sequence[Treated], round_: int
+) -> tuple[Contribution, ...]:
+    """The listing of a round's contributions in the order of its parts; `treated`: how each counted, where it is known."""
+    offers = {(m.node, m.round): m for m in messages}
+    told = {(t.node, t.round): t for t in treated}
+    listed = []
+    for part in policy.weights(messages, round_):
+        offer, how = offers[part.node, part.round], told.get((part.node, part.round))
+        listed.append(
+            Contribution(
+                node=part.node,
+                round=part.round,
+                late=round_ - part.round,
+                samples=offer.samples,
+                weight=how.weight if how is not None else part.weight,
+                loss=offer.loss,
+                norm=how.norm if how is not None else 0.0,
+                scale=how.scale if how is not None else 1.0,
+                remark=how.remark if how is not None else "",
+            )
+        )
+    return tuple(listed)
+
+
+def closing(
+    counted: Sequence[Contribution],
+    missing: Sequence[NodeId],
+    refused: Sequence[NodeId],
+    asked: Aggregation,
+    method: Aggregation,
+) -> str:
+    """Why and how a round closed, in a line."""
+    late = [f"{c.node} ({c.late} late)" for c in counted if c.late]
+    words = f"{len(counted)} contributions of {sum(c.samples for c in counted)} samples"
+    words += f"; with {', '.join(late)}" if late else ""
+    words += f"; the deadline passed without {', '.join(missing)}" if missing else ""
+    words += f"; refused from {', '.join(refused)}" if refused else ""
+    left_out = [c.node for c in counted if c.scale == 0.0]
+    words += f"; {method} leaves out {', '.join(left_out)}" if left_out else ""
+    if method != asked:
+        nodes = len({c.node for c in counted})
+        words += f"; {method} instead of {asked}, which needs {LEAST_NODES[asked]} nodes, not {nodes}"
+    return words + "".join(f"; {c.node}: {c.remark}" for c in counted if c.remark)
