@@ -100,7 +100,7 @@ class Closing(Agent[ReducerState]):
         if offer is None:
             yield self._release([(event.contributor, event.round)], "it was counted elsewhere")
             return
-        before = None if event.blank else refusals.twin(s, offer.message)
+        before = None if event.faint else refusals.twin(s, offer.message)
         if before is not None:
             yield from self._refuse(offer.message, f"it is the difference for round {before}, sent again")
             yield self._release([(event.contributor, event.round)], "it is refused")
@@ -149,7 +149,9 @@ class Closing(Agent[ReducerState]):
         s = self.state
         who = refusals.speaker(message)
         if who == message.node:
-            s.offers.pop(_key(message.node, message.round), None)
+            key = _key(message.node, message.round)
+            if key in s.offers and s.offers[key].message.digest == message.digest and key not in s.reducing:
+                del s.offers[key]  # and not another, sound one
             _note(s.rejected, message.node, message.round, message.digest, self.settings.late_limit + 2)
         yield self.publish(ContributionRefused(job=s.job, node=s.node, contributor=who, round=message.round, reason=reason))
 

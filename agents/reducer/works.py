@@ -33,8 +33,8 @@ class Collected(Result, frozen=True, kw_only=True):
     round: int
     size: int
     seconds: float
-    blank: bool = False
-    """All its numbers are 0."""
+    faint: bool = False
+    """So small next to the parameters that rounding alone may bring the same bytes about again."""
 
 
 class CollectFailed(Result, frozen=True, kw_only=True):

@@ -23,6 +23,9 @@ Post = Callable[[Result], None]
 COLLECT_SECONDS = 120.0
 # Collected contributions kept at once, late ones included: beyond it the oldest are fetched again if they are wanted.
 KEPT = 64
+# Times the parameters' norm: a model that has converged may go to and fro by its numbers' last bits (6e-8 of each), and
+# make the same difference twice; what teaches anything is larger.
+FAINT = 1e-6
 
 
 class ReducerWorks:
@@ -77,7 +80,7 @@ class ReducerWorks:
             payload = await self._tensors.fetch(
                 work.contributor, "delta", work.key, work.size, work.digest, COLLECT_SECONDS
             )
-            self._collected[who], blank = await self._torch.run(self._decoded, payload)
+            self._collected[who], faint = await self._torch.run(self._decoded, payload)
         except TensorUnavailable as error:
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
             return
@@ -85,12 +88,12 @@ class ReducerWorks:
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error), unsound=True))
             return
         seconds = time.monotonic() - begun
-        post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds, blank=blank))
+        post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds, faint=faint))
 
     def _decoded(self, payload: bytes) -> tuple[Tensor, bool]:
-        """A difference, and whether it is all zeros."""
+        """A difference, and whether it is faint."""
         delta = self._session.decoded(payload)
-        return delta, not bool(delta.any())
+        return delta, bool(delta.norm() <= FAINT * self._session.anchor.values.norm())
 
     async def _reduce(self, work: works.Reduce, post: Post) -> None:
         gathered = [(part, self._collected[part.node, part.round]) for part in work.parts]

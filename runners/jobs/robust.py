@@ -98,7 +98,7 @@ def centered_clip(deltas: Sequence[Tensor]) -> Tensor:
 
     The paper begins at the last round's result and takes a fixed radius; rounds here may differ in length and in who is
     there, so that the element-wise median is the beginning, and the radius the median distance from it. Tolerates any
-    minority as the median does; one bad difference then moves the result by CENTRING_STEPS * radius / n at most.
+    minority as the median does; from there a bad difference pulls the result by CENTRING_STEPS * radius / n at most.
     """
     centre = median(deltas)
     distances = norms(deltas, centre)

@@ -212,9 +212,11 @@ class ViewState(msgspec.Struct):
             node.samples += contribution.samples
             node.rounds += 1
             node.late += contribution.late > 0
+            if contribution.remark:
+                self._decide(event, contribution.node, f"its difference: {contribution.remark}", fault=True)
         for name in event.missing:
             self.node(name).mark = "missing"
-        if event.missing or any(contribution.remark for contribution in event.contributions):
+        if event.missing:
             self._decide(event, event.reducer, event.reason, fault=True)
 
     def _note(self, event: Message) -> None:

@@ -58,8 +58,8 @@ class Bench:
         )  # fmt: skip
         self.give(seal(offer, id="x:1:1", cause="", at=NOW, source=source or f"trainer/j/{node}"))
 
-    def collected(self, node: str, round_: int = 1, *, blank: bool = False) -> None:
-        self.give(works.Collected(contributor=node, round=round_, size=100, seconds=0.1, blank=blank))
+    def collected(self, node: str, round_: int = 1, *, faint: bool = False) -> None:
+        self.give(works.Collected(contributor=node, round=round_, size=100, seconds=0.1, faint=faint))
 
     def close(self, round_: int, treated: tuple[works.Treated, ...] = ()) -> RoundClosed:
         """Average what is here, have it held, and let everybody apply it."""
@@ -174,13 +174,13 @@ def test_the_same_bytes_for_two_open_rounds_count_once() -> None:
     assert [(who, round_) for who, round_, _ in bench.refused] == [("d", 2)]
 
 
-def test_differences_of_zeros_may_be_alike() -> None:
-    """A learning rate of 0 in a warm-up: nothing was learned, nobody lies."""
+def test_faint_differences_may_be_alike() -> None:
+    """A learning rate of 0 in a warm-up, or a model that has converged: nobody lies."""
     bench = Bench()
     everybody(bench, 1)
     bench.close(1)
     bench.offer("c", 2, digest="c-1")
-    bench.collected("c", 2, blank=True)
+    bench.collected("c", 2, faint=True)
     assert bench.refused == []
 
 
@@ -198,6 +198,15 @@ def test_impossible_figures_are_refused() -> None:
     bench = Bench()
     bench.offer("b", samples=-80)
     assert bench.refused == [("b", 1, "-80 samples in 10 steps are impossible")]
+
+
+def test_a_bad_offer_doesnt_take_a_sound_one_of_its_round_along() -> None:
+    bench = Bench()
+    everybody(bench, 1)
+    bench.offer("b", samples=-1, digest="other bytes")
+    bench.offer("b", samples=-1)
+    assert [who for who, _, _ in bench.refused] == ["b", "b"]
+    assert [c.node for c in bench.close(1).contributions] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(("asked", "made"), [("median", "median"), ("krum", "clip"), ("mean", "mean")])

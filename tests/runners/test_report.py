@@ -151,6 +151,17 @@ def test_a_fault_at_the_end_has_no_recovery() -> None:
     assert (lost.seconds_to_recover, lost.seconds_until_back) == (None, None)
 
 
+def test_what_was_clipped_is_told_with_its_round() -> None:
+    messages = told()
+    (at,) = [i for i, m in enumerate(messages) if isinstance(m, RoundClosed) and m.round == 9]
+    closed = messages[at]
+    assert isinstance(closed, RoundClosed)
+    odd = msgspec.structs.replace(closed.contributions[0], norm=50.0, scale=0.1, remark="clipped to 0.1 of its length")
+    messages[at] = msgspec.structs.replace(closed, contributions=(odd, *closed.contributions[1:]))
+    fault = the_fault(build_report(JOB, messages), "contribution clipped")
+    assert (fault.node, fault.at_round, fault.detail) == (odd.node, 9, "round 9: clipped to 0.1 of its length")
+
+
 def test_a_job_that_nobody_knows() -> None:
     with pytest.raises(NothingKnown):
         build_report("nobody", told())

@@ -213,6 +213,15 @@ def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
     assert any("by order" in line or "cyd" in line for line in lines)
 
 
+def test_a_clipped_difference_is_told_with_its_node() -> None:
+    story = until(9)
+    closed = next(m for m in story if isinstance(m, RoundClosed) and m.round == 9)
+    parts = [msgspec.structs.replace(p, remark="clipped to 0.1 of its length") for p in closed.contributions[:1]]
+    state = seen([*story[:-1], msgspec.structs.replace(closed, contributions=tuple(parts))])
+    told_of = [(d.who, d.reason, d.fault) for d in state.decisions]
+    assert (parts[0].node, "its difference: clipped to 0.1 of its length", True) in told_of
+
+
 def test_emulated_things_are_labelled_and_real_ones_are_not() -> None:
     assert emulation("", 1.0, 0.0) == ""
     assert emulation("poor (cubic)", 2.5, 30.0) == "poor, 2.5x slower, 30 ms"
