@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 import schemas.catalogue  # noqa: F401 - registers every type
 from schemas.ids import TOKEN_PATTERN, WORKLOAD_PATTERN
-from schemas.wire import encode, registered, subject_of
+from schemas.wire import decode, encode, registered, subject_of
 
 GOLDEN = Path(__file__).with_name("golden.json")
 PATTERNS = {TOKEN_PATTERN: ("node-1", "a", "N_2", "0"), WORKLOAD_PATTERN: ("examples.digits:workload",)}
@@ -76,6 +76,15 @@ def instance(kind: type[msgspec.Struct], rng: random.Random, *, full: bool = Fal
     return kind(**given)
 
 
+def with_what_is_new(old: Any, new: Any) -> Any:
+    """The old value, with the fields that only the new one has."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: with_what_is_new(old[key], new.get(key)) if key in old else new[key] for key in old | new}
+    if isinstance(old, list) and isinstance(new, list):
+        return [with_what_is_new(*pair) for pair in zip(old, new, strict=True)]
+    return old
+
+
 def updated() -> dict[str, Any]:
     """What `golden.json` should hold: a full value of every type, those of earlier versions unchanged."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
@@ -85,7 +94,10 @@ def updated() -> dict[str, Any]:
         message = instance(wire.type, random.Random(name), full=True)
         fields = json.loads(encode(message))
         known = golden.setdefault(name, {"subject": subject_of(message), "template": wire.template, "fields": {}})
-        known["fields"] = fields | known["fields"]
+        old = known["fields"]
+        # Written again, what is there has the new fields of the structs in it, with their defaults.
+        again = json.loads(encode(decode(wire.type, json.dumps(old or fields).encode())))
+        known["fields"] = fields | {field: with_what_is_new(value, again.get(field)) for field, value in old.items()}
     return {name: golden[name] for name in sorted(golden)}
 
 
