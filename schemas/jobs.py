@@ -15,6 +15,7 @@ SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution
 AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive"]
 Encoding = Literal["float32", "float16", "int8"]
 OuterStep = Literal["average", "nesterov"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Power = Annotated[int, Meta(ge=1, le=65_536)]
@@ -48,6 +49,13 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Samples a step to start with."""
     microbatch_min: Power = 1
     microbatch_max: Power = 64
+    accumulate: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    """Passes that a step is made of at least (gradient accumulation); more by itself where one runs out of memory."""
+    precision: Precision = "auto"
+    """What the model computes in: `auto` is bfloat16 (autocast) on GPUs that have it, float32 elsewhere. Parameters,
+    optimizer state and differences stay float32."""
+    compile: bool = False
+    """Run the model's forward through torch.compile; where that fails, the node says so and goes on without."""
     local_steps: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """Steps a round on the fastest node, of the starting microbatch; others take theirs in proportion to their speed."""
     batch: BatchStrategy = "hybrid"

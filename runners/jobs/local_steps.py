@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from runners.jobs.anchor import Anchor, difference, rebase
+from runners.jobs.passes import DEFAULT_BACKEND, Passes
 from runners.jobs.sampling import Cursor, Sampler
 from runners.jobs.workload import BoundWorkload
 from schemas.errors import ShoalError
+from schemas.jobs import Precision
 
 
 class NonFiniteLoss(ShoalError):
@@ -92,11 +94,15 @@ class LocalTrainer:
         node: str,
         device: torch.device | None = None,
         cursor: Cursor | None = None,
+        accumulate: int = 1,
+        precision: Precision = "auto",
+        compiled: bool = False,
+        backend: str = DEFAULT_BACKEND,
     ) -> None:
         """Makes the model (from `seed`, the job's), the optimizer and the training data.
 
         Randomness during training (dropout, augmentation) comes from the seed and the node's name together, so that
-        nodes don't draw the same masks.
+        nodes don't draw the same masks. The last four say how a step is made: see `Passes`.
 
         Raises:
             LayoutMismatch: the model has nothing to train.
@@ -107,6 +113,15 @@ class LocalTrainer:
         torch.manual_seed(seed)
         self.model: nn.Module = workload.model().to(self.device)
         self.model.train()
+        self.passes = Passes(
+            self.model,
+            workload.loss,
+            self.device,
+            accumulate=accumulate,
+            precision=precision,
+            compiled=compiled,
+            backend=backend,
+        )
         self.optimizer = workload.optimizer([p for p in self.model.parameters() if p.requires_grad])
         self.dataset = workload.samples("train")
         self.sampler = Sampler(len(self.dataset), seed, node, cursor)
@@ -115,21 +130,17 @@ class LocalTrainer:
         torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}\n{node}".encode()).digest()[:7], "big"))
 
     def step(self, microbatch: int) -> StepResult:
-        """One optimizer step on the next `microbatch` samples.
+        """One optimizer step on the next `microbatch` samples, in several passes where they don't fit at once.
 
         Raises:
             NonFiniteLoss: the loss is NaN or infinite; raised before the backward pass, so model and optimizer are
                 as they were.
         """
         begun = time.perf_counter()
-        indices = self.sampler.next_indices(microbatch)
-        batch = to_device(self.workload.collate(self._fetch(indices)), self.device)
-        loss = self.workload.loss(self.model, batch)
-        value = float(loss.detach())
+        self.optimizer.zero_grad(set_to_none=True)
+        value = self.passes.gradients(self.sampler.next_indices(microbatch), self._batch)
         if not math.isfinite(value):
             raise NonFiniteLoss(value, self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the time of this step would be counted in the next
@@ -163,6 +174,9 @@ class LocalTrainer:
     def rebase(self, old: Anchor, new: Anchor) -> None:
         """Moves on to a new anchor in the midst of local steps: the difference made so far is kept."""
         old.layout.unflatten(rebase(old.layout.flatten(self.model), old, new), self.model)
+
+    def _batch(self, indices: list[int]) -> Any:
+        return to_device(self.workload.collate(self._fetch(indices)), self.device)
 
     def _fetch(self, indices: list[int]) -> list[Any]:
         """Samples one by one, or all at once where the dataset offers `__getitems__`, as torch's own loader does."""

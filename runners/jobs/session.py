@@ -64,7 +64,16 @@ class Session:
         """
         torch.set_num_threads(max(1, torch.get_num_threads() if torch.cuda.is_available() else 1))
         workload = load_workload(spec.request.workload, Path(spec.app_dir) if spec.app_dir else None)
-        trainer = LocalTrainer(workload, seed=spec.request.seed, node=spec.node, device=pick_device(spec.device))
+        request = spec.request
+        trainer = LocalTrainer(
+            workload,
+            seed=request.seed,
+            node=spec.node,
+            device=pick_device(spec.device),
+            accumulate=request.accumulate,
+            precision=request.precision,
+            compiled=request.compile,
+        )
         anchor = trainer.anchor(0)
         if checkpoint is not None:
             stored = snapshot_from_bytes(checkpoint)

@@ -25,6 +25,7 @@ from runners import loop
 from runners.host import Host
 from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name
+from runners.jobs.passes import is_out_of_memory
 from runners.jobs.reducer_works import ReducerWorks
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
@@ -149,8 +150,7 @@ class MissingCheckpoint(ShoalError):
 
 def exit_code(error: BaseException) -> int:
     """What a failure means to the node."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return EXIT_MEMORY
     if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode):
         return EXIT_IMPORT
