@@ -33,6 +33,10 @@ class Slot:
         """Elements."""
         return torch.Size(self.shape).numel()
 
+    def of(self, flat: Tensor) -> Tensor:
+        """This tensor's part of a flat vector, in its shape; not a copy."""
+        return flat[self.offset : self.offset + self.count].view(self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -111,7 +115,7 @@ class Layout:
         flat = flat.to(next(model.parameters()).device)
         with torch.no_grad():
             for slot in self.slots:
-                tensors[slot.name].copy_(flat[slot.offset : slot.offset + slot.count].view(slot.shape))
+                tensors[slot.name].copy_(slot.of(flat))
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from runners.jobs.aggregating import Aggregator, Gathered
 from runners.jobs.anchor import Anchor, outer_step
 from runners.jobs.codecs import ErrorFeedback, decode, encoded_size
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
-from runners.jobs.snapshots import model_to_bytes, snapshot_from_bytes, snapshot_to_bytes
+from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
@@ -142,6 +142,10 @@ class Session:
     def snapshot(self) -> tuple[int, bytes]:
         """The anchor whole: its version and its bytes."""
         return self.anchor.version, snapshot_to_bytes(self.anchor)
+
+    def checkpoint(self) -> bytes:
+        """The anchor whole, such that plain torch goes on from it, too: with all the names that a state dict asks for."""
+        return snapshot_to_bytes(self.anchor, shared_names(self.trainer.model))
 
     # Reducing.
 

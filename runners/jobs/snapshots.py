@@ -15,11 +15,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from runners.jobs.anchor import Anchor
-from runners.jobs.layout import Layout
+from runners.jobs.layout import Layout, tensors_of
 from schemas.errors import ShoalError
 
-_FORMAT: Final = "shoal-anchor-1"
-_CONSTANT: Final = "constant."
+_FORMAT: Final = "shoal-anchor-2"
+# What is not the model's own in a snapshot; plain torch leaves it out.
+_OURS: Final = "shoal."
+_MOMENTUM: Final = _OURS + "momentum"
 
 
 class SnapshotError(ShoalError):
@@ -36,6 +38,8 @@ class _About(msgspec.Struct, frozen=True):
     version: int
     digest: str
     layout: Layout
+    constants: tuple[str, ...]
+    """Names of what no outer step changes."""
 
 
 def model_to_bytes(model: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -66,14 +70,26 @@ def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str] | None 
     write_atomically(path, model_to_bytes(model, metadata))
 
 
-def snapshot_to_bytes(anchor: Anchor) -> bytes:
-    """An anchor whole, for newcomers, checkpoints and `resume`: safetensors with version, layout and digest within."""
-    tensors = {"values": anchor.values}
+def shared_names(model: nn.Module) -> dict[str, str]:
+    """The further names of tensors that the model has under several (tied weights), each with the first of them."""
+    first = {id(tensor): name for name, tensor in tensors_of(model).items()}
+    state = model.state_dict(keep_vars=True)
+    return {name: first[id(value)] for name, value in state.items() if first.get(id(value), name) != name}
+
+
+def snapshot_to_bytes(anchor: Anchor, shared: Mapping[str, str] | None = None) -> bytes:
+    """An anchor whole, for newcomers, checkpoints and `resume`: safetensors with version, layout and digest within.
+
+    Its tensors go by the model's own names, and with those of `shared_names` as well it is what a strict `load_state_dict`
+    asks for, but for ours: names that begin with `shoal.`, which models from plain torch don't have.
+    """
+    tensors = {slot.name: slot.of(anchor.values) for slot in anchor.layout.slots}
+    tensors.update((name, value.contiguous()) for name, value in anchor.constants.items())
+    tensors.update((name, tensors[first].clone()) for name, first in (shared or {}).items())
     if anchor.momentum is not None:
-        tensors["momentum"] = anchor.momentum
-    tensors.update((_CONSTANT + name, value.contiguous()) for name, value in anchor.constants.items())
-    about = msgspec.json.encode(_About(anchor.version, anchor.digest(), anchor.layout)).decode()
-    return safetensors.torch.save(tensors, {"format": _FORMAT, "anchor": about})
+        tensors[_MOMENTUM] = anchor.momentum
+    about = msgspec.json.encode(_About(anchor.version, anchor.digest(), anchor.layout, tuple(sorted(anchor.constants))))
+    return safetensors.torch.save(tensors, {"format": _FORMAT, "anchor": about.decode()})
 
 
 def snapshot_from_bytes(data: bytes) -> Anchor:
@@ -87,17 +103,18 @@ def snapshot_from_bytes(data: bytes) -> Anchor:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise SnapshotError(f"a damaged snapshot ({error})", "fetch it again, or take an older checkpoint") from error
-    values, momentum = tensors.get("values"), tensors.get("momentum")
-    layout = about.layout
+    layout, momentum = about.layout, tensors.get(_MOMENTUM)
+    wanted = {slot.name: slot.shape for slot in layout.slots}
+    found = {name: tuple(tensors[name].shape) for name in wanted if name in tensors}
     if (
-        values is None
-        or (values.shape, values.dtype) != ((layout.count,), torch.float32)
+        found != wanted
+        or any(tensors[name].dtype != torch.float32 for name in wanted)
+        or any(name not in tensors for name in about.constants)
         or (momentum is not None and (momentum.shape, momentum.dtype) != ((layout.parameters,), torch.float32))
     ):
         raise SnapshotError("a snapshot whose tensors don't fit its layout", "fetch it from another node")
-    constants = {
-        name.removeprefix(_CONSTANT): value for name, value in sorted(tensors.items()) if name.startswith(_CONSTANT)
-    }
+    values = torch.cat([tensors[name].reshape(-1) for name in wanted])
+    constants = {name: tensors[name] for name in about.constants}
     anchor = Anchor(about.version, layout, values, momentum, constants)
     if anchor.digest() != about.digest:
         raise SnapshotError(f"a snapshot of version {about.version} with other bits than it says", "fetch it again")

@@ -193,7 +193,7 @@ class TrainerWorks:
     async def _store(self, work: works.StoreAnchor, post: Post) -> None:
         job = self._session.spec.job
         try:
-            _, snapshot = await self._torch.run(self._session.snapshot)
+            snapshot = await self._torch.run(self._session.checkpoint)
             await self._bus.put_object(checkpoint_name(job), snapshot)
             name, data, loss = checkpoint_name(job), snapshot, None
             if work.final:

@@ -1,10 +1,11 @@
 """Models load in plain torch, tied weights included; snapshots come back bit by bit or not at all."""
 
+import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ import torch
 from torch import nn
 
 from runners.jobs.anchor import Anchor, outer_step
-from runners.jobs.snapshots import SnapshotError, save_model, snapshot_from_bytes, snapshot_to_bytes, write_atomically
+from runners.jobs.snapshots import (
+    SnapshotError,
+    save_model,
+    shared_names,
+    snapshot_from_bytes,
+    snapshot_to_bytes,
+    write_atomically,
+)
 
 
 class Tied(nn.Module):
@@ -100,6 +108,32 @@ def test_files_are_as_readable_as_the_user_wants(tmp_path: Path, umask: int) -> 
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_a_checkpoint_goes_on_in_plain_torch_and_in_a_job(tmp_path: Path) -> None:
+    for number, anchor in enumerate(anchors()):
+        path = tmp_path / f"{number}.safetensors"
+        path.write_bytes(snapshot_to_bytes(anchor, shared_names(Tied())))
+        state = safetensors.torch.load_file(path)
+        ours = {name for name in state if name.startswith("shoal.")}
+        assert ours == (set() if anchor.momentum is None else {"shoal.momentum"})
+        model = Tied()
+        assert (
+            str(model.load_state_dict({n: t for n, t in state.items() if n not in ours}))
+            == "<All keys matched successfully>"
+        )
+        assert torch.equal(Anchor.from_model(model).values, anchor.values)
+        assert snapshot_from_bytes(path.read_bytes()).digest() == anchor.digest()
+
+
+def test_the_further_names_of_shared_tensors_are_found() -> None:
+    class Buffers(Tied):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm.running_var = self.norm.running_mean
+
+    assert shared_names(Buffers()) == {"head.weight": "token.weight", "norm.running_var": "norm.running_mean"}
+    assert shared_names(nn.Linear(2, 2)) == {}
+
+
 def anchors() -> list[Anchor]:
     start = Anchor.from_model(Tied())
     delta = torch.linspace(-1, 1, start.layout.count)
@@ -130,18 +164,28 @@ def test_damage_anywhere_is_found() -> None:
             snapshot_from_bytes(bytes(damaged))
 
 
+def altered(data: bytes, changes: dict[str, torch.Tensor | None]) -> bytes:
+    """A snapshot with other tensors under the same description."""
+    header = json.loads(data[8 : 8 + struct.unpack_from("<Q", data)[0]])
+    tensors = safetensors.torch.load(data) | changes
+    return safetensors.torch.save({n: t for n, t in tensors.items() if t is not None}, header["__metadata__"])
+
+
 def test_what_is_no_snapshot_is_refused() -> None:
     anchor = anchors()[1]
     data = snapshot_to_bytes(anchor)
     model = safetensors.torch.save({"w": torch.ones(1)}, {"format": "pt"})
-    short = snapshot_to_bytes(replace(anchor, values=anchor.values[:-1]))
+    with_another_shape = altered(data, {"norm.weight": torch.ones(5)})
     cases = {
         b"": "not a snapshot",
         b"\xff" * 40: "not a snapshot",
         model: "format 'pt'",
         data[:-3]: "damaged",
         data[:200]: "not a snapshot",
-        short: "don't fit",
+        with_another_shape: "don't fit",
+        altered(data, {"norm.num_batches_tracked": None}): "don't fit",
+        altered(data, {"token.weight": torch.zeros(7, 4, dtype=torch.float16)}): "don't fit",
+        altered(data, {"token.weight": torch.zeros(7, 4)}): "other bits",
     }
     for wrong, problem in cases.items():
         with pytest.raises(SnapshotError, match=problem):
