@@ -16,7 +16,7 @@ from runners.jobs.workload import load_workload
 from schemas.jobs import JobRequest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["digits", "stdlib_lm"]
+NAMES = ["digits", "stdlib_lm", "vision", "finetune"]
 
 
 @pytest.mark.parametrize("name", NAMES)
