@@ -117,6 +117,8 @@ async def _take_part(spec: JobSpec, bus: NatsBus, tensors: TensorBus, stop: asyn
     hosts = [asyncio.ensure_future(trainer.run()), asyncio.ensure_future(reducer.run())]
     code = await torch_thread.run(lambda: session.code)
     count, device = session.anchor.layout.parameters, str(session.trainer.device)
+    if (dtype := session.trainer.passes.dtype) is not None:
+        print(f"computing in {str(dtype).removeprefix('torch.')} on {device}; parameters stay as they are")
     trainer.post(works.ModelBuilt(digest=session.digest, parameters=count, device=device, code=code))
     failing = asyncio.ensure_future(failure.wait())
     await asyncio.wait({stopping, failing, *hosts}, return_when=asyncio.FIRST_COMPLETED)

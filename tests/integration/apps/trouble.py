@@ -39,8 +39,13 @@ class Hangs(Points):
         return super().loss(model, batch)
 
 
-class Talks(Points):
-    """Prints at each validation."""
+class Narrow(Points):
+    """Has memory for two samples at once, and prints at each validation."""
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if len(batch[0]) > 2:
+            np.ones(MORE_THAN_THERE_IS)
+        return super().loss(model, batch)
 
     def validate(self, model: nn.Module) -> float:
         loss = super().validate(model)
@@ -48,4 +53,4 @@ class Talks(Points):
         return loss
 
 
-raises, eats_memory, hangs, talks = Raises, EatsMemory, Hangs, Talks
+raises, eats_memory, hangs, narrow = Raises, EatsMemory, Hangs, Narrow
