@@ -64,6 +64,28 @@ class NodeLeaving(Message, frozen=True, kw_only=True):
     reason: str
 
 
+@on_wire("shoal.nodes.{node}.yielding", Delivery.LAST_VALUE)
+class NodeYielding(Message, frozen=True, kw_only=True):
+    """A node gives way to its machine's owner, or goes on: while it yields, it is in no roster and no job runs on it."""
+
+    node: NodeId
+    version: int
+    """Grows from the version of the node's profile in the same life: a newer profile ends what an earlier life said."""
+    yielding: bool
+    reason: str
+
+
+@on_wire("shoal.nodes.{node}.pause", Delivery.LAST_VALUE)
+class PauseNode(Message, frozen=True, kw_only=True):
+    """A person's word to a node, from any client: pause until further notice (also over its restarts), or go on."""
+
+    node: NodeId
+    version: int = 0
+    """Milliseconds since the epoch by the client's clock, for readers; the node obeys whatever came last."""
+    pause: bool
+    reason: str = "a user's choice"
+
+
 @on_wire("shoal.nodes.{node}.work_started", Delivery.RECORD)
 class WorkStarted(Message, frozen=True, kw_only=True):
     """A node started the process of a job."""

@@ -16,7 +16,7 @@ from schemas.decisions import (
 from schemas.emulation import EmulatedLinkChanged
 from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.network import LinkQualityChanged, NetworkAlert
-from schemas.nodes import NodeLeaving, WorkFailed
+from schemas.nodes import NodeLeaving, NodeYielding, PauseNode, WorkFailed
 from schemas.training import (
     Assignment,
     CaughtUp,
@@ -48,12 +48,14 @@ def said_by(event: Message) -> Said | None:
             return Said("job_desk", f"{event.job} refused at {event.field}: {event.reason}", True)
         case Roster() | Assignment() | Tuning() | RolledBack():
             return Said(writer_of(type(event)), event.reason)
-        case NodeJoined() | NodeReleased() | LinkQualityChanged() | CaughtUp() | NodeLeaving():
+        case NodeJoined() | NodeReleased() | LinkQualityChanged() | CaughtUp() | NodeLeaving() | NodeYielding():
             return Said(event.node, event.reason)
         case NodeLost() | NodeQuarantined() | WorkFailed():
             return Said(event.node, event.reason, True)
         case ForceNode():
             return Said(event.node, f"{event.do} on request: {event.reason}")
+        case PauseNode():
+            return Said(event.node, f"{'pause' if event.pause else 'go on'} on request: {event.reason}")
         case _:
             return _rarer(event)
 
