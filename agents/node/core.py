@@ -5,14 +5,24 @@ from collections.abc import Iterator
 
 from agents.base import Agent, CancelTimer, Effect, Effects, Probe, SetTimer, StartWork, StopWork, Timer, on
 from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
-from agents.node import policy
+from agents.node import owner, policy
 from agents.node.settings import NodeAgentSettings
 from agents.node.state import JobHere, NodeState
 from agents.node.works import EXIT_BUS, AbortWork, MachineSampled, SampleMachine, TrainingWork
 from schemas.ids import JobId
 from schemas.jobs import JobState
 from schemas.network import LinkProbed
-from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, WorkEnded, WorkFailed, WorkPrinted, WorkStarted
+from schemas.nodes import (
+    NodeHeartbeat,
+    NodeLeaving,
+    NodeProfile,
+    NodeYielding,
+    PauseNode,
+    WorkEnded,
+    WorkFailed,
+    WorkPrinted,
+    WorkStarted,
+)
 from schemas.training import Roster, TrainingProgress
 
 _ENDED_KEPT = 1024
@@ -60,10 +70,11 @@ class NodeAgent(Agent[NodeState]):
         for here in self.state.jobs.values():
             here.at_work, here.stopping, here.hung, here.retry_at = False, "", False, None
         self.state.heard_at = now
+        self.state.need = owner.Need(by_hand=self.state.need.by_hand, version=int(event.at * 1000))
         yield self.publish(
             NodeProfile(
                 node=s.node,
-                version=int(event.at * 1000),
+                version=self.state.need.version,
                 host=s.host,
                 site=s.site,
                 cpus=s.cpus,
@@ -79,6 +90,7 @@ class NodeAgent(Agent[NodeState]):
         )
         yield from self.beat(HeartbeatDue(), now)
         yield from self.probe(ProbeDue(), now)
+        yield from self._give_way(now)
         for job, here in self.state.jobs.items():
             yield from self._settle(job, here, now, "the node is back")
 
@@ -99,13 +111,37 @@ class NodeAgent(Agent[NodeState]):
             )
         )
         yield SetTimer(timer=timer, at=now + s.heartbeat_seconds)
-        if self.state.sequence % s.sample_every == 1 or s.sample_every == 1:
-            yield StartWork(key="sample", work=SampleMachine(), reason="for the heartbeat")
+        every = 1 if s.yield_to_owner else s.sample_every
+        if self.state.sequence % every == 1 or every == 1:
+            yield StartWork(key="sample", work=SampleMachine(owner=s.yield_to_owner), reason="for the heartbeat")
 
     @on(MachineSampled)
-    def remember(self, event: MachineSampled, now: float) -> None:
-        """For the next heartbeat."""
+    def remember(self, event: MachineSampled, now: float) -> Effects:
+        """For the next heartbeat; and the owner may need the machine now, or no longer."""
         self.state.sample = event
+        owner.weigh(self.state.need, event, self.settings, now)
+        yield from self._give_way(now)
+
+    @on(PauseNode)
+    def obey(self, event: PauseNode, now: float) -> Effects:
+        """A person's word counts until the next."""
+        self.state.need.by_hand = (event.reason or "no reason given") if event.pause else ""
+        yield from self._give_way(now)
+
+    def _give_way(self, now: float) -> Iterator[Effect]:
+        """Say that the node yields, or goes on, if that is news; job processes end at once, whatever their rosters say."""
+        need = self.state.need
+        if need.causes == need.told:
+            return
+        began_or_ended = bool(need.causes) != bool(need.told)
+        reason = f"yields: {need.words}" if need.causes else "goes on: its owner no longer needs it"
+        need.told, need.version = need.causes, need.version + 1
+        yield self.publish(
+            NodeYielding(node=self.settings.node, version=need.version, yielding=bool(need.causes), reason=reason)
+        )
+        if began_or_ended:
+            for job, here in list(self.state.jobs.items()):
+                yield from self._settle(job, here, now, f"the node {reason}")
 
     @on(ProbeDue)
     def probe(self, timer: ProbeDue, now: float) -> Effects:
@@ -188,7 +224,7 @@ class NodeAgent(Agent[NodeState]):
 
     def _settle(self, job: JobId, here: JobHere, now: float, reason: str) -> Iterator[Effect]:
         """Bring what runs into line with what should."""
-        if here.wanted:
+        if self._wanted(here):
             if not here.at_work and here.retry_at is None:
                 yield from self._start(job, here, now, reason)
             return
@@ -201,6 +237,10 @@ class NodeAgent(Agent[NodeState]):
             yield StopWork(key=_PREFIX + job, reason=reason, cause=self._cause)
         if here.phase.ended and not here.at_work:
             del self.state.jobs[job]
+
+    def _wanted(self, here: JobHere) -> bool:
+        """Whether a process of a job should be here: the job wants it, and the machine's owner doesn't want it away."""
+        return here.wanted and not self.state.need.causes
 
     def _start(self, job: JobId, here: JobHere, now: float, reason: str) -> Iterator[Effect]:
         assert here.request is not None
@@ -273,7 +313,7 @@ class NodeAgent(Agent[NodeState]):
             yield self.publish(WorkPrinted(node=self.settings.node, job=job, lines=(note,)))
         asked, hung = here.stopping, here.hung
         here.at_work, here.stopping, here.hung = False, "", False
-        if (asked and not hung) or (event.code == 0 and not here.wanted):
+        if (asked and not hung) or (event.code == 0 and not self._wanted(here)):
             yield self.publish(WorkEnded(node=self.settings.node, job=job, reason=asked or "the job is over"))
         else:
             why = policy.Failure("hung", asked, True) if hung else policy.failure(event.code, event.last_lines)
@@ -324,7 +364,9 @@ class NodeAgent(Agent[NodeState]):
         """A job has one process at most, and none where it should not have one but for those that are ending."""
         for job, here in self.state.jobs.items():
             self.require(not here.at_work or here.retry_at is None, f"{job} is at work and waits to be started")
-            self.require(here.wanted or not here.at_work or bool(here.stopping), f"{job} is at work and should not be")
+            self.require(
+                self._wanted(here) or not here.at_work or bool(here.stopping), f"{job} is at work and should not be"
+            )
             self.require(here.at_work or not here.stopping, f"{job} is being stopped but not at work")
             self.require(not here.phase.ended or here.at_work, f"{job} is over and still kept")
             self.require(here.failures <= self.settings.attempts, f"{job} failed more often than allowed")

@@ -1,6 +1,9 @@
 """What a node is, and what can be set for its agent in `[node]` of `shoal.toml`."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from schemas.ids import NodeId
 from schemas.nodes import Accelerator
@@ -47,3 +50,27 @@ class NodeAgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Lines that may come at once: a long traceback of several threads."""
     log_batch: int = 200
     """Lines to a message, of up to a thousand characters: stays well under the server's limit of 1 MiB."""
+
+    yield_to_owner: bool = False
+    """Whether jobs pause while programs that aren't Shoal's need the machine."""
+    owner_above_percent: Annotated[float, Meta(ge=0, le=100)] = 50.0
+    """CPU of all cores, or of a GPU, above which the owner needs the machine: a build, a call with video, a game."""
+    owner_below_percent: Annotated[float, Meta(ge=0, le=100)] = 25.0
+    """Below which the owner no longer does: half of the above, clear of what a desktop uses by itself."""
+    max_temperature_c: Annotated[float, Meta(ge=0)] = 85.0
+    """Degrees Celsius of a CPU or GPU above which jobs pause: most throttle at 90 to 100. 0: no limit."""
+    cooler_c: Annotated[float, Meta(ge=0)] = 5.0
+    """Degrees below that limit at which they go on."""
+    power_limit_w: Annotated[float, Meta(gt=0)] | None = None
+    """Watts of a GPU above which jobs pause; None: no limit."""
+    power_back: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    """Part of that limit below which they go on: an idle GPU takes far less."""
+    yield_after_seconds: Annotated[float, Meta(ge=0)] = 5.0
+    """How long a figure must be above its limit: starting a browser takes a few seconds of all cores."""
+    resume_after_seconds: Annotated[float, Meta(ge=0)] = 20.0
+    """How long it must be below before jobs go on: some times what the start of a job's process costs."""
+    resume_longest_seconds: Annotated[float, Meta(ge=0)] = 120.0
+    """Each pause that follows shortly on another makes that wait twice as long, up to this: heat that the job itself makes
+    comes back each time."""
+    calm_seconds: Annotated[float, Meta(ge=0)] = 120.0
+    """Time without a pause after which the wait is short again: longer than a machine takes to get hot."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agents.node.owner import Need
 from agents.node.works import MachineSampled
 from schemas.ids import JobId
 from schemas.jobs import JobPhase, JobRequest
@@ -56,3 +57,5 @@ class NodeState(msgspec.Struct, kw_only=True):
     heard_at: float = 0.0
     """When the server answered last."""
     sample: MachineSampled | None = None
+    need: Need = msgspec.field(default_factory=Need)
+    """What the machine's owner needs."""

@@ -39,6 +39,9 @@ class AbortWork(Work, frozen=True, kw_only=True):
 class SampleMachine(Work, frozen=True, kw_only=True):
     """Look at the machine once; comes back as `MachineSampled`."""
 
+    owner: bool = False
+    """Also at what its owner's programs use, which takes some milliseconds: every process has to be looked at."""
+
 
 class MachineSampled(Result, frozen=True, kw_only=True):
     """How busy the machine is."""
@@ -47,3 +50,9 @@ class MachineSampled(Result, frozen=True, kw_only=True):
     """Of all cores together, 0 to 100, since the last look."""
     memory_used_bytes: int
     accelerators: tuple[Accelerator, ...] = ()
+    temperature_c: float | None = None
+    """Of the hottest CPU sensor, degrees Celsius; None where the machine has none that can be read."""
+    owner_cpu_percent: float | None = None
+    """Of all cores together, by processes that aren't Shoal's, since the last look; None where that wasn't asked for."""
+    owner_gpu_percent: float | None = None
+    """Of the GPU that such processes use most; None where no GPU tells."""

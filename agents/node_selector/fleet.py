@@ -13,7 +13,7 @@ from agents.node_selector.state import NodeRecord, NodeSelectorState
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase
-from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
+from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, NodeYielding
 
 
 class Silence(Timer, frozen=True, kw_only=True):
@@ -55,9 +55,28 @@ class Fleet(Agent[NodeSelectorState]):
             yield self.set_timer(Settle(), now + self.settings.settle_seconds)
 
     @on(NodeProfile)
-    def meet(self, event: NodeProfile, now: float) -> None:
-        """A profile says that a node exists; only heartbeats say that it lives."""
-        self._record(event.node)
+    def meet(self, event: NodeProfile, now: float) -> Effects:
+        """A profile says that a node exists; only heartbeats say that it lives. A new life yields to nobody as yet."""
+        record = self._record(event.node)
+        if event.version > record.yield_version:
+            yield from self._follow_yield(event.node, record, event.version, "", "it has come up again", now)
+
+    @on(NodeYielding)
+    def give_way(self, event: NodeYielding, now: float) -> Effects:
+        """A node's owner needs it, or no longer: out of all rosters at once, and back. That is nobody's failure."""
+        record = self._record(event.node)
+        if event.version > record.yield_version:
+            yielding = event.reason if event.yielding else ""
+            yield from self._follow_yield(event.node, record, event.version, yielding, event.reason, now)
+
+    def _follow_yield(self, node: NodeId, record: NodeRecord, version: int, yielding: str, why: str, now: float) -> Effects:
+        record.yield_version = version
+        if yielding == record.yielding:
+            return
+        record.yielding = yielding
+        if yielding:
+            self._count_processes_out(node)
+        yield from self._review(now, f"{node}: {why}")
 
     @on(NodeHeartbeat)
     def hear(self, event: NodeHeartbeat, now: float) -> Iterator[Effect]:
@@ -125,13 +144,17 @@ class Fleet(Agent[NodeSelectorState]):
     def _bury(self, node: NodeId, now: float, why: str) -> Effects:
         record = self.state.nodes[node]
         record.alive, record.gone = False, f"lost: {why}"
-        for job in self.state.jobs.values():
-            if node in job.members:
-                job.members[node].ready = False
+        self._count_processes_out(node)
         if node in self.state.joined:
             self.state.joined.remove(node)
         yield self.publish(NodeLost(node=node, silent_seconds=max(now - record.heard_at, 0.0), reason=why))
         yield from self._review(now, f"{node} was lost: {why}", reasons=False)
+
+    def _count_processes_out(self, node: NodeId) -> None:
+        """Its job processes end: none of them can reduce."""
+        for job in self.state.jobs.values():
+            if node in job.members:
+                job.members[node].ready = False
 
     def _presume(self, node: NodeId, now: float) -> Effects:
         """A node of a roster that an earlier life of the selector published: alive until its silence says otherwise."""

@@ -61,6 +61,8 @@ def _barred(job: Job, node: NodeId, record: NodeRecord, force: Force | None) -> 
     """What keeps a node out for certain; empty where nothing does."""
     if not record.alive:
         return record.gone
+    if record.yielding:  # its owner's word goes before everybody else's
+        return record.yielding
     if force is not None and force.do == "exclude":
         return f"kept out by force: {force.reason}"
     if force is None and node in job.request.exclude:

@@ -53,6 +53,10 @@ class NodeRecord(msgspec.Struct):
     """Incarnation that said goodbye."""
     gone: str = "no heartbeat has come from it yet"
     """Why it isn't alive, in words."""
+    yielding: str = ""
+    """Why it gives way to its owner, in words; empty: it doesn't."""
+    yield_version: int = -1
+    """Of its last word on that."""
     link: float | None = None
     """Score of its link, 0 to 100."""
     quality: LinkQuality | None = None
