@@ -12,7 +12,7 @@ from schemas.decisions import (
 )
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQualityChanged, NetworkAlert
-from schemas.nodes import WorkFailed
+from schemas.nodes import NodeYielding, PauseNode, WorkFailed
 from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, Tuning
 from schemas.wire import Message
 
@@ -28,6 +28,8 @@ DECISIONS: tuple[type[Message], ...] = (
     NodeQuarantined,
     NodeReleased,
     ForceNode,
+    NodeYielding,
+    PauseNode,
     RolledBack,
     WorkFailed,
     ContributionRefused,

@@ -8,7 +8,7 @@ import msgspec
 from bus.port import Interest, Receipt
 from runners.client import Client
 from schemas.network import LinkQualityChanged
-from schemas.nodes import NodeHeartbeat, NodeProfile
+from schemas.nodes import NodeHeartbeat, NodeProfile, NodeYielding
 from schemas.wire import Message
 
 # Seconds to wait for heartbeats of nodes that are silent: two beats at 1 Hz, and the slowest emulated link's delay.
@@ -32,6 +32,8 @@ class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None
     jobs: tuple[str, ...]
     cpu_percent: float | None
+    yielding: str = ""
+    """Why it gives way to its owner; empty: it doesn't."""
 
 
 async def look_at_nodes(client: Client) -> list[NodeRow]:
@@ -39,6 +41,7 @@ async def look_at_nodes(client: Client) -> list[NodeRow]:
     beats: dict[str, NodeHeartbeat] = {}
     profiles: dict[str, NodeProfile] = {}
     links: dict[str, LinkQualityChanged] = {}
+    yields: dict[str, NodeYielding] = {}
 
     beat = asyncio.Event()
 
@@ -48,21 +51,26 @@ async def look_at_nodes(client: Client) -> list[NodeRow]:
             beat.set()
 
     subscription = await client.bus.subscribe([Interest(NodeHeartbeat)], take)
-    async for message in client.bus.history([Interest(NodeProfile), Interest(LinkQualityChanged)]):
+    async for message in client.bus.history([Interest(NodeProfile), Interest(LinkQualityChanged), Interest(NodeYielding)]):
         if isinstance(message, NodeProfile):
             profiles[message.node] = message
         elif isinstance(message, LinkQualityChanged):
             links[message.node] = message
+        elif isinstance(message, NodeYielding):
+            yields[message.node] = message
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LISTEN):
             while not profiles.keys() <= beats.keys():
                 beat.clear()
                 await beat.wait()
     await subscription.stop()
-    return [_row(profile, links.get(name), beats.get(name)) for name, profile in sorted(profiles.items())]
+    return [_row(profile, links.get(name), beats.get(name), yields.get(name)) for name, profile in sorted(profiles.items())]
 
 
-def _row(profile: NodeProfile, link: LinkQualityChanged | None, beat: NodeHeartbeat | None) -> NodeRow:
+def _row(
+    profile: NodeProfile, link: LinkQualityChanged | None, beat: NodeHeartbeat | None, word: NodeYielding | None
+) -> NodeRow:
+    yields = word is not None and word.yielding and word.version > profile.version
     return NodeRow(
         node=profile.node,
         alive=beat is not None,
@@ -78,4 +86,5 @@ def _row(profile: NodeProfile, link: LinkQualityChanged | None, beat: NodeHeartb
         score=link.score if link else None,
         jobs=beat.jobs if beat else (),
         cpu_percent=beat.cpu_percent if beat else None,
+        yielding=word.reason if word is not None and yields else "",
     )

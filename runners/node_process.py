@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agents.node import NodeAgent, NodeAgentSettings
 from bus import processes
@@ -54,6 +55,10 @@ class NodeOptions:
     app_dir: Path | None = None
     device: str | None = None
     site: str | None = None
+    yield_to_owner: bool = False
+    max_temperature_c: float | None = None
+    """None: as `shoal.toml` says."""
+    power_limit_w: float | None = None
     server: str | None = None
     store: Path = STORE
     token_file: Path | None = None
@@ -137,7 +142,7 @@ def _settings(options: NodeOptions, name: str) -> NodeAgentSettings:
     host = socket.gethostname()
     with Machine() as machine:
         reading = machine.read()
-    facts = {
+    facts: dict[str, Any] = {
         "node": name,
         "host": host,
         "site": options.site or (f"{name}-link" if options.link else host),
@@ -151,6 +156,12 @@ def _settings(options: NodeOptions, name: str) -> NodeAgentSettings:
         "slowdown": options.slowdown,
         "step_time_ms": options.step_time_ms,
     }
+    asked = {
+        "yield_to_owner": options.yield_to_owner or None,
+        "max_temperature_c": options.max_temperature_c,
+        "power_limit_w": options.power_limit_w,
+    }
+    facts |= {name: value for name, value in asked.items() if value is not None}
     return load_settings(NodeAgentSettings, "node", options.store, **facts)
 
 
@@ -184,6 +195,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cc", default="cubic")
     parser.add_argument("--slowdown", type=float, default=1.0)
     parser.add_argument("--step-time", type=float, default=0.0, dest="step_time_ms")
+    parser.add_argument("--yield-to-owner", action="store_true")
+    parser.add_argument("--max-temperature", type=float, dest="max_temperature_c")
+    parser.add_argument("--power-limit", type=float, dest="power_limit_w")
     for option in ("--app-dir", "--token-file"):
         parser.add_argument(option, type=Path)
     parser.add_argument("--store", type=Path, default=STORE)

@@ -26,6 +26,7 @@ from agents.node.works import (
 from bus import processes
 from runners.jobs.devices import Machine
 from runners.jobs.spec import JobSpec
+from runners.owner_load import OwnerLoad
 from runners.process_group import ProcessGroup
 from runners.process_lines import ProcessLines
 from schemas.errors import ShoalError
@@ -94,6 +95,7 @@ class NodeWorks:
         self._tasks: set[asyncio.Task[None]] = set()
         self._new_machine = machine
         self._machine: Machine | None = None
+        self._owner = OwnerLoad()
         # One thread, always the same: what the CPU did is counted since the same thread's last look.
         self._eye = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._looking: set[str] = set()
@@ -107,7 +109,7 @@ class NodeWorks:
         if isinstance(work, SampleMachine):
             if key not in self._looking:
                 self._looking.add(key)
-                self._spawn(self._look(key, post))
+                self._spawn(self._look(key, work, post))
         elif isinstance(work, AbortWork):
             self._abort(work.target)
         elif isinstance(work, TrainingWork):
@@ -138,21 +140,25 @@ class NodeWorks:
 
     # The machine.
 
-    async def _look(self, key: str, post: Post) -> None:
+    async def _look(self, key: str, work: SampleMachine, post: Post) -> None:
         try:
-            reading = await asyncio.get_running_loop().run_in_executor(self._eye, self._read)
+            reading = await asyncio.get_running_loop().run_in_executor(self._eye, self._read, work.owner)
         finally:
             self._looking.discard(key)
         post(reading)
 
-    def _read(self) -> MachineSampled:
+    def _read(self, owner: bool) -> MachineSampled:
         if self._machine is None:
             self._machine = self._new_machine()
         reading = self._machine.read()
+        cpu = self._owner.percent() if owner else None
         return MachineSampled(
             cpu_percent=reading.cpu_percent,
             memory_used_bytes=reading.memory_used_bytes,
             accelerators=reading.accelerators,
+            temperature_c=reading.temperature_c,
+            owner_cpu_percent=cpu,
+            owner_gpu_percent=self._machine.gpu_percent_of_others(self._owner.own) if owner else None,
         )
 
     # Job processes.

@@ -36,6 +36,17 @@ from runners.node_process import NodeOptions, run_node
 from runners.up import AGENTS, UpOptions, bring_up
 from runners.view.words import emulation
 
+YieldOption = Annotated[
+    bool, typer.Option("--yield-to-owner", help="Pause jobs while programs that aren't Shoal's need CPU or GPU.")
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option("--max-temperature", metavar="C", min=0.0, help="Pause jobs above it, by default 85 degrees; 0: never."),
+]
+PowerOption = Annotated[
+    float | None, typer.Option("--power-limit", metavar="W", min=1.0, help="Pause jobs while a GPU takes more.")
+]
+
 
 def up(
     listen: Annotated[
@@ -101,6 +112,9 @@ def node(
     site: Annotated[
         str | None, typer.Option("--site", metavar="SITE", help="Nodes of one site share a network; by default the host.")
     ] = None,
+    yield_to_owner: YieldOption = False,
+    max_temperature: TemperatureOption = None,
+    power_limit: PowerOption = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -119,6 +133,9 @@ def node(
         app_dir=app_dir,
         device=device,
         site=site,
+        yield_to_owner=yield_to_owner,
+        max_temperature_c=max_temperature,
+        power_limit_w=power_limit,
         server=server,
         store=store,
     )
@@ -161,7 +178,7 @@ def nodes(
     for row in rows:
         table.add_row(
             row.node,
-            "[green]yes[/green]" if row.alive else "[red]no[/red]",
+            _alive(row),
             escape(row.host),
             escape(", ".join(row.accelerators) or f"{row.cpus} CPUs"),
             size(row.memory_bytes),
@@ -172,6 +189,12 @@ def nodes(
             ", ".join(row.jobs),
         )
     console.print(table)
+
+
+def _alive(row: NodeRow) -> str:
+    if not row.alive:
+        return "[red]no[/red]"
+    return f"[yellow]{escape(row.yielding)}[/yellow]" if row.yielding else "[green]yes[/green]"
 
 
 def doctor(
@@ -214,7 +237,9 @@ def add_to(app: typer.Typer) -> None:
     )(up)
     app.command(
         rich_help_panel=MACHINES,
-        epilog=example("shoal node", "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic"),
+        epilog=example(
+            "shoal node", "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic", "shoal node --yield-to-owner"
+        ),
     )(node)
     app.command(rich_help_panel=MACHINES, epilog=example("shoal agent batch_controller"))(agent)
     app.command(rich_help_panel=MACHINES, epilog=example("shoal nodes", "shoal nodes --json"))(nodes)

@@ -3,8 +3,10 @@
 Node agents read this once a heartbeat; a reading takes well under a millisecond without a GPU.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import TypeVar
 
@@ -15,6 +17,9 @@ import pynvml  # type: ignore[import-untyped]
 from schemas.nodes import Accelerator
 
 _T = TypeVar("_T")
+
+# Linux drivers that read a CPU's own sensors: Intel, AMD (two), and those of ARM boards. Disks and radios have others.
+CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal")
 
 
 class MachineReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +35,8 @@ class MachineReading(msgspec.Struct, frozen=True, kw_only=True):
     memory_used_bytes: int
     """Total less what could be had without swapping."""
     accelerators: tuple[Accelerator, ...]
+    temperature_c: float | None = None
+    """Of the hottest CPU sensor, degrees Celsius; None where there is none to read."""
 
 
 class Machine:
@@ -38,6 +45,7 @@ class Machine:
     def __init__(self) -> None:
         self._gpus: list[object] = []
         self._nvml = False
+        self._seen_at = 0
         psutil.cpu_percent(interval=None)  # the first call only sets the mark that later ones count from
         try:
             pynvml.nvmlInit()
@@ -57,7 +65,20 @@ class Machine:
             memory_bytes=memory.total,
             memory_used_bytes=memory.total - memory.available,
             accelerators=tuple(_accelerator(gpu) for gpu in self._gpus),
+            temperature_c=_cpu_temperature(),
         )
+
+    def gpu_percent_of_others(self, own: Collection[int]) -> float | None:
+        """What processes not in `own` used since the last call of the GPU they use most; None where no GPU tells.
+
+        Processes that can't be seen from here (of another container) count for nobody: they may be one's own.
+        """
+        told: list[float] = []
+        since, self._seen_at = self._seen_at, time.time_ns() // 1000
+        for gpu in self._gpus:
+            with contextlib.suppress(pynvml.NVMLError):  # one that doesn't tell
+                told.append(_percent_of_others(gpu, since, own))
+        return max(told, default=None)
 
     def close(self) -> None:
         """Lets go of NVML; reading afterwards shows no GPUs."""
@@ -91,6 +112,27 @@ def _accelerator(gpu: object) -> Accelerator:
         temperature_c=float(_figure(lambda: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU), 0)),
         power_w=_figure(lambda: pynvml.nvmlDeviceGetPowerUsage(gpu), 0) / 1000.0,  # NVML tells milliwatts
     )
+
+
+def _cpu_temperature() -> float | None:
+    if not hasattr(psutil, "sensors_temperatures"):  # macOS, Windows
+        return None
+    sensors = psutil.sensors_temperatures()
+    found = [sensor.current for chip in CPU_SENSORS for sensor in sensors.get(chip, ()) if sensor.current]
+    return max(found, default=None)
+
+
+def _percent_of_others(gpu: object, since: int, own: Collection[int]) -> float:
+    """NVML's samples of each process since a time in microseconds of the epoch, the mean of each one's summed up."""
+    try:
+        samples = pynvml.nvmlDeviceGetProcessUtilization(gpu, since)
+    except pynvml.NVMLError_NotFound:
+        return 0.0  # nobody used it
+    by_process: dict[int, list[int]] = {}
+    for sample in samples:
+        if sample.pid not in own and psutil.pid_exists(sample.pid):
+            by_process.setdefault(sample.pid, []).append(sample.smUtil)
+    return min(100.0, sum(sum(parts) / len(parts) for parts in by_process.values()))
 
 
 def _memory(gpu: object) -> tuple[int, int]:

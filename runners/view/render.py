@@ -102,7 +102,7 @@ def _cells(node: NodeView) -> dict[str, str | Text]:
         "batch": str(share.microbatch) if share else "",
         "steps": str(share.local_steps) if share else "",
         "sent as": f"{share.encoding}{streams}{every}" if share else "",
-        "doing": Text("lost", "red") if node.lost else doing,
+        "doing": Text("lost", "red") if node.lost else Text("yields", "yellow") if node.yielding else doing,
         "round": MARKS.get(node.mark, ""),
         "samples": str(node.samples),
         "late": str(node.late) if node.late else "",

@@ -8,7 +8,7 @@ from runners.view.words import emulation, said_by
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.jobs import JobState
 from schemas.network import LinkProbed, LinkQualityChanged
-from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
+from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, NodeYielding
 from schemas.training import (
     Assignment,
     ContributionOffered,
@@ -34,6 +34,8 @@ class NodeView(msgspec.Struct):
     alive: bool = False
     lost: bool = False
     """It was there and has gone."""
+    yielding: bool = False
+    """It gives way to its owner."""
     emulated: str = ""
     """What is emulated about it: the link's profile, the slowdown, the step time; empty for a real machine."""
     quality: str = ""
@@ -119,7 +121,7 @@ class ViewState(msgspec.Struct):
         if getattr(event, "job", self.job) != self.job:
             return
         match event:
-            case NodeProfile() | NodeHeartbeat() | NodeJoined() | NodeLost() | NodeLeaving():
+            case NodeProfile() | NodeHeartbeat() | NodeJoined() | NodeLost() | NodeLeaving() | NodeYielding():
                 self._life(event)
             case LinkQualityChanged():
                 node = self.node(event.node)
@@ -159,10 +161,14 @@ class ViewState(msgspec.Struct):
         for node in self.nodes.values():
             node.forget_job()
 
-    def _life(self, event: NodeProfile | NodeHeartbeat | NodeJoined | NodeLost | NodeLeaving) -> None:
+    def _life(self, event: NodeProfile | NodeHeartbeat | NodeJoined | NodeLost | NodeLeaving | NodeYielding) -> None:
         node = self.node(event.node)
         if isinstance(event, NodeProfile):
             node.emulated = emulation(event.emulated_link, event.slowdown, event.step_time_ms)
+            node.yielding = False
+        elif isinstance(event, NodeYielding):
+            node.yielding = event.yielding
+            node.doing = node.mark = ""
         elif isinstance(event, NodeHeartbeat | NodeJoined):
             node.alive, node.lost = True, False
         else:

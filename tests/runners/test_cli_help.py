@@ -11,7 +11,23 @@ from runners.cli.app import app
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PROMISED = {
-    *("demo", "up", "node", "agent", "nodes", "submit", "jobs", "cancel", "logs", "fetch", "watch", "events", "why"),
+    *(
+        "demo",
+        "up",
+        "node",
+        "pause",
+        "resume",
+        "agent",
+        "nodes",
+        "submit",
+        "jobs",
+        "cancel",
+        "logs",
+        "fetch",
+        "watch",
+        "events",
+        "why",
+    ),
     *("schema", "doctor"),
 }
 WITH_JSON = ("nodes", "submit", "jobs", "fetch", "events", "why", "doctor", "demo")
