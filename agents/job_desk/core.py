@@ -183,14 +183,25 @@ class JobDesk(Agent[DeskState]):
     def start(self, event: Roster, now: float) -> Effects:
         """The selector has chosen who takes part: the job runs."""
         job = self._going_on(event.job)
-        if job is None or event.version <= job.roster_version or not event.nodes:
+        if job is None or event.version <= job.roster_version:
             return
+        if not event.nodes:
+            yield from self._wait(job, event)
+            return
+        waited, job.waits = job.waits, False
         job.roster, job.roster_version = event.nodes, event.version
-        if job.phase is JobPhase.QUEUED:
+        new = job.phase is JobPhase.QUEUED
+        if new or (waited and job.phase is JobPhase.RUNNING):
             on_nodes = f"running on {words.count(len(event.nodes), 'node')}: {words.names(event.nodes)}"
             yield self._change(job, JobPhase.RUNNING, on_nodes)
-        else:
+        if not new:
             yield from self._fail_if_hopeless(job, now)
+
+    def _wait(self, job: Job, event: Roster) -> Iterator[Effect]:
+        """Nobody can go on with it now, although its nodes live; what is to be said of lost ones is said elsewhere."""
+        if job.phase is JobPhase.RUNNING and set(job.roster) & set(self.state.alive()):
+            job.waits, job.roster_version = True, event.version
+            yield self._change(job, JobPhase.RUNNING, f"waiting for nodes: {event.reason}")
 
     @on(RoundClosed)
     def count_round(self, event: RoundClosed, now: float) -> Effects:

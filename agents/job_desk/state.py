@@ -21,6 +21,8 @@ class Job(msgspec.Struct, kw_only=True):
     loss: float | None = None
     roster: tuple[NodeId, ...] = ()
     roster_version: int = 0
+    waits: bool = False
+    """Its roster is empty although nodes of it live: they yield to their owners, or are kept out."""
     failed: dict[NodeId, str] = msgspec.field(default_factory=dict)
     """Nodes on which the job has failed for good, and how."""
     stored_round: int | None = None

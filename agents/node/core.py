@@ -129,7 +129,10 @@ class NodeAgent(Agent[NodeState]):
         yield from self._give_way(now)
 
     def _give_way(self, now: float) -> Iterator[Effect]:
-        """Say that the node yields, or goes on, if that is news; job processes end at once, whatever their rosters say."""
+        """Say that the node yields, or goes on, if that is news; job processes end at once, whatever their rosters say.
+
+        But for one that no other node could go on for: it stops computing as its roster empties, and keeps the anchor.
+        """
         need = self.state.need
         if need.causes == need.told:
             return
@@ -206,6 +209,8 @@ class NodeAgent(Agent[NodeState]):
             return
         here.roster_version = event.version
         here.enrolled = self.settings.node in event.nodes
+        if here.enrolled or not event.nodes or not self.state.need.causes:
+            here.last = set(event.nodes) <= {self.settings.node}
         if not here.enrolled:
             here.given_up, here.failures = False, 0  # a roster that takes it in again asks for another try
         taken = "is in" if here.enrolled else "is not in"
@@ -231,7 +236,7 @@ class NodeAgent(Agent[NodeState]):
         if here.retry_at is not None:
             here.retry_at = None
             yield CancelTimer(timer=RestartDue(job=job))
-        if here.at_work and not here.stopping:
+        if here.at_work and not here.stopping and not here.stays:
             here.stopping = reason
             yield CancelTimer(timer=NoProgress(job=job))
             yield StopWork(key=_PREFIX + job, reason=reason, cause=self._cause)
@@ -365,7 +370,8 @@ class NodeAgent(Agent[NodeState]):
         for job, here in self.state.jobs.items():
             self.require(not here.at_work or here.retry_at is None, f"{job} is at work and waits to be started")
             self.require(
-                self._wanted(here) or not here.at_work or bool(here.stopping), f"{job} is at work and should not be"
+                self._wanted(here) or here.stays or not here.at_work or bool(here.stopping),
+                f"{job} is at work and should not be",
             )
             self.require(here.at_work or not here.stopping, f"{job} is being stopped but not at work")
             self.require(not here.phase.ended or here.at_work, f"{job} is over and still kept")

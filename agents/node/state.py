@@ -21,6 +21,9 @@ class JobHere(msgspec.Struct, kw_only=True):
     roster_version: int = 0
     enrolled: bool = False
     """This node is in the roster."""
+    last: bool = False
+    """No other node is in the roster, or none was when this one left it: the process here may be the only one to hold what
+    has been learnt."""
     at_work: bool = False
     """Its process was started and has not ended."""
     stopping: str = ""
@@ -43,6 +46,11 @@ class JobHere(msgspec.Struct, kw_only=True):
     def wanted(self) -> bool:
         """Whether a process of it should be here."""
         return self.request is not None and self.phase in _AT_WORK and self.enrolled and not self.given_up
+
+    @property
+    def stays(self) -> bool:
+        """Whether its process stays although it is not wanted now: it idles, and holds what was learnt."""
+        return self.last and self.phase in _AT_WORK and not self.given_up
 
 
 class NodeState(msgspec.Struct, kw_only=True):

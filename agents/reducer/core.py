@@ -13,7 +13,7 @@ from agents.reducer.state import KEPT_DIGESTS
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobState
-from schemas.nodes import NodeLeaving, WorkFailed
+from schemas.nodes import NodeLeaving, WorkEnded, WorkFailed
 from schemas.training import (
     Assignment,
     AverageOffered,
@@ -156,6 +156,12 @@ class Reducer(Closing):
         """A node's job process died; if it comes back, it says that it is ready."""
         if event.job == self.state.job:
             yield from self._without(event.node, now, f"the job's process on {event.node} {event.kind}")
+
+    @on(WorkEnded)
+    def see_ended(self, event: WorkEnded, now: float) -> Effects:
+        """A node's job process was ended; the next one begins without a model."""
+        if event.job == self.state.job:
+            yield from self._without(event.node, now, f"the job's process on {event.node} has ended: {event.reason}")
 
     def _without(self, node: NodeId, now: float, reason: str) -> Iterator[Effect]:
         s = self.state

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agents.base import Effect, Effects, StopWork, Timer, on
+from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
 from agents.trainer import works
 from agents.trainer.custody import Custodian, StoreInstead
@@ -65,6 +65,8 @@ class Trainer(Custodian):
         """Who takes part."""
         if self.state.roster is None or event.version > self.state.roster.version:
             self.state.roster = event
+            if self.state.computing and self.state.node not in event.nodes:
+                yield from self._give_up_steps(f"out of the roster: {event.reason}")
             yield from self._advance(now)
 
     @on(Assignment)
@@ -273,7 +275,7 @@ class Trainer(Custodian):
     def stop(self, event: Stopping, now: float) -> Effects:
         """Local steps under way are given up."""
         if self.state.computing:
-            yield StopWork(key="steps", reason=event.reason, cause=self._cause)
+            yield from self._give_up_steps(event.reason)
 
     @on(NodeLost)
     def forget_opener(self, event: NodeLost, now: float) -> Effects:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from agents.base import Agent, Effect, Effects, StartWork, Timer, on
+from agents.base import Agent, Effect, Effects, StartWork, StopWork, Timer, on
 from agents.effects import Work
 from agents.trainer import works
 from agents.trainer.settings import TrainerSettings
@@ -121,6 +121,11 @@ class Custodian(Agent[TrainerState]):
             yield self._work(f"validate/{version}", works.Validate(round=version), "a round is closed")
         if s.checkpoint_every and version % s.checkpoint_every == 0 and not last:
             yield self._work("checkpoint", works.StoreAnchor(round=version, final=False), "a checkpoint is due")
+
+    def _give_up_steps(self, reason: str) -> Iterator[Effect]:
+        """Local steps under way come to nothing: the next ones start from the anchor again."""
+        self.state.computing = 0
+        yield StopWork(key="steps", reason=reason, cause=self._cause)
 
     def _work(self, key: str, work: Work, reason: str) -> StartWork:
         return StartWork(key=key, work=work, reason=reason, cause=self._cause)

@@ -31,8 +31,8 @@ class KeyedTasks:
         """Begin a task under a key, unless one is at work there."""
         present = self._tasks.get(key)
         # A task that has posted its result and returned is done, although the loop has not said so yet: the core may ask
-        # for the next work of this key already.
-        if present is not None and not present.done():
+        # for the next work of this key already. One that was stopped takes a moment to end.
+        if present is not None and not present.done() and not present.cancelling():
             work.close()
             return
         task = asyncio.get_running_loop().create_task(work)

@@ -43,6 +43,8 @@ class Node:
     """Its differences arrive and can't be counted."""
     tries: int = 0
     """Local rounds so far: no two differences are alike."""
+    halts: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """How often works were stopped, by core and key: what was under way then comes to nothing."""
     salt: str = ""
     """Makes its anchors differ from everybody's."""
 
@@ -124,6 +126,12 @@ class JobCluster:
         if told:
             self.later(3.0, lambda: self.publish(NodeLost(node=name, silent_seconds=3.0, reason="silent"), "selector"))
 
+    def enroll(self, *names: str, version: int) -> None:
+        """Another roster."""
+        roster = Roster(job=JOB, version=version, nodes=names, reducers=names[:3], quorum=1, reason="another")
+        self.present[1] = roster
+        self.publish(roster, "selector")
+
     def digest(self, node: Node, version: int) -> str:
         return f"anchor-{version}{node.salt}"
 
@@ -178,6 +186,7 @@ class JobCluster:
             self.work(node, core, effect)
         else:
             assert isinstance(effect, StopWork)
+            node.halts[core, effect.key] += 1
 
     def fire(self, node: Node, core: str, timer: msgspec.Struct) -> None:
         number, cause = node.timers.get((core, timer), (0, ""))
@@ -190,8 +199,13 @@ class JobCluster:
     def work(self, node: Node, core: str, effect: StartWork) -> None:
         delay, result = self.outcome(node, effect.work)
         if result is not None:
-            cores = node.cores
-            self.later(delay, lambda: self.give(node, core, result) if node.cores is cores else None)
+            cores, halts = node.cores, node.halts[core, effect.key]
+
+            def over() -> None:
+                if node.cores is cores and node.halts[core, effect.key] == halts:
+                    self.give(node, core, result)
+
+            self.later(delay, over)
 
     def outcome(self, node: Node, work: Any) -> tuple[float, Result | None]:
         name = node.name

@@ -410,3 +410,26 @@ def test_a_woken_desk_sets_its_deadlines_again() -> None:
         SetTimer(timer=FinishingTooLong(job="j"), at=NOW + 120),
         SetTimer(timer=RetentionOver(job="k"), at=NOW + 86_400),
     ]
+
+
+def test_a_job_whose_nodes_all_yield_waits_says_so_and_goes_on() -> None:
+    desk = a_desk()
+    for node in ("a", "b"):
+        tell(desk, joined(node))
+    running(desk)
+    tell(desk, a_roster("j", "a", version=2))
+    reason = "nobody is left; waiting; a: yields: paused by hand: a game"
+    empty = Roster(job="j", version=3, nodes=(), reducers=(), quorum=1, reason=reason)
+    state = the_state(tell(desk, empty))
+    assert (state.state, state.reason) == (JobPhase.RUNNING, f"waiting for nodes: {reason}")
+    state = the_state(tell(desk, a_roster("j", "a", version=4)))
+    assert (state.state, state.reason) == (JobPhase.RUNNING, "running on 1 node: a")
+
+
+def test_what_empties_a_roster_by_death_is_said_once() -> None:
+    desk = a_desk()
+    tell(desk, joined("a"))
+    running(desk)
+    tell(desk, a_roster("j", "a", version=2))
+    tell(desk, NodeLost(node="a", silent_seconds=3, reason="silence"))
+    assert states(tell(desk, Roster(job="j", version=3, nodes=(), reducers=(), quorum=1, reason="nobody is left"))) == []

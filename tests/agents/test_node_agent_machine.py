@@ -9,14 +9,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agents.base import CancelTimer, Effect, Publish, SetTimer, StartWork, StopWork
 from agents.inputs import ProbeReturned, Woken, WorkExited, WorkLines
-from agents.node import AbortWork, NodeAgent, NodeAgentSettings, TrainingWork
+from agents.node import AbortWork, MachineSampled, NodeAgent, NodeAgentSettings, TrainingWork
 from agents.node.core import HeartbeatDue, ProbeDue
 from schemas.jobs import JobPhase, JobRequest, JobState
-from schemas.nodes import WorkEnded, WorkFailed, WorkPrinted, WorkStarted
+from schemas.nodes import NodeProfile, NodeYielding, PauseNode, WorkEnded, WorkFailed, WorkPrinted, WorkStarted
 from schemas.training import Roster, TrainingProgress
 
 JOBS = st.sampled_from(["j1", "j2"])
-SETTINGS = NodeAgentSettings(node="me", attempts=2, log_burst=3, log_lines_per_second=1.0)
+SETTINGS = NodeAgentSettings(node="me", yield_to_owner=True, attempts=2, log_burst=3, log_lines_per_second=1.0)
 
 
 class Machine(RuleBasedStateMachine):
@@ -31,6 +31,8 @@ class Machine(RuleBasedStateMachine):
         self.asked_to_end: set[str] = set()
         self.open: dict[str, int] = {}
         """Attempts that were told to have started and not yet to have ended."""
+        self.yields, self.said = False, -1
+        """What was said last of yielding, and its version."""
         self.tell(Woken(incarnation=1, resumed=False, at=0.0))
 
     def tell(self, event: msgspec.Struct) -> None:
@@ -62,6 +64,11 @@ class Machine(RuleBasedStateMachine):
         elif isinstance(message, WorkEnded | WorkFailed):
             attempt = self.open.pop(message.job)
             assert not isinstance(message, WorkFailed) or message.attempt == attempt
+        elif isinstance(message, NodeYielding):
+            assert message.version > self.said
+            self.yields, self.said = message.yielding, message.version
+        elif isinstance(message, NodeProfile):
+            self.yields, self.said = False, message.version
         elif isinstance(message, WorkPrinted):
             assert message.lines
 
@@ -81,9 +88,8 @@ class Machine(RuleBasedStateMachine):
             )
         )
 
-    @rule(job=JOBS, version=st.integers(1, 6), enrolled=st.booleans())
-    def roster(self, job: str, version: int, enrolled: bool) -> None:
-        nodes = ("me",) if enrolled else ("other",)
+    @rule(job=JOBS, version=st.integers(1, 6), nodes=st.sampled_from([("me",), ("me", "other"), ("other",), ()]))
+    def roster(self, job: str, version: int, nodes: tuple[str, ...]) -> None:
         self.tell(Roster(job=job, version=version, nodes=nodes, reducers=nodes, quorum=1, reason="r"))
 
     @precondition(lambda self: self.processes)
@@ -101,6 +107,14 @@ class Machine(RuleBasedStateMachine):
     @rule(job=JOBS)
     def progress(self, job: str) -> None:
         self.tell(TrainingProgress(job=job, node="me", round=1, doing="computing"))
+
+    @rule(pauses=st.booleans())
+    def pause(self, pauses: bool) -> None:
+        self.tell(PauseNode(node="me", pause=pauses))
+
+    @rule(percent=st.sampled_from([0.0, 100.0]))
+    def look(self, percent: float) -> None:
+        self.tell(MachineSampled(cpu_percent=percent, memory_used_bytes=1, owner_cpu_percent=percent))
 
     @rule(answered=st.booleans())
     def probe(self, answered: bool) -> None:
@@ -133,7 +147,11 @@ class Machine(RuleBasedStateMachine):
     def what_is_wanted_runs_or_will(self) -> None:
         for job, here in self.node.state.jobs.items():
             waits = any(getattr(timer, "job", "") == job for timer in self.timers)
-            assert not here.wanted or here.at_work or waits
+            assert not here.wanted or here.at_work or waits or self.node.state.need.causes
+
+    @invariant()
+    def it_says_whether_it_yields(self) -> None:
+        assert self.yields == bool(self.node.state.need.causes)
 
     @invariant()
     def it_beats(self) -> None:

@@ -253,3 +253,32 @@ def test_a_process_that_fails_while_its_node_yields_isnt_started_again() -> None
     assert node.starts == 1
     node.tell(PauseNode(node="me", pause=False))
     assert node.starts == 2
+
+
+def test_the_last_node_of_a_job_keeps_its_process_which_idles_and_holds_what_was_learnt() -> None:
+    node = Owned(yield_to_owner=False)
+    node.roster("me")
+    node.tell(PauseNode(node="me", pause=True))
+    node.roster()
+    assert node.words == [True]
+    assert node.stops == []
+    node.roster("newcomer")
+    assert node.stops == [], "the newcomer needs somebody to catch up from"
+    node.tell(PauseNode(node="me", pause=False))
+    node.roster("newcomer", "me")
+    assert (node.starts, node.stops) == (1, []), "it goes on as if nothing had been"
+    node.roster("newcomer")
+    assert len(node.stops) == 1
+
+
+def test_it_idles_no_longer_than_its_job_lasts() -> None:
+    node = Owned(yield_to_owner=False)
+    node.roster("me")
+    node.tell(PauseNode(node="me", pause=True))
+    node.roster()
+    request = JobRequest(kind="train", workload="m:w", id="j")
+    over = JobState(
+        job="j", version=2, state=JobPhase.CANCELLED, reason="", round=0, rounds=9, request=request, submitted_at=1.0
+    )
+    node.tell(over)
+    assert len(node.stops) == 1

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.nodes import WorkEnded
 from schemas.training import Assignment, CaughtUp, RoundApplied, RoundClosed, TrainingProgress
-from tests.agents.job_cluster import JobCluster, Node
+from tests.agents.job_cluster import JOB, JobCluster, Node
 
 
 def nodes(count: int, **slow: float) -> list[Node]:
@@ -214,3 +215,35 @@ def test_whatever_dies_and_returns_the_job_completes(
     assert rounds == sorted(set(rounds)), "rounds close once, in order"
     digests = {(event.version, event.digest) for event in cluster.said(RoundApplied)}
     assert len({version for version, _ in digests}) == len(digests)
+
+
+def test_a_fleet_whose_last_node_yields_goes_on_from_where_it_was() -> None:
+    cluster = JobCluster(nodes(2), rounds=6)
+    cluster.run(until=lambda: len(cluster.closed) == 2)
+    cluster.enroll("a", version=2)
+    cluster.kill("b", told=False)
+    cluster.run(until=lambda: len(cluster.closed) == 3)
+    cluster.enroll(version=3)
+    cluster.run(seconds=60)
+    closed = len(cluster.closed)
+    assert closed < 6
+    cluster.run(seconds=60)
+    assert len(cluster.closed) == closed, "nobody trains while the roster is empty"
+    cluster.enroll("a", version=4)
+    cluster.run(seconds=60, until=lambda: cluster.finished)
+    assert cluster.finished, "the job stands still"
+    assert not cluster.said(CaughtUp), "nothing was lost"
+    counted_once(cluster)
+
+
+def test_a_node_whose_process_was_ended_is_not_waited_for_until_it_is_ready_again() -> None:
+    cluster = JobCluster(nodes(3), rounds=40)
+    cluster.run(until=lambda: len(cluster.closed) == 2)
+    cluster.kill("c", told=False)
+    cluster.publish(WorkEnded(node="c", job=JOB, reason="its node yields"), "node/c")
+    seen = len(cluster.openings)
+    cluster.run(until=lambda: len(cluster.closed) == 6)
+    assert all("c" not in opened.expected for opened in cluster.openings[seen + 1 :])
+    cluster.boot(cluster.nodes["c"])
+    cluster.run(until=lambda: "c" in cluster.openings[-1].expected)
+    assert "c" in cluster.openings[-1].expected

@@ -49,3 +49,19 @@ async def test_what_a_task_raises_is_told() -> None:
 
     tasks.start("steps", work())
     assert str(await asyncio.wait_for(told, 5)) == "no"
+
+
+async def test_a_key_that_was_stopped_is_free_at_once() -> None:
+    tasks = KeyedTasks(lambda error: None)
+    begun, ready = asyncio.Event(), asyncio.Event()
+
+    async def work(started: asyncio.Event) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    tasks.start("steps", work(begun))
+    await begun.wait()
+    tasks.stop("steps")
+    tasks.start("steps", work(ready))
+    await asyncio.wait_for(ready.wait(), 5)
+    await tasks.close()
