@@ -5,6 +5,7 @@ from report_story import told
 from runners.causes import LONGEST, about, chain_of, chains_about
 from schemas.decisions import NodeLost, NodeReleased
 from schemas.network import LinkQualityChanged
+from schemas.nodes import NodeYielding, PauseNode
 from schemas.training import Assignment, ContributionOffered, Exclusion, Roster
 from schemas.wire import Message, seal
 
@@ -78,3 +79,25 @@ def test_a_roster_is_about_those_that_it_leaves_out_too() -> None:
     assert about(roster, "a")
     assert about(roster, "b")
     assert not about(roster, "c")
+
+
+def test_a_pause_explains_a_roster() -> None:
+    order = seal(PauseNode(node="n", pause=True), id="1", cause="", at=1.0, source="cli")
+    word = seal(NodeYielding(node="n", version=1, yielding=True, reason="r"), id="2", cause="1", at=2.0, source="node/n")
+    roster = seal(
+        Roster(
+            job="j",
+            version=2,
+            nodes=("m",),
+            reducers=(),
+            quorum=1,
+            reason="n: r",
+            excluded=(Exclusion(node="n", reason="r"),),
+        ),
+        id="3",
+        cause="2",
+        at=3.0,
+        source="s",
+    )
+    chains = chains_about([order, word, roster], "n", 3)
+    assert [ids(chain) for chain in chains] == [["3", "2", "1"], ["2", "1"], ["1"]]

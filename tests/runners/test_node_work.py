@@ -239,6 +239,16 @@ async def test_the_machine_is_looked_at(node: Node) -> None:
     assert 0 <= sample.cpu_percent <= 100
 
 
+async def test_what_the_owner_needs_is_looked_at_where_that_is_asked(node: Node) -> None:
+    works = node.works("")
+    for number in range(3):
+        works.start(f"sample-{number}", SampleMachine(owner=number > 0), node.posts)
+        await node.posts.wait_for(MachineSampled, lambda _, n=number: len(node.posts.results) > n)
+    unasked, first, second = (result for result in node.posts.results if isinstance(result, MachineSampled))
+    assert (unasked.owner_cpu_percent, first.owner_cpu_percent) == (None, None), "a share of what went by since the last"
+    assert second.owner_cpu_percent is None or 0 <= second.owner_cpu_percent <= 100
+
+
 async def test_other_work_is_refused(node: Node) -> None:
     with pytest.raises(UnknownWork):
         node.works("").start("x", Work(), node.posts)

@@ -13,7 +13,7 @@ from runners.view.state import ViewState
 from runners.view.words import emulation, said_by
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.jobs import JobPhase, JobState
-from schemas.nodes import NodeHeartbeat, NodeProfile
+from schemas.nodes import NodeHeartbeat, NodeProfile, NodeYielding
 from schemas.training import ContributionOffered, ContributionReceived, RoundClosed, RoundOpened, TrainingProgress
 from schemas.wire import Delivery, Message, subject_of, wire_of
 
@@ -242,3 +242,16 @@ def test_every_fault_of_the_story_has_words() -> None:
     texts = " ".join(line.text for line in said if line.fault)
     for expected in ("no heartbeat for 3 s", "800 ms for 5 s", "out of memory", "three times", "runs again after 0.4 s"):
         assert expected in texts
+
+
+def test_a_node_that_yields_is_shown_so_until_it_goes_on() -> None:
+    state = seen(until(13))
+    word = NodeYielding(node="ada", version=9, yielding=True, reason="yields: paused by hand: a game", at=1.0)
+    state.see(word)
+    assert "yields" in row_of(picture(state), "ada")
+    assert "paused by hand: a game" in picture(state)
+    state.see(NodeYielding(node="ada", version=10, yielding=False, reason="goes on", at=2.0))
+    assert "yields" not in row_of(picture(state), "ada")
+    state.see(word)
+    state.see(NodeProfile(node="ada", version=11, host="h", site="s", cpus=1, memory_bytes=1))
+    assert "yields" not in row_of(picture(state), "ada")
