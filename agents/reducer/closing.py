@@ -278,13 +278,13 @@ class Closing(Agent[ReducerState]):
         return s.node
 
     def _missing(self) -> tuple[NodeId, ...]:
-        """Expected, alive, and not here with a difference of this round: an older one is late, its next is waited for.
+        """Expected, a member still, and not here with a difference of this round: an older one is late, the next awaited.
 
         Not one whose share says since the opening that its link can't carry one a round.
         """
         s = self.state
         here, refused = self._here(), self._refused()
-        waited_for = (n for n in s.expected if n in s.applied and n not in s.occasional and n not in refused)
+        waited_for = (n for n in s.expected if n in s.members and n not in s.occasional and n not in refused)
         return tuple(node for node in waited_for if node not in here)
 
     def _refused(self) -> set[NodeId]:

@@ -64,8 +64,11 @@ class Reducer(Closing):
             yield from self._stand_by(now, 2 * self.settings.start_patience_seconds)
         elif s.active and s.active not in event.nodes:
             yield from self._succeed(now, f"{s.active} is out of the roster: {event.reason}")
+        if s.closed and s.active and s.active not in s.applied and s.node in s.applied:
+            yield from self._succeed(now, f"{s.active} has no model yet")
         yield from self._maybe_open(now)
         yield from self._maybe_close(now)
+        yield from self._maybe_announce(now)
 
     @on(Assignment)
     def follow_assignment(self, event: Assignment, now: float) -> Effects:

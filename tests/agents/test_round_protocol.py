@@ -247,3 +247,35 @@ def test_a_node_whose_process_was_ended_is_not_waited_for_until_it_is_ready_agai
     cluster.boot(cluster.nodes["c"])
     cluster.run(until=lambda: "c" in cluster.openings[-1].expected)
     assert "c" in cluster.openings[-1].expected
+
+
+def test_a_node_that_leaves_the_roster_in_mid_round_is_waited_for_no_longer() -> None:
+    cluster = JobCluster(nodes(3, c=2.0), rounds=40)
+    cluster.run(until=lambda: len(cluster.openings) == 1)
+    assert "c" in cluster.openings[-1].expected
+    cluster.run(seconds=1.5)
+    cluster.enroll("a", "b", version=2)
+    left = cluster.now
+    cluster.run(until=lambda: len(cluster.closed) == 1)
+    assert cluster.now - left < 2.0, "its deadline is 4 s after the opening"
+
+
+def test_whoever_kept_the_anchor_reduces_when_nodes_without_one_come_first() -> None:
+    cluster = JobCluster(nodes(3), rounds=6)
+    cluster.run(until=lambda: len(cluster.closed) == 3)
+    for name in "bc":
+        cluster.kill(name, told=False)
+        cluster.publish(WorkEnded(node=name, job=JOB, reason="its node yields"), f"node/{name}")
+    cluster.enroll("a", version=2)
+    cluster.enroll(version=3)
+    cluster.run(seconds=30)
+    cluster.enroll("c", version=4)
+    cluster.boot(cluster.nodes["c"])
+    cluster.enroll("c", "a", version=5)
+    back = cluster.now
+    opened = len(cluster.openings)
+    cluster.run(until=lambda: len(cluster.openings) > opened)
+    assert cluster.now - back < 3.0
+    cluster.run(seconds=60, until=lambda: cluster.finished)
+    assert cluster.finished
+    counted_once(cluster)
