@@ -139,6 +139,7 @@ class NodeAgent(Agent[NodeState]):
         began_or_ended = bool(need.causes) != bool(need.told)
         reason = f"yields: {need.words}" if need.causes else "goes on: its owner no longer needs it"
         need.told, need.version = need.causes, need.version + 1
+        need.reason = reason if need.causes else need.reason
         yield self.publish(
             NodeYielding(node=self.settings.node, version=need.version, yielding=bool(need.causes), reason=reason)
         )
@@ -209,8 +210,11 @@ class NodeAgent(Agent[NodeState]):
             return
         here.roster_version = event.version
         here.enrolled = self.settings.node in event.nodes
-        if here.enrolled or not event.nodes or not self.state.need.causes:
-            here.last = set(event.nodes) <= {self.settings.node}
+        need, mine = self.state.need, self.settings.node
+        # A roster may have been drawn up before the selector heard that this node goes on.
+        yields = bool(need.causes) or any((out.node, out.reason) == (mine, need.reason) for out in event.excluded)
+        if here.enrolled or not event.nodes or not yields:
+            here.last = set(event.nodes) <= {mine}
         if not here.enrolled:
             here.given_up, here.failures = False, 0  # a roster that takes it in again asks for another try
         taken = "is in" if here.enrolled else "is not in"

@@ -39,6 +39,8 @@ class Need(msgspec.Struct, kw_only=True):
     """Of the last `NodeYielding`, at first of the profile."""
     told: tuple[str, ...] = ()
     """What the last one was for."""
+    reason: str = ""
+    """Of the last one that said that the node yields."""
 
     @property
     def causes(self) -> tuple[str, ...]:

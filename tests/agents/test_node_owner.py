@@ -11,7 +11,7 @@ from agents.node import MachineSampled, NodeAgent, NodeAgentSettings, SampleMach
 from agents.node.core import HeartbeatDue, RestartDue
 from schemas.jobs import JobPhase, JobRequest, JobState
 from schemas.nodes import Accelerator, NodeProfile, NodeYielding, PauseNode, WorkEnded, WorkFailed
-from schemas.training import Roster
+from schemas.training import Exclusion, Roster
 from schemas.wire import Message
 
 NOW = 1_000.0
@@ -42,9 +42,10 @@ class Owned:
         self.effects += effects
         return effects
 
-    def roster(self, *nodes: str) -> None:
+    def roster(self, *nodes: str, why: str = "the job takes no more") -> None:
         version = self.core.state.jobs["j"].roster_version + 1 if "j" in self.core.state.jobs else 1
-        self.tell(Roster(job="j", version=version, nodes=nodes, reducers=nodes[:1], quorum=1, reason="r"))
+        out = () if "me" in nodes else (Exclusion(node="me", reason=why),)
+        self.tell(Roster(job="j", version=version, nodes=nodes, reducers=nodes[:1], quorum=1, excluded=out, reason="r"))
 
     def seconds(self, count: int, **sample: Any) -> None:
         """So many seconds, each with a look at the machine."""
@@ -265,6 +266,8 @@ def test_the_last_node_of_a_job_keeps_its_process_which_idles_and_holds_what_was
     node.roster("newcomer")
     assert node.stops == [], "the newcomer needs somebody to catch up from"
     node.tell(PauseNode(node="me", pause=False))
+    node.roster("newcomer", why="yields: paused by hand: a user's choice")
+    assert node.stops == [], "the selector had not heard yet that it goes on"
     node.roster("newcomer", "me")
     assert (node.starts, node.stops) == (1, []), "it goes on as if nothing had been"
     node.roster("newcomer")
