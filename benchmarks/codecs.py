@@ -16,7 +16,8 @@ from functools import partial
 
 import torch
 
-from runners.jobs.codecs import ENCODINGS, ErrorFeedback, decode, encode, encoded_size
+from runners.jobs.codecs import ENCODINGS, decode, encode, encoded_size
+from runners.jobs.error_feedback import ErrorFeedback
 
 # The demo's GPT, and a model whose difference is far larger than any cache.
 SIZES = (1_058_400, 25_000_000)

@@ -13,7 +13,8 @@ from schemas.wire import Answer, Delivery, Message, Request, on_wire
 BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid"]
 SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution"]
 AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive"]
-Encoding = Literal["float32", "float16", "int8"]
+Encoding = Literal["float32", "float16", "int8", "int4", "topk"]
+AverageEncoding = Literal["float32", "float16", "int8"]
 OuterStep = Literal["average", "nesterov"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -61,8 +62,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     batch: BatchStrategy = "hybrid"
     selection: SelectionStrategy = "contribution"
     adaptation: AdaptationPolicy = "reactive"
-    encoding: Literal["auto", "float32", "float16", "int8"] = "auto"
-    """How differences are sent; `auto` chooses per node from its measured link."""
+    encoding: Literal["auto", "float32", "float16", "int8", "int4", "topk"] = "auto"
+    """How differences are sent; `auto` chooses per node from its measured link. `int4` and `topk` are of differences alone:
+    the average travels in `int8` then."""
     aggregation: Aggregation = "clip"
     """How a round's differences become one: `mean` takes each as it is, `clip` shortens one that is far longer than the
     others, the rest give every node one vote and need more nodes (`trimmed`, `median`, `centered_clip` 3, `krum` 5)."""

@@ -6,7 +6,7 @@ import msgspec
 
 from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
-from schemas.jobs import AdaptationPolicy, Encoding
+from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding
 from schemas.wire import Delivery, Message, on_wire
 
 Doing = Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
@@ -56,7 +56,7 @@ class Assignment(Message, frozen=True, kw_only=True):
     version: int
     roster_version: int
     shares: dict[NodeId, Share]
-    average_encoding: Encoding
+    average_encoding: AverageEncoding
     """How the average is sent: once, the same bytes for all."""
     round_seconds: float
     """What the round is expected to take."""

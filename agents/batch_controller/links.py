@@ -13,18 +13,28 @@ Expected goodput of one TCP stream with cubic, which nearly every kernel runs, u
 
 Cubic halves its window at every loss, so that loss and not the line sets its pace, and each connection has a pace of its
 own: n connections carry n times as much until the line is full. A clean link gains nothing by them.
+
+int4 and topk are nobody's usual encoding: a node comes to them, one after the other, where its upload in the finer one
+was measured to take too much of a round.
 """
 
 from typing import Final
 
 from agents.batch_controller.settings import BatchControllerSettings
-from schemas.jobs import Encoding
+from schemas.jobs import AverageEncoding, Encoding
 from schemas.network import LinkQuality
 
-FINEST_FIRST: Final[tuple[Encoding, ...]] = ("float32", "float16", "int8")
+FINEST_FIRST: Final[tuple[Encoding, ...]] = ("float32", "float16", "int8", "int4", "topk")
 
-BYTES: Final[dict[Encoding, float]] = {"float32": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256}
-"""Bytes an element; int8 carries a float32 scale for every 256."""
+BYTES: Final[dict[Encoding, float]] = {
+    "float32": 4.0,
+    "float16": 2.0,
+    "int8": 1.0 + 4 / 256,
+    "int4": 0.5 + 4 / 128,
+    "topk": (2.0 + 4 / 256) / 32,
+}
+"""Bytes an element. int8 carries a float32 scale for every 256, int4 for every 128; topk sends one of 32 elements, its
+place in a byte and its value in int8."""
 
 UNKNOWN: Final = LinkQuality.GOOD
 """What a link is taken for before it has a grade."""
@@ -55,7 +65,7 @@ _STREAMS: Final = {
     LinkQuality.CRITICAL: 8,
 }
 
-_ENCODING: Final[dict[LinkQuality, Encoding]] = {
+_ENCODING: Final[dict[LinkQuality, AverageEncoding]] = {
     LinkQuality.EXCELLENT: "float32",
     LinkQuality.GOOD: "float16",
     LinkQuality.FAIR: "float16",
@@ -80,22 +90,42 @@ def encoding_for(
     present: Encoding | None,
     upload_share: dict[Encoding, float],
     settings: BatchControllerSettings,
+    *,
+    regraded: bool = False,
 ) -> Encoding:
-    """How a node sends its difference: by the link's grade, and a level coarser where the upload takes too long.
+    """How a node sends its difference: by the link's grade, and coarser where the upload takes too long.
 
     Never finer than the grade says: a link that gets worse in mid-transfer would hold the node up for long, and error
-    feedback makes up for what is lost. `upload_share` is the part of a round that the upload takes in each encoding, empty
-    where it wasn't measured. A coarser one stays until the usual one would take half of what is too much.
+    feedback makes up for what is lost. From `present` one level at a time, so that each is measured before the next: to the
+    coarser one where the upload takes too much of a round, back to the finer one where it would take half of that. A rate
+    has to double in between, and rates that vary by less move nothing. `upload_share` is the part of a round that the
+    upload takes in each encoding, empty where it wasn't measured: then `present` stays, where there is one. With a grade
+    that has just changed (`regraded`), `present` was chosen for another link: back at once to the finest that fits.
     """
     usual = FINEST_FIRST.index(_ENCODING[quality or UNKNOWN])
-    if not upload_share or usual + 1 == len(FINEST_FIRST):
-        return FINEST_FIRST[usual]
-    coarser = present is not None and FINEST_FIRST.index(present) > usual
-    limit = settings.slow_share / 2 if coarser else settings.slow_share
-    return FINEST_FIRST[usual + (upload_share[FINEST_FIRST[usual]] > limit)]
+    level = FINEST_FIRST.index(present) if present is not None else usual
+    if not upload_share or present is None or level < usual:
+        return FINEST_FIRST[max(usual, level)]
+    if regraded:
+        finer = FINEST_FIRST[usual:level]
+        return next((encoding for encoding in finer if upload_share[encoding] <= settings.slow_share), present)
+    if upload_share[present] > settings.slow_share:
+        level = min(level + 1, len(FINEST_FIRST) - 1)
+    elif level > usual and upload_share[FINEST_FIRST[level - 1]] <= settings.slow_share / 2:
+        level -= 1
+    return FINEST_FIRST[level]
 
 
-def average_encoding_for(qualities: list[LinkQuality | None]) -> Encoding:
+def average_as(encoding: Encoding) -> AverageEncoding:
+    """How the average is sent where differences are sent so: everybody applies it, so int8 is as coarse as it gets."""
+    match encoding:
+        case "int4" | "topk":
+            return "int8"
+        case _:
+            return encoding
+
+
+def average_encoding_for(qualities: list[LinkQuality | None]) -> AverageEncoding:
     """How the average is sent, once and to all: as the worst link needs it, exact only where every link is excellent."""
     grades = [quality or UNKNOWN for quality in qualities]
     if any(grade in (LinkQuality.POOR, LinkQuality.CRITICAL) for grade in grades):

@@ -10,7 +10,7 @@ from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
 from schemas.ids import NodeId
-from schemas.jobs import AdaptationPolicy, Encoding, JobRequest
+from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding, JobRequest
 from schemas.training import Share
 
 LEAST_ROOM = 0.25
@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     shares: dict[NodeId, Share]
     paces: dict[NodeId, Pace]
-    average_encoding: Encoding
+    average_encoding: AverageEncoding
     round_seconds: float
     deadline_seconds: float
     why: dict[NodeId, str] = {}
@@ -94,7 +94,7 @@ class Planner:
         shares = {name: self._steps(name, share, paces[name], seconds) for name, share in drafts.items()}
         return self._timed(shares, paces, average)
 
-    def timed(self, shares: dict[NodeId, Share], average: Encoding) -> Plan:
+    def timed(self, shares: dict[NodeId, Share], average: AverageEncoding) -> Plan:
         """A plan of given shares, but for a microbatch that is known not to fit."""
         for name, share in shares.items():
             ceiling = self.known[name].ceiling
@@ -103,7 +103,7 @@ class Planner:
         paces = {name: self._pace(name, share, average) for name, share in shares.items()}
         return self._timed(shares, paces, average)
 
-    def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: Encoding) -> Plan:
+    def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: AverageEncoding) -> Plan:
         shares = self._enough_regular(shares, paces)
         regular = [name for name, share in shares.items() if share.every == 1]
         seconds = max(paces[name].time(shares[name].local_steps) for name in regular) + self.job.overhead
@@ -142,18 +142,19 @@ class Planner:
         """Equal work for all, whatever is measured."""
         encoding = self._asked_encoding() or "float32"
         share = Share(microbatch=self.start, local_steps=self.request.local_steps, encoding=encoding)
-        return self.timed(dict.fromkeys(self.roster, share), encoding)
+        return self.timed(dict.fromkeys(self.roster, share), links.average_as(encoding))
 
     # How tensors travel
 
     def _asked_encoding(self) -> Encoding | None:
         return self.request.encoding if self.request.encoding != "auto" else None
 
-    def _average_encoding(self) -> Encoding:
+    def _average_encoding(self) -> AverageEncoding:
         if self.job.current is not None and not self.free.adapt:
             return self.job.current.average_encoding
+        asked = self._asked_encoding()
         grades = [node.quality for node in self.nodes.values()]
-        return self._asked_encoding() or links.average_encoding_for(grades)
+        return links.average_as(asked) if asked is not None else links.average_encoding_for(grades)
 
     def _travel(self, name: NodeId) -> Share:
         """A node's share with the encoding and the connections that its link calls for, its work as it is."""
@@ -164,9 +165,9 @@ class Planner:
         streams = links.streams_for(node.quality)
         encoding = self._asked_encoding()
         if encoding is None:
-            present = share.encoding if share is not None and not known.regraded else None
             parts = self._upload_share(known, node, streams)
-            encoding = links.encoding_for(node.quality, present, parts, self.settings)
+            present = share.encoding if share is not None and (parts or not known.regraded) else None
+            encoding = links.encoding_for(node.quality, present, parts, self.settings, regraded=known.regraded)
             if parts and present is not None and encoding != present:
                 self._because(name, words.upload(present, parts[present], encoding, parts[encoding]))
         if share is None:

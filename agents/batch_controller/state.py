@@ -4,7 +4,7 @@ import msgspec
 
 from agents.effects import Timer
 from schemas.ids import JobId, NodeId
-from schemas.jobs import AdaptationPolicy, Encoding, JobRequest
+from schemas.jobs import AdaptationPolicy, AverageEncoding, JobRequest
 from schemas.network import LinkQuality
 from schemas.training import Share
 
@@ -71,7 +71,7 @@ class Kept(msgspec.Struct, kw_only=True, frozen=True):
     version: int
     roster_version: int
     shares: dict[NodeId, Share]
-    average_encoding: Encoding
+    average_encoding: AverageEncoding
     round_seconds: float
     deadline_seconds: float
     overhead: float = 0.0

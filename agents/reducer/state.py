@@ -5,7 +5,7 @@ import msgspec
 from agents.reducer.works import Treated
 from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
-from schemas.jobs import Encoding, JobPhase
+from schemas.jobs import AverageEncoding, JobPhase
 from schemas.training import Average, ContributionOffered, Roster, RoundClosed
 
 KEPT_DIGESTS = (
@@ -33,7 +33,7 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """How the job wants its differences made one."""
     roster: Roster | None = None
     deadline_seconds: float = 0.0
-    average_encoding: Encoding = "float32"
+    average_encoding: AverageEncoding = "float32"
     occasional: tuple[NodeId, ...] = ()
     """Nodes that contribute less often than every round: their differences count when they come."""
     assignment_version: int = 0

@@ -6,7 +6,7 @@ from agents.effects import Work
 from agents.inputs import Result
 from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
-from schemas.jobs import Encoding
+from schemas.jobs import AverageEncoding
 from schemas.training import Average
 
 
@@ -63,7 +63,7 @@ class Reduce(Work, frozen=True, kw_only=True):
     round: int
     term: int
     parts: tuple[Part, ...]
-    encoding: Encoding
+    encoding: AverageEncoding
     aggregation: Aggregation = "mean"
 
 

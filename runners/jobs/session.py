@@ -16,7 +16,8 @@ from torch import Tensor
 from agents.reducer.works import Treated
 from runners.jobs.aggregating import Aggregator, Gathered
 from runners.jobs.anchor import Anchor, outer_step
-from runners.jobs.codecs import ErrorFeedback, decode, encoded_size
+from runners.jobs.codecs import decode, encoded_size, inspect_payload
+from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
@@ -24,7 +25,7 @@ from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
 from schemas.errors import ShoalError
-from schemas.jobs import Encoding
+from schemas.jobs import AverageEncoding, Encoding
 
 T = TypeVar("T")
 
@@ -80,9 +81,10 @@ class Session:
             anchor.layout.require(stored.layout)
             anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants)
             trainer.load(anchor, constants=True)
-        count = anchor.layout.count
+        count, statistics = anchor.layout.count, anchor.layout.count - anchor.layout.parameters
         aggregator = Aggregator(anchor.layout.parameters, count)
-        return cls(spec, trainer, anchor, anchor.digest(), ErrorFeedback(count), ErrorFeedback(count), aggregator)
+        owed = ErrorFeedback(count, statistics)
+        return cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), aggregator)
 
     @property
     def code(self) -> str:
@@ -156,10 +158,10 @@ class Session:
             CodecError: damaged, or not finite.
             WrongShape: of another model.
         """
-        delta = decode(payload)
-        if delta.numel() != self.anchor.layout.count:
-            raise WrongShape(delta.numel(), self.anchor.layout.count)
-        return delta
+        _, count = inspect_payload(payload)  # before anything is allocated: topk takes 64 times its bytes
+        if count != self.anchor.layout.count:
+            raise WrongShape(count, self.anchor.layout.count)
+        return decode(payload)
 
     @property
     def largest(self) -> int:
@@ -167,7 +169,7 @@ class Session:
         return encoded_size(self.anchor.layout.count, "float32")
 
     def average(
-        self, gathered: Sequence[Gathered], method: Aggregation, encoding: Encoding
+        self, gathered: Sequence[Gathered], method: Aggregation, encoding: AverageEncoding
     ) -> tuple[bytes, tuple[Treated, ...]]:
         """The average by one of the methods, encoded once for everybody; and how each part counted."""
         average, treated = self.aggregator.aggregate(gathered, method)

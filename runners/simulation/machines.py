@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Parameters of the simulated model, as the example's byte-level GPT.
 PARAMETERS = 1_000_000
-BYTES_PER_PARAMETER = {"float32": 4.0, "float16": 2.0, "int8": 1.03}
+BYTES_PER_PARAMETER = {"float32": 4.0, "float16": 2.0, "int8": 1.016, "int4": 0.531, "topk": 0.063}
 # (round trip s, jitter s, bytes a second both ways) of links from a rack's to a bad phone's, as the emulator's profiles.
 LINKS = (
     (0.001, 0.0005, 100e6),

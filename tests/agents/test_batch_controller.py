@@ -35,7 +35,7 @@ LINKS = {  # round trip in ms, bytes/s of one connection, of the line
     "poor": (225.0, 50e3, 2.4e6),
     "critical": (275.0, 45e3, 1.2e6),
 }
-BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256}
+BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256, "int4": 0.5 + 4 / 128, "topk": 2 / 32 + 4 / 256 / 32}
 
 
 class Fleet:
@@ -314,6 +314,31 @@ def test_a_link_that_improves_takes_it_back() -> None:
     assert (after.encoding, after.streams, after.every) == (before.encoding, before.streams, before.every)
     assert after.microbatch <= 2 * before.microbatch
     assert fleet.latest.average_encoding == "float16"
+
+
+def test_an_upload_that_takes_too_long_gets_coarser_a_level_a_round_and_finer_again() -> None:
+    fleet = Fleet(EQUAL | {"d": (0.02, "poor")}, parameters=600_000, local_steps=10, batch="latency").begin()
+    fleet.train(8)
+    seen = [message.shares["d"].encoding for _, message in fleet.said]
+    assert list(dict.fromkeys(seen)) == ["int8", "int4", "topk"]
+    assert all(message.average_encoding == "int8" for _, message in fleet.said)
+    reason = next(message.reason for _, message in fleet.said if message.shares["d"].encoding == "topk")
+    assert "its upload in int4 takes" in reason
+    fleet.nodes["d"] = (0.02, "good")  # it carries more now, and its grade doesn't show it yet
+    fleet.train(16)
+    assert fleet.share("d").encoding == "int8", "as fine as its grade allows"
+    told = len(fleet.said)
+    fleet.train(8)
+    assert {message.shares["d"].encoding for _, message in fleet.said[told:]} <= {"int8"}
+
+
+@pytest.mark.parametrize("batch", ["fixed", "hybrid"])
+@pytest.mark.parametrize("encoding", ["int4", "topk"])
+def test_a_job_in_a_coarse_encoding_averages_in_int8(batch: str, encoding: str) -> None:
+    fleet = Fleet(EQUAL, encoding=encoding, batch=batch).begin()
+    fleet.train(3)
+    assert {share.encoding for share in fleet.latest.shares.values()} == {encoding}
+    assert fleet.latest.average_encoding == "int8"
 
 
 def test_a_link_too_slow_for_each_round_contributes_every_few() -> None:

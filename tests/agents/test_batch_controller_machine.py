@@ -113,7 +113,7 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @initialize(
         batch=st.sampled_from(["fixed", "latency", "throughput", "hybrid"]),
-        encoding=st.sampled_from(["auto", "auto", "int8"]),
+        encoding=st.sampled_from(["auto", "auto", "int8", "topk"]),
         microbatch=st.sampled_from([1, 8, 10, 64]),
         steps=st.sampled_from([1, 7, 40]),
     )

@@ -1,6 +1,7 @@
 """The batch controller's arithmetic: the ladder of microbatches, the round, what travels how, and what is learned."""
 
 import itertools
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from agents.batch_controller import BatchControllerSettings, learning, links, microbatch, rounds
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.state import Known, Node
-from schemas.jobs import BatchStrategy
+from schemas.jobs import AverageEncoding, BatchStrategy, Encoding
 from schemas.network import LinkQuality
 from schemas.training import Share
 
@@ -224,23 +225,92 @@ def test_each_grade_has_its_encoding_and_connections(grade: str | None, encoding
 
 
 @pytest.mark.parametrize(
-    ("grade", "present", "parts", "expected"),
+    ("grade", "present", "in_float16", "expected"),
     [
-        ("good", "float16", (0.4, 0.2, 0.1), "float16"),
-        ("good", "float16", (1.6, 0.8, 0.4), "int8"),  # slower than its grade
-        ("good", "int8", (0.4, 0.2, 0.1), "int8"),  # stays until the usual one would take half of what is too much
-        ("good", "int8", (0.2, 0.1, 0.05), "float16"),
-        ("excellent", "float32", (0.9, 0.45, 0.2), "float16"),
-        ("good", "float16", (0.08, 0.04, 0.02), "float16"),  # never finer than its grade
-        ("poor", "int8", (0.1, 0.05, 0.02), "int8"),
-        ("poor", "int8", (9.0, 4.5, 2.2), "int8"),
+        ("good", "float16", 0.2, "float16"),
+        ("good", "float16", 0.8, "int8"),  # slower than its grade
+        ("good", "float16", 99.0, "int8"),  # a level at a time
+        ("good", None, 99.0, "float16"),
+        ("good", "int8", 0.2, "int8"),  # stays until the usual one would take half of what is too much
+        ("good", "int8", 0.1, "float16"),
+        ("excellent", "float32", 0.45, "float16"),
+        ("good", "float16", 0.04, "float16"),  # never finer than its grade
+        ("poor", "float16", 0.04, "int8"),
+        ("poor", "float16", 99.0, "int8"),  # no further before that was measured
+        ("poor", "int8", 0.04, "int8"),
+        ("poor", "int8", 0.48, "int8"),  # 0.24 in int8
+        ("poor", "int8", 0.52, "int4"),
+        ("poor", "int4", 0.52, "int4"),
+        ("poor", "int4", 0.26, "int4"),  # 0.13 in int8
+        ("poor", "int4", 0.24, "int8"),
+        ("poor", "int4", 0.9, "int4"),  # 0.24 in int4
+        ("good", "int4", 1.0, "topk"),
+        ("good", "topk", 99.0, "topk"),
+        ("good", "topk", 0.5, "topk"),  # 0.13 in int4
+        ("good", "topk", 0.4, "int4"),
+        ("excellent", "topk", 0.01, "int4"),  # and back a level at a time
     ],
 )
 def test_measured_uploads_move_the_encoding_by_one_level(
-    grade: str, present: str, parts: tuple[float, float, float], expected: str
+    grade: str, present: Encoding | None, in_float16: float, expected: str
 ) -> None:
-    shares = dict(zip(links.FINEST_FIRST, parts, strict=True))
-    assert links.encoding_for(LinkQuality(grade), present, shares, S) == expected  # type: ignore[arg-type]
+    assert links.encoding_for(LinkQuality(grade), present, parts_of(in_float16), S) == expected
+
+
+def parts_of(in_float16: float) -> dict[Encoding, float]:
+    """The part of a round that an upload takes in each encoding, given that in float16."""
+    return {encoding: in_float16 * size / links.BYTES["float16"] for encoding, size in links.BYTES.items()}
+
+
+@given(
+    start=st.sampled_from(links.FINEST_FIRST),
+    grade=st.sampled_from([grade for grade in LinkQuality if grade is not LinkQuality.OFFLINE]),
+    rates=st.lists(st.floats(1e-3, 1e3), max_size=3),
+    last=st.floats(1e-3, 1e3),
+)
+def test_the_encoding_comes_to_rest_and_is_not_moved_by_rates_that_vary_a_little(
+    start: Encoding, grade: LinkQuality, rates: list[float], last: float
+) -> None:
+    """Each rate holds for as long as the ladder has levels; at the last one the upload fits, or nothing coarser is left."""
+    present = start
+    for part in [*rates, last]:
+        for _ in links.FINEST_FIRST:
+            after = links.encoding_for(grade, present, parts_of(part), S)
+            levels = [links.FINEST_FIRST.index(encoding) for encoding in (present, after)]
+            usual = links.FINEST_FIRST.index(links.encoding_for(grade, None, {}, S))
+            assert levels[1] >= usual
+            assert abs(levels[1] - levels[0]) <= 1 or levels[1] == usual
+            present = after
+    assert present == "topk" or parts_of(last)[present] <= S.slow_share
+    moved = links.encoding_for(grade, present, parts_of(last * 0.9), S)
+    assert links.encoding_for(grade, moved, parts_of(last), S) == moved
+
+
+@pytest.mark.parametrize(
+    ("grade", "present", "in_float16", "expected"),
+    [
+        ("good", "topk", 0.24, "float16"),  # a link that got better: all the way back
+        ("good", "topk", 0.4, "int8"),
+        ("critical", "topk", 2.0, "topk"),  # one that got worse: no slow uploads from the usual one on
+        ("critical", "int8", 2.0, "int8"),
+        ("poor", "float16", 2.0, "int8"),
+    ],
+)
+def test_with_another_grade_the_finest_that_fits_is_used_at_once(
+    grade: str, present: Encoding, in_float16: float, expected: str
+) -> None:
+    assert links.encoding_for(LinkQuality(grade), present, parts_of(in_float16), S, regraded=True) == expected
+
+
+def test_an_encoding_stays_while_nothing_is_measured() -> None:
+    assert links.encoding_for(LinkQuality.POOR, "topk", {}, S) == "topk"
+    assert links.encoding_for(LinkQuality.POOR, "float16", {}, S) == "int8"
+
+
+@pytest.mark.parametrize("encoding", links.FINEST_FIRST)
+def test_an_average_is_never_coarser_than_int8(encoding: Encoding) -> None:
+    average = links.average_as(encoding)
+    assert average == (encoding if encoding in get_args(AverageEncoding) else "int8")
 
 
 def test_the_average_suits_the_worst_link() -> None:
