@@ -36,6 +36,10 @@ BYTES: Final[dict[Encoding, float]] = {
 """Bytes an element. int8 carries a float32 scale for every 256, int4 for every 128; topk sends one of 32 elements, its
 place in a byte and its value in int8."""
 
+FIRST_FLIGHT: Final = 14_600
+"""Bytes that a connection may send before anything is acknowledged (ten segments: RFC 6928). They travel at once, and a
+coarser encoding makes them no faster, however slow their rate looks with the round trip in it."""
+
 UNKNOWN: Final = LinkQuality.GOOD
 """What a link is taken for before it has a grade."""
 
@@ -85,6 +89,12 @@ def streams_for(quality: LinkQuality | None) -> int:
     return _STREAMS[quality or UNKNOWN]
 
 
+def upload_shares(parameters: int, round_bytes: float) -> dict[Encoding, float]:
+    """The part of a round that an upload takes in each encoding, on a link that carries `round_bytes` in one."""
+    sizes = {encoding: parameters * size for encoding, size in BYTES.items()}
+    return {encoding: size / round_bytes if size > FIRST_FLIGHT else 0.0 for encoding, size in sizes.items()}
+
+
 def encoding_for(
     quality: LinkQuality | None,
     present: Encoding | None,
@@ -96,11 +106,11 @@ def encoding_for(
     """How a node sends its difference: by the link's grade, and coarser where the upload takes too long.
 
     Never finer than the grade says: a link that gets worse in mid-transfer would hold the node up for long, and error
-    feedback makes up for what is lost. From `present` one level at a time, so that each is measured before the next: to the
-    coarser one where the upload takes too much of a round, back to the finer one where it would take half of that. A rate
-    has to double in between, and rates that vary by less move nothing. `upload_share` is the part of a round that the
-    upload takes in each encoding, empty where it wasn't measured: then `present` stays, where there is one. With a grade
-    that has just changed (`regraded`), `present` was chosen for another link: back at once to the finest that fits.
+    feedback makes up for what is lost. From `present` one level at a time: to the coarser one where the upload takes
+    too much of a round, back to the finer one where it would take half of that. A rate has to double in between, and rates
+    that vary by less move nothing. `upload_share` (of `upload_shares`) is empty where the link wasn't measured: then
+    `present` stays, where there is one. With a grade that has just changed (`regraded`), `present` was chosen for another
+    link: back at once to the finest that fits.
     """
     usual = FINEST_FIRST.index(_ENCODING[quality or UNKNOWN])
     level = FINEST_FIRST.index(present) if present is not None else usual

@@ -179,7 +179,7 @@ class Planner:
         if len(known.up) < 2 or not self.job.parameters or self.job.current is None:
             return {}
         whole = self.job.current.round_seconds * learning.rate(known.up, streams, node)
-        return {encoding: self.job.parameters * size / whole for encoding, size in links.BYTES.items()}
+        return links.upload_shares(self.job.parameters, whole)
 
     # How long things take
 

@@ -236,7 +236,7 @@ def test_each_grade_has_its_encoding_and_connections(grade: str | None, encoding
         ("excellent", "float32", 0.45, "float16"),
         ("good", "float16", 0.04, "float16"),  # never finer than its grade
         ("poor", "float16", 0.04, "int8"),
-        ("poor", "float16", 99.0, "int8"),  # no further before that was measured
+        ("poor", "float16", 99.0, "int8"),  # no further at once
         ("poor", "int8", 0.04, "int8"),
         ("poor", "int8", 0.48, "int8"),  # 0.24 in int8
         ("poor", "int8", 0.52, "int4"),
@@ -259,7 +259,7 @@ def test_measured_uploads_move_the_encoding_by_one_level(
 
 def parts_of(in_float16: float) -> dict[Encoding, float]:
     """The part of a round that an upload takes in each encoding, given that in float16."""
-    return {encoding: in_float16 * size / links.BYTES["float16"] for encoding, size in links.BYTES.items()}
+    return links.upload_shares(10_000_000, 20_000_000 / in_float16)
 
 
 @given(
@@ -300,6 +300,13 @@ def test_with_another_grade_the_finest_that_fits_is_used_at_once(
     grade: str, present: Encoding, in_float16: float, expected: str
 ) -> None:
     assert links.encoding_for(LinkQuality(grade), present, parts_of(in_float16), S, regraded=True) == expected
+
+
+def test_what_travels_in_the_first_flight_needs_no_coarser_encoding() -> None:
+    parts = links.upload_shares(20_000, 10_000.0)
+    assert (parts["int8"], parts["int4"]) == (pytest.approx(2.03, rel=0.01), 0.0)
+    assert links.encoding_for(LinkQuality.POOR, "int8", parts, S) == "int4"
+    assert links.encoding_for(LinkQuality.POOR, "int4", parts, S) == "int4"
 
 
 def test_an_encoding_stays_while_nothing_is_measured() -> None:
