@@ -4,6 +4,7 @@ The CPU time of the machine, as the kernel counts it, less that of Shoal's own p
 (node, agents, server, commands) and all that descends from one; how they were started doesn't matter.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -64,7 +65,7 @@ class OwnerLoad:
         processes = list(psutil.process_iter())
         shoals = {p: self._settled[p] if p in self._settled else _is_shoals(p) for p in processes}
         born_before = time.time() - YOUNG
-        self._settled = {p: known for p, known in shoals.items() if p.create_time() < born_before}
+        self._settled = {p: known for p, known in shoals.items() if _born(p) < born_before}
         roots = {self._me, *(p.pid for p, known in shoals.items() if known)}
         self.own = frozenset(descendants(roots, {p.pid: _parent(p) for p in processes}))
         used = {p.pid: _cpu_seconds(p) for p in processes if p.pid in self.own}
@@ -105,6 +106,13 @@ def _parent(process: psutil.Process) -> int:
         return int(process.ppid())
     except psutil.Error:
         return 0
+
+
+def _born(process: psutil.Process) -> float:
+    try:
+        return float(process.create_time())
+    except psutil.Error:
+        return math.inf
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

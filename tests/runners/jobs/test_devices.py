@@ -1,6 +1,7 @@
 """What a machine says of itself agrees with the system, and no GPU is no failure."""
 
 import os
+from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 import pynvml  # type: ignore[import-untyped]
@@ -51,3 +52,48 @@ def test_gpus_are_described() -> None:
         assert gpu.name
         assert 0 < gpu.memory_used_bytes <= gpu.memory_bytes
     assert machine.read().accelerators == ()
+
+
+def test_the_hottest_sensor_of_a_cpu_counts_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sensor(NamedTuple):
+        current: float | None
+
+    sensors = {"coretemp": [Sensor(61.0), Sensor(74.0), Sensor(None)], "nvme": [Sensor(90.0)]}
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: sensors, raising=False)
+    with Machine() as machine:
+        assert machine.read().temperature_c == 74.0
+        del sensors["coretemp"]
+        assert machine.read().temperature_c is None
+
+
+class Sample(NamedTuple):
+    """As NVML tells what a process did in a sixth of a second."""
+
+    pid: int
+    smUtil: int  # noqa: N815 - NVML's name
+
+
+@pytest.mark.parametrize(
+    ("told", "percent"),
+    [
+        ([Sample(os.getppid(), 60), Sample(os.getppid(), 40), Sample(os.getpid(), 90)], 50.0),
+        ([Sample(2**22 + 1, 90)], 0.0),  # of another container: it may be one's own
+        (pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND), 0.0),
+        (pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED), None),
+    ],
+)
+def test_what_others_use_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, told: list[Sample] | Exception, percent: float | None
+) -> None:
+    def utilisation(gpu: object, since: int) -> list[Sample]:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: object())
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetProcessUtilization", utilisation)
+    with Machine() as machine:
+        assert machine.gpu_percent_of_others({os.getpid()}) == percent
