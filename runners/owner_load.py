@@ -43,14 +43,14 @@ def percent_of_others(before: Look, after: Look) -> float | None:
 
 
 class OwnerLoad:
-    """Looks at all processes of this machine; takes some milliseconds for a few hundred of them."""
+    """Looks at all processes of this machine: of those that have existed for a while only at what Shoal's own use."""
 
     def __init__(self, me: int | None = None) -> None:
         """`me`: the process that is Shoal's by definition, by default this one."""
         self._me = os.getpid() if me is None else me
         self._before: Look | None = None
-        self._settled: dict[psutil.Process, bool] = {}
-        """Whether a process runs one of Shoal's programs, where that no longer changes."""
+        self._settled: dict[psutil.Process, tuple[bool, int]] = {}
+        """Whether a process runs one of Shoal's programs, and its parent, of those that have existed for a while."""
         self.own: frozenset[int] = frozenset()
         """Shoal's processes at the last look."""
 
@@ -63,11 +63,11 @@ class OwnerLoad:
     def look(self) -> Look:
         """What is counted up to now."""
         processes = list(psutil.process_iter())
-        shoals = {p: self._settled[p] if p in self._settled else _is_shoals(p) for p in processes}
+        known = {p: self._settled.get(p) or (_is_shoals(p), _parent(p)) for p in processes}
         born_before = time.time() - YOUNG
-        self._settled = {p: known for p, known in shoals.items() if _born(p) < born_before}
-        roots = {self._me, *(p.pid for p, known in shoals.items() if known)}
-        self.own = frozenset(descendants(roots, {p.pid: _parent(p) for p in processes}))
+        self._settled = {p: facts for p, facts in known.items() if _born(p) < born_before}
+        roots = {self._me, *(p.pid for p, (shoals, _) in known.items() if shoals)}
+        self.own = frozenset(descendants(roots, {p.pid: parent for p, (_, parent) in known.items()}))
         used = {p.pid: _cpu_seconds(p) for p in processes if p.pid in self.own}
         times = psutil.cpu_times()
         # Time as a guest is part of `user` already; what another machine on the same host took is nobody's here.

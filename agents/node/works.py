@@ -40,7 +40,7 @@ class SampleMachine(Work, frozen=True, kw_only=True):
     """Look at the machine once; comes back as `MachineSampled`."""
 
     owner: bool = False
-    """Also at what its owner's programs use, which takes some milliseconds: every process has to be looked at."""
+    """Also at what its owner's programs use, which takes some milliseconds: all processes are listed."""
 
 
 class MachineSampled(Result, frozen=True, kw_only=True):

@@ -118,3 +118,13 @@ def test_a_selector_that_was_restarted_remembers_or_hears_it_again(world: World)
     world.reborn(remembers=True)
     world.fleet("a", "b", "c")
     assert "b" not in world.roster().nodes
+
+
+def test_it_is_not_blamed_for_rounds_before_its_process_is_up_again(world: World) -> None:
+    world.start()
+    yields(world, "b", 1)
+    goes_on(world, "b", 2)
+    attempts = world.core.state.nodes["b"].conduct.attempts
+    for _ in range(5):
+        world.close("a", "c", missing=("b",))
+    assert world.core.state.nodes["b"].conduct.attempts == attempts

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.nodes import WorkEnded
-from schemas.training import Assignment, CaughtUp, RoundApplied, RoundClosed, TrainingProgress
+from schemas.training import Assignment, AverageOffered, CaughtUp, RoundApplied, RoundClosed, StepTimed, TrainingProgress
 from tests.agents.job_cluster import JOB, JobCluster, Node
 
 
@@ -223,12 +223,12 @@ def test_a_fleet_whose_last_node_yields_goes_on_from_where_it_was() -> None:
     cluster.enroll("a", version=2)
     cluster.kill("b", told=False)
     cluster.run(until=lambda: len(cluster.closed) == 3)
+    cluster.run(seconds=0.5)
+    trained = len(cluster.said(StepTimed))
     cluster.enroll(version=3)
     cluster.run(seconds=60)
-    closed = len(cluster.closed)
-    assert closed < 6
-    cluster.run(seconds=60)
-    assert len(cluster.closed) == closed, "nobody trains while the roster is empty"
+    assert len(cluster.said(StepTimed)) == trained, "steps go on although the roster is empty"
+    assert len(cluster.closed) == 3
     cluster.enroll("a", version=4)
     cluster.run(seconds=60, until=lambda: cluster.finished)
     assert cluster.finished, "the job stands still"
@@ -279,3 +279,13 @@ def test_whoever_kept_the_anchor_reduces_when_nodes_without_one_come_first() -> 
     cluster.run(seconds=60, until=lambda: cluster.finished)
     assert cluster.finished
     counted_once(cluster)
+
+
+def test_a_holder_that_leaves_the_roster_is_not_waited_for() -> None:
+    cluster = JobCluster(nodes(2), rounds=9)
+    cluster.nodes["b"].transfer_seconds = 1.0
+    cluster.run(until=lambda: len(cluster.said(AverageOffered)) == 1)
+    offered = cluster.now
+    cluster.enroll("a", version=2)
+    cluster.run(until=lambda: len(cluster.closed) == 1)
+    assert cluster.now - offered < 0.5
