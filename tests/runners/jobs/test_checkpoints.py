@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from agents.reducer.works import Part
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from schemas.jobs import JobRequest
@@ -45,8 +46,14 @@ def trained(app: Path, **request: Any) -> Session:
         alone.begin_steps()
         for _ in range(5):
             alone.step(32)
-        assert alone.apply(number, alone.average([(1.0, alone.decoded(alone.difference("float32")))], "float32"))
+        assert alone.apply(number, averaged(alone, alone.decoded(alone.difference("float32"))))
     return alone
+
+
+def averaged(by: Session, difference: Tensor) -> bytes:
+    """The average of a round with one contribution."""
+    part = Part(node="a", round=1, weight=1.0)
+    return by.average([(part, difference)], "mean", "float32")[0]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_another_machine_resumes_from_a_checkpoint(app: Path, request_: dict[str
     assert torch.equal(second.anchor.values, first.anchor.values)
     assert second.validate() == first.validate() < session(app, "b").validate()
     difference = torch.ones(first.anchor.layout.count)
-    payload = first.average([(1.0, difference)], "float32")
+    payload = averaged(first, difference)
     assert first.apply(3, payload)
     assert second.apply(1, payload)
     assert torch.equal(second.anchor.values, first.anchor.values)  # the momentum came along
