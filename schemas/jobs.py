@@ -17,6 +17,7 @@ Encoding = Literal["float32", "float16", "int8", "int4", "topk"]
 AverageEncoding = Literal["float32", "float16", "int8"]
 OuterStep = Literal["average", "nesterov"]
 Precision = Literal["auto", "float32", "bfloat16"]
+SyncMode = Literal["round", "step"]
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Power = Annotated[int, Meta(ge=1, le=65_536)]
@@ -58,13 +59,17 @@ class JobRequest(Request, frozen=True, kw_only=True):
     compile: bool = False
     """Run the model's forward through torch.compile; where that fails, the node says so and goes on without."""
     local_steps: Annotated[int, Meta(ge=1, le=10_000)] = 10
-    """Steps a round on the fastest node, of the starting microbatch; others take theirs in proportion to their speed."""
+    """Steps a round on the fastest node, of the starting microbatch; others take theirs in proportion to their speed. With
+    `sync = "step"` everybody takes one."""
+    sync: SyncMode = "round"
+    """What is averaged: with `round` what local steps added; with `step` gradients, and a round is one optimizer step on
+    the union of the nodes' microbatches, whose sizes are in proportion to speed."""
     batch: BatchStrategy = "hybrid"
     selection: SelectionStrategy = "contribution"
     adaptation: AdaptationPolicy = "reactive"
     encoding: Literal["auto", "float32", "float16", "int8", "int4", "topk"] = "auto"
-    """How differences are sent; `auto` chooses per node from its measured link. `int4` and `topk` are of differences alone:
-    the average travels in `int8` then."""
+    """How differences are sent; `auto` chooses per node from its measured link, with `sync = "step"` always float32. `int4`
+    and `topk` are of differences alone: the average travels in `int8` then."""
     aggregation: Aggregation = "clip"
     """How a round's differences become one: `mean` takes each as it is, `clip` shortens one that is far longer than the
     others, the rest give every node one vote and need more nodes (`trimmed`, `median`, `centered_clip` 3, `krum` 5)."""

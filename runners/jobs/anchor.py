@@ -34,10 +34,21 @@ class AnchorError(ShoalError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class OptimizerState:
+    """What the optimizer of a job with `sync = "step"` has gathered."""
+
+    kind: str
+    """Name of its class."""
+    tensors: Mapping[str, Tensor]
+    """By `<index>.<name>`: place of the parameter in the layout, and torch's name, such as `3.exp_avg`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Anchor:
     """A version of the model that a job's nodes agree on: a function of the updates 1 to `version` and nothing else.
 
-    Never changed in place: an outer step makes a new one, so that a node may keep the last few.
+    Never changed in place: an outer step makes a new one, so that a node may keep the last few. (But the state of a shared
+    optimizer is one and the same, that of the newest: a copy of twice the model with each step would be dear.)
     """
 
     version: int
@@ -51,6 +62,9 @@ class Anchor:
     """What no outer step changes, by name: frozen parameters, and buffers of integers and booleans such as
     BatchNorm's count of batches, whose average means nothing. A node's own may move on between rounds; the anchor
     keeps those of version 0, for newcomers to begin with."""
+    optimizer: OptimizerState | None = None
+    """With `sync = "step"`, where all run the same optimizer: its state; None before the first step. Not in the digest:
+    what differs in it, differs in the next version's values."""
 
     @classmethod
     def from_model(cls, model: nn.Module, version: int = 0) -> "Anchor":
@@ -115,7 +129,7 @@ def outer_step(
         AnchorError: `average_delta` is not flat float32 on the CPU of `layout.count` elements.
     """
     layout = anchor.layout
-    _check_delta(average_delta, layout.count)
+    check_delta(average_delta, layout.count)
     delta = average_delta[: layout.parameters]
     moved: Tensor | None = None
     step = delta
@@ -124,10 +138,15 @@ def outer_step(
         step = moved.mul(momentum).add_(delta)
     values = torch.empty_like(anchor.values)
     torch.add(anchor.values[: layout.parameters], step.mul(lr), out=values[: layout.parameters])
-    torch.add(anchor.values[layout.parameters :], average_delta[layout.parameters :], out=values[layout.parameters :])
-    for start, stop in layout.variances:
-        values[start:stop].clamp_(min=0.0)
+    move_buffers(layout, anchor.values, average_delta, values)
     return replace(anchor, version=anchor.version + 1, values=values, momentum=moved)
+
+
+def move_buffers(layout: Layout, before: Tensor, average: Tensor, after: Tensor) -> None:
+    """Floating-point buffers move by the average of what nodes added to them; variances stay at least 0."""
+    torch.add(before[layout.parameters :], average[layout.parameters :], out=after[layout.parameters :])
+    for start, stop in layout.variances:
+        after[start:stop].clamp_(min=0.0)
 
 
 def weighted_average(contributions: Sequence[tuple[float, Tensor]]) -> Tensor:
@@ -146,7 +165,7 @@ def weighted_average(contributions: Sequence[tuple[float, Tensor]]) -> Tensor:
     average = torch.zeros(count)
     scaled = torch.empty(count)
     for weight, delta in contributions:
-        _check_delta(delta, count)
+        check_delta(delta, count)
         average.add_(torch.mul(delta, weight / total, out=scaled))
     return average
 
@@ -172,7 +191,8 @@ def rebase(working: Tensor, old: Anchor, new: Anchor) -> Tensor:
     return moved
 
 
-def _check_delta(delta: Tensor, count: int) -> None:
+def check_delta(delta: Tensor, count: int) -> None:
+    """Raises `AnchorError` unless a difference is flat float32 on the CPU of `count` elements."""
     if delta.shape != (count,) or delta.dtype != torch.float32 or delta.device.type != "cpu":
         raise AnchorError(
             f"a difference of shape {tuple(delta.shape)}, {delta.dtype} on {delta.device}, where ({count},) is due",

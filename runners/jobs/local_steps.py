@@ -126,7 +126,7 @@ class LocalTrainer:
         self.dataset = workload.samples("train")
         self.sampler = Sampler(len(self.dataset), seed, node, cursor)
         self.steps = 0
-        """Optimizer steps taken here."""
+        """Steps taken here."""
         torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}\n{node}".encode()).digest()[:7], "big"))
 
     def step(self, microbatch: int) -> StepResult:
@@ -136,12 +136,27 @@ class LocalTrainer:
             NonFiniteLoss: the loss is NaN or infinite; raised before the backward pass, so model and optimizer are
                 as they were.
         """
+        self.clear_gradients()
+        return self._pass(microbatch, self.optimizer.step)
+
+    def gradient(self, microbatch: int) -> StepResult:
+        """Adds the gradient of the mean loss of the next `microbatch` samples to the model's; the optimizer doesn't run.
+
+        Raises:
+            NonFiniteLoss: as `step`.
+        """
+        return self._pass(microbatch, lambda: None)
+
+    def clear_gradients(self) -> None:
+        """Forgets the model's gradients."""
+        self.model.zero_grad(set_to_none=True)
+
+    def _pass(self, microbatch: int, then: Callable[[], object]) -> StepResult:
         begun = time.perf_counter()
-        self.optimizer.zero_grad(set_to_none=True)
         value = self.passes.gradients(self.sampler.next_indices(microbatch), self._batch)
         if not math.isfinite(value):
             raise NonFiniteLoss(value, self.steps)
-        self.optimizer.step()
+        then()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the time of this step would be counted in the next
         self.steps += 1

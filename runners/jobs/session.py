@@ -18,6 +18,7 @@ from runners.jobs.aggregating import Aggregator, Gathered
 from runners.jobs.anchor import Anchor, outer_step
 from runners.jobs.codecs import decode, encoded_size, inspect_payload
 from runners.jobs.error_feedback import ErrorFeedback
+from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
@@ -52,8 +53,14 @@ class Session:
     owed: ErrorFeedback
     owed_average: ErrorFeedback
     aggregator: Aggregator
+    shared: SharedOptimizer | None = None
+    """With `sync = "step"`: what moves the anchor; the nodes' own optimizers then have nothing to do."""
     training: bool = False
     """Whether the model is in the midst of local steps."""
+    base: Anchor | None = None
+    """The anchor that gradients under way are taken at."""
+    passes: int = 0
+    """Microbatches whose gradients the model has gathered."""
 
     @classmethod
     def load(cls, spec: JobSpec, checkpoint: bytes | None = None) -> "Session":
@@ -62,6 +69,7 @@ class Session:
         Raises:
             WorkloadError: it can't be imported or is none.
             SnapshotError, LayoutMismatch: the checkpoint is damaged or of another model.
+            InexactOptimizer: with `sync = "step"`, an optimizer that can't be the same on every node.
         """
         torch.set_num_threads(max(1, torch.get_num_threads() if torch.cuda.is_available() else 1))
         workload = load_workload(spec.request.workload, Path(spec.app_dir) if spec.app_dir else None)
@@ -76,15 +84,19 @@ class Session:
             compiled=request.compile,
         )
         anchor = trainer.anchor(0)
+        shared = SharedOptimizer(workload.optimizer, anchor.layout) if request.sync == "step" else None
         if checkpoint is not None:
             stored = snapshot_from_bytes(checkpoint)
             anchor.layout.require(stored.layout)
-            anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants)
+            state = stored.optimizer
+            if shared is None or (state is not None and not shared.fits(state)):
+                state = None  # another optimizer's: this one begins afresh
+            anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants, state)
             trainer.load(anchor, constants=True)
         count, statistics = anchor.layout.count, anchor.layout.count - anchor.layout.parameters
         aggregator = Aggregator(anchor.layout.parameters, count)
         owed = ErrorFeedback(count, statistics)
-        return cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), aggregator)
+        return cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), aggregator, shared)
 
     @property
     def code(self) -> str:
@@ -99,26 +111,44 @@ class Session:
         """Load the anchor into the model; gives the anchor's digest."""
         self.trainer.load(self.anchor)
         self.training = True
+        if self.shared is not None:
+            self.trainer.clear_gradients()
+            self.base, self.passes = self.anchor, 0
         return self.digest
 
     def step(self, microbatch: int) -> StepResult:
-        """One optimizer step."""
-        return self.trainer.step(microbatch)
+        """One optimizer step; with `sync = "step"` one gradient, which waits for everybody's."""
+        if self.shared is None:
+            return self.trainer.step(microbatch)
+        result = self.trainer.gradient(microbatch)
+        self.passes += 1
+        return result
 
     def difference(self, encoding: Encoding) -> bytes:
-        """End the local steps: what they added, encoded, with what earlier encodings owed."""
-        delta = self.trainer.delta(self.anchor)
+        """End the local steps: what they added, or their gradient, encoded, with what earlier encodings owed."""
+        if self.base is None:
+            delta = self.trainer.delta(self.anchor)
+        else:
+            delta = mean_gradient(self.trainer.model, self.base, self.passes)
+            self.trainer.clear_gradients()
+            self.base = None
         self.training = False
         return self.owed.encode(delta, encoding)
 
     # The anchor.
 
     def apply(self, number: int, payload: bytes) -> str | None:
-        """Take the outer step to version `number` with the encoded average; gives the digest; None if it isn't next."""
+        """Take the outer step (or the optimizer's) to version `number` with the encoded average; gives the digest.
+
+        None if it isn't next.
+        """
         if number != self.anchor.version + 1:
             return None
         request = self.spec.request
         average = self.decoded(payload)
+        if self.shared is not None:
+            self._move(self.shared.step(self.anchor, average))
+            return self.digest
         self._move(outer_step(self.anchor, average, request.outer, request.outer_lr, request.outer_momentum))
         return self.digest
 
@@ -136,7 +166,7 @@ class Session:
         return self.digest
 
     def _move(self, new: Anchor) -> None:
-        if self.training:
+        if self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
             self.trainer.rebase(self.anchor, new)
         self.anchor = new
         self.digest = new.digest()

@@ -1,5 +1,6 @@
 """Models and anchors on disk and on the wire, as safetensors: what plain torch reads, and nothing that can run code."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -14,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from runners.jobs.anchor import Anchor
+from runners.jobs.anchor import Anchor, OptimizerState
 from runners.jobs.layout import Layout, tensors_of
 from schemas.errors import ShoalError
 
@@ -22,6 +23,7 @@ _FORMAT: Final = "shoal-anchor-2"
 # What is not the model's own in a snapshot; plain torch leaves it out.
 _OURS: Final = "shoal."
 _MOMENTUM: Final = _OURS + "momentum"
+_OPTIMIZER: Final = _OURS + "optimizer."
 
 
 class SnapshotError(ShoalError):
@@ -40,6 +42,10 @@ class _About(msgspec.Struct, frozen=True):
     layout: Layout
     constants: tuple[str, ...]
     """Names of what no outer step changes."""
+    optimizer: str = ""
+    """Class of the optimizer whose state is in it, if one is."""
+    optimizer_digest: str = ""
+    """SHA-256 over that state, which `digest` leaves out."""
 
 
 def model_to_bytes(model: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -88,8 +94,13 @@ def snapshot_to_bytes(anchor: Anchor, shared: Mapping[str, str] | None = None) -
     tensors.update((name, tensors[first].clone()) for name, first in (shared or {}).items())
     if anchor.momentum is not None:
         tensors[_MOMENTUM] = anchor.momentum
-    about = msgspec.json.encode(_About(anchor.version, anchor.digest(), anchor.layout, tuple(sorted(anchor.constants))))
-    return safetensors.torch.save(tensors, {"format": _FORMAT, "anchor": about.decode()})
+    about = _About(anchor.version, anchor.digest(), anchor.layout, tuple(sorted(anchor.constants)))
+    if anchor.optimizer is not None:
+        kept = {name: value.contiguous() for name, value in anchor.optimizer.tensors.items()}
+        tensors.update((_OPTIMIZER + name, value) for name, value in kept.items())
+        state = {"optimizer": anchor.optimizer.kind, "optimizer_digest": _state_digest(kept)}
+        about = msgspec.structs.replace(about, **state)
+    return safetensors.torch.save(tensors, {"format": _FORMAT, "anchor": msgspec.json.encode(about).decode()})
 
 
 def snapshot_from_bytes(data: bytes) -> Anchor:
@@ -115,8 +126,10 @@ def snapshot_from_bytes(data: bytes) -> Anchor:
         raise SnapshotError("a snapshot whose tensors don't fit its layout", "fetch it from another node")
     values = torch.cat([tensors[name].reshape(-1) for name in wanted])
     constants = {name: tensors[name] for name in about.constants}
-    anchor = Anchor(about.version, layout, values, momentum, constants)
-    if anchor.digest() != about.digest:
+    state = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
+    optimizer = OptimizerState(about.optimizer, state) if about.optimizer else None
+    anchor = Anchor(about.version, layout, values, momentum, constants, optimizer)
+    if anchor.digest() != about.digest or (optimizer is not None and _state_digest(state) != about.optimizer_digest):
         raise SnapshotError(f"a snapshot of version {about.version} with other bits than it says", "fetch it again")
     return anchor
 
@@ -139,6 +152,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _state_digest(state: Mapping[str, Tensor]) -> str:
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _about(data: bytes) -> _About:

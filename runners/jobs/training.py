@@ -27,6 +27,7 @@ from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name
 from runners.jobs.passes import is_out_of_memory
 from runners.jobs.reducer_works import ReducerWorks
+from runners.jobs.same_bits import InexactOptimizer
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from runners.jobs.tasks import TorchThread
@@ -154,7 +155,7 @@ def exit_code(error: BaseException) -> int:
     """What a failure means to the node."""
     if is_out_of_memory(error):
         return EXIT_MEMORY
-    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode):
+    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode | InexactOptimizer):
         return EXIT_IMPORT
     return EXIT_BUS if isinstance(error, BusError) else EXIT_RAISED
 
