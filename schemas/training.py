@@ -172,6 +172,8 @@ class ContributionRefused(Message, frozen=True, kw_only=True):
     contributor: NodeId
     round: int
     reason: str
+    late: int = 0
+    """Rounds that a gradient came late, with `sync = "step"`: that is all that is wrong with it."""
 
 
 class Average(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,20 @@ def objection(request: JobRequest) -> Refusal | None:
     """What is wrong with a request that decoded, or None. `$.resume` and the queue's bound are the desk's to judge."""
     if request.target_loss is not None and request.validate_every == 0:
         return "$.validate_every", "0 is never before the end, but target_loss is compared with validations: set 1 or more"
-    return _in_microbatch(request) or _in_nodes(request)
+    return _in_averaging(request) or _in_microbatch(request) or _in_nodes(request)
+
+
+def _in_averaging(request: JobRequest) -> Refusal | None:
+    """With gradients the job's own optimizer takes the step: there is none left for an outer one."""
+    if request.sync == "step" and request.outer != "average":
+        reason = f'with sync = "step" the workload\'s optimizer moves the model, so there is no {request.outer} outer step'
+        return "$.outer", f'{reason}: leave it at average, or take sync = "round"'
+    if request.sync == "step" and request.outer_lr != 1.0:
+        return "$.outer_lr", 'sync = "step" has no outer step: set the learning rate of the workload\'s optimizer'
+    if request.sync == "step" and request.aggregation not in ("mean", "clip"):
+        reason = f'{request.aggregation} makes another step than one on all the samples, which sync = "step" is for'
+        return "$.aggregation", f'{reason}: leave it out, or take sync = "round"'
+    return None
 
 
 def _in_microbatch(request: JobRequest) -> Refusal | None:

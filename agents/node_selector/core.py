@@ -193,8 +193,9 @@ class NodeSelector(Fleet):
 
     @on(ContributionRefused)
     def hold_refusal(self, event: ContributionRefused, now: float) -> Effects:
-        """A contribution that can't be counted is a failure, once a round."""
-        yield from self._hold(event.job, event.contributor, event.round, now, f"refused: {event.reason}")
+        """A contribution that can't be counted is a failure, once a round; not a late one: its round has counted it so."""
+        if not event.late:
+            yield from self._hold(event.job, event.contributor, event.round, now, f"refused: {event.reason}")
 
     @on(DigestMismatch)
     def hold_mismatch(self, event: DigestMismatch, now: float) -> Effects:

@@ -7,7 +7,7 @@ import msgspec
 
 from agents.base import Agent, CancelTimer, Effect, Effects, StartWork, Timer, on
 from agents.effects import Work
-from agents.reducer import policy, refusals, words, works
+from agents.reducer import policy, refusals, staleness, words, works
 from agents.reducer.settings import ReducerSettings
 from agents.reducer.state import Offer, ReducerState
 from schemas.ids import JobId, NodeId
@@ -83,6 +83,10 @@ class Closing(Agent[ReducerState]):
         if s.round - message.round > self.settings.late_limit:
             yield from self._refuse(message, f"{s.round - message.round} rounds late: it would hardly count any more")
             return
+        wrong = staleness.objection(s, message)
+        if wrong:
+            yield from self._refuse(message, wrong)
+            return
         offer.status = "collecting"
         yield self._work(
             f"collect/{key}",
@@ -153,7 +157,10 @@ class Closing(Agent[ReducerState]):
             if key in s.offers and s.offers[key].message.digest == message.digest and key not in s.reducing:
                 del s.offers[key]  # and not another, sound one
             _note(s.rejected, message.node, message.round, message.digest, self.settings.late_limit + 2)
-        yield self.publish(ContributionRefused(job=s.job, node=s.node, contributor=who, round=message.round, reason=reason))
+        late = staleness.lateness(s, message) if who == message.node else 0  # lateness excuses nobody else
+        yield self.publish(
+            ContributionRefused(job=s.job, node=s.node, contributor=who, round=message.round, reason=reason, late=late)
+        )
 
     @on(RoundDeadline)
     def time_is_up(self, timer: RoundDeadline, now: float) -> Effects:
@@ -252,6 +259,7 @@ class Closing(Agent[ReducerState]):
         method = policy.method(s.aggregation, len({c.node for c in counted}))
         missing = self._missing()
         samples = sum(c.samples for c in counted)
+        absent = ", ".join(missing) + staleness.consequence(s, missing)
         return RoundClosed(
             job=s.job,
             round=s.round,
@@ -265,7 +273,7 @@ class Closing(Agent[ReducerState]):
             loss=sum(c.loss * c.samples for c in counted) / max(1, samples),
             seconds=now - s.opened_at,
             on_time=not missing,
-            reason=words.closing(counted, missing, sorted(self._refused()), s.aggregation, method),
+            reason=words.closing(counted, absent, sorted(self._refused()), s.aggregation, method),
             aggregation=method,
         )
 

@@ -7,7 +7,7 @@ Every node of a job hosts this core. Only the active one acts; the others know w
 from collections.abc import Iterator
 
 from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
-from agents.reducer import policy, works
+from agents.reducer import policy, staleness, works
 from agents.reducer.closing import Closing, HoldPatience, RoundDeadline
 from agents.reducer.state import KEPT_DIGESTS
 from schemas.decisions import NodeLost
@@ -18,6 +18,7 @@ from schemas.training import (
     Assignment,
     AverageOffered,
     CaughtUp,
+    ContributionOffered,
     DigestMismatch,
     NodeRefused,
     Roster,
@@ -47,7 +48,8 @@ class Reducer(Closing):
     def follow_job(self, event: JobState, now: float) -> Effects:
         """The job's size and phase."""
         s = self.state
-        s.phase, s.rounds, s.aggregation = event.state, event.rounds, event.request.aggregation
+        s.phase, s.rounds, s.sync = event.state, event.rounds, event.request.sync
+        s.aggregation = policy.averaging(event.request)
         if s.over:
             yield from self._step_down()
         yield from self._maybe_open(now)
@@ -215,7 +217,8 @@ class Reducer(Closing):
         yield from self._refuse_strangers()
         s.opened, s.opened_at, s.prolonged, s.due = True, now, 0, False
         s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
-        s.expected = tuple(n for n in s.members if self._is_due(n))
+        due = tuple(n for n in s.members if self._is_due(n))
+        s.expected = staleness.waited_for(s, due, self._needed())
         yield CancelTimer(timer=TakeOver(round=s.round))
         yield self.set_timer(RoundDeadline(round=s.round), now + self._deadline())
         if not s.following:
@@ -260,7 +263,11 @@ class Reducer(Closing):
             self._count(contribution.node, contribution.round, offer)
         s.closed, s.latest, s.active, s.term = event.round, event, event.next_reducer, event.term
         s.opened, s.reducing, s.average, s.treated, s.holders, s.announced = False, (), None, (), (), False
-        yield self._release([(c.node, c.round) for c in event.contributions], f"round {event.round} is closed")
+        late = staleness.fall_behind(s)
+        over = [(c.node, c.round) for c in (*event.contributions, *late)]
+        yield self._release(over, f"round {event.round} is closed")
+        staleness.note_absences(s, event)
+        yield from self._leave_behind(late)
         if s.active != s.node:
             yield from self._step_down()
             yield from self._stand_by(now, self._deadline())
@@ -276,6 +283,15 @@ class Reducer(Closing):
                 self._count(contribution.node, contribution.round, offer)
             if offer is not None and key in s.reducing:
                 yield from self._step_down()
+
+    def _leave_behind(self, late: list[ContributionOffered]) -> Iterator[Effect]:
+        """Gradients that came too late: whoever reduces next says so; nobody needs their bytes."""
+        s = self.state
+        for message in late:
+            key = f"{message.node}/{message.round}"
+            yield StopWork(key=f"collect/{key}", reason="its round is closed", cause=self._cause)
+            if s.active == s.node:
+                yield from self._refuse(message, staleness.objection(s, message))
 
     # Succession.
 

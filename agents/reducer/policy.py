@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from agents.reducer.works import Part
 from schemas.aggregation import LEAST_NODES, Aggregation
+from schemas.jobs import JobRequest
 from schemas.training import ContributionOffered
 
 
@@ -33,6 +34,11 @@ def weights(offers: Iterable[ContributionOffered], round_: int) -> tuple[Part, .
         )
         for offer, weight in zip(ordered, raw, strict=True)
     )
+
+
+def averaging(request: JobRequest) -> Aggregation:
+    """How a job wants its rounds averaged. With gradients always as a mean: no other is one step on all the samples."""
+    return "mean" if request.sync == "step" else request.aggregation
 
 
 def method(asked: Aggregation, nodes: int) -> Aggregation:

@@ -5,7 +5,7 @@ import msgspec
 from agents.reducer.works import Treated
 from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
-from schemas.jobs import AverageEncoding, JobPhase
+from schemas.jobs import AverageEncoding, JobPhase, SyncMode
 from schemas.training import Average, ContributionOffered, Roster, RoundClosed
 
 KEPT_DIGESTS = (
@@ -31,6 +31,9 @@ class ReducerState(msgspec.Struct, kw_only=True):
     rounds: int = 0
     aggregation: Aggregation = "mean"
     """How the job wants its differences made one."""
+    sync: SyncMode = "round"
+    absences: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    """With `sync = "step"`: deadlines that a node has missed in a row."""
     roster: Roster | None = None
     deadline_seconds: float = 0.0
     average_encoding: AverageEncoding = "float32"

@@ -36,16 +36,16 @@ def contributions(
 
 def closing(
     counted: Sequence[Contribution],
-    missing: Sequence[NodeId],
+    absent: str,
     refused: Sequence[NodeId],
     asked: Aggregation,
     method: Aggregation,
 ) -> str:
-    """Why and how a round closed, in a line."""
+    """Why and how a round closed, in a line; `absent`: who was waited for in vain, and what becomes of them."""
     late = [f"{c.node} ({c.late} late)" for c in counted if c.late]
     words = f"{len(counted)} contributions of {sum(c.samples for c in counted)} samples"
     words += f"; with {', '.join(late)}" if late else ""
-    words += f"; the deadline passed without {', '.join(missing)}" if missing else ""
+    words += f"; the deadline passed without {absent}" if absent else ""
     words += f"; refused from {', '.join(refused)}" if refused else ""
     left_out = [c.node for c in counted if c.scale == 0.0]
     words += f"; {method} leaves out {', '.join(left_out)}" if left_out else ""

@@ -7,19 +7,17 @@ close elsewhere, and a difference that a round doesn't list is offered until one
 
 from collections.abc import Iterator
 
-import msgspec
-
 from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
 from agents.trainer import works
-from agents.trainer.custody import Custodian, StoreInstead
+from agents.trainer.custody import StoreInstead
+from agents.trainer.offering import Offering, again
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.training import (
     Assignment,
     CaughtUp,
-    ContributionOffered,
     ContributionRefused,
     DigestMismatch,
     Doing,
@@ -42,7 +40,7 @@ class TryAgain(Timer, frozen=True, kw_only=True):
     """A fetch that failed may be tried again."""
 
 
-class Trainer(Custodian):
+class Trainer(Offering):
     """Takes local steps, offers differences, applies averages, catches up; the same on every node of a job."""
 
     # What the fleet decides.
@@ -51,7 +49,7 @@ class Trainer(Custodian):
     def follow_job(self, event: JobState, now: float) -> Effects:
         """The job's size and phase."""
         s = self.state
-        s.rounds, s.phase = event.rounds, event.state
+        s.rounds, s.phase, s.sync = event.rounds, event.state, event.request.sync
         s.last_round = event.round if event.state is JobPhase.FINISHING else 0
         s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
         if s.hang_seconds != event.request.hang_seconds:
@@ -87,7 +85,7 @@ class Trainer(Custodian):
         s.opened, s.opened_term, s.opened_digest, s.opener = event.round, event.term, event.digest, event.node
         if changed and event.node != s.node:
             for offer in s.offers.values():
-                yield self.publish(_again(offer))
+                yield self.publish(again(offer))
         yield from self._advance(now)
 
     # The model and the local steps.
@@ -127,25 +125,7 @@ class Trainer(Custodian):
         """Local steps are done: say so, and send the difference on its way."""
         s = self.state
         s.computing = 0
-        offer = ContributionOffered(
-            job=s.job,
-            node=s.node,
-            round=event.round,
-            base_digest=event.base_digest,
-            samples=event.samples,
-            steps=event.steps,
-            loss=event.loss,
-            compute_seconds=event.seconds,
-            encoding=event.encoding,
-            key=event.key,
-            size=event.size,
-            digest=event.digest,
-        )
-        s.offers[event.round] = offer
-        yield self.publish(_again(offer))
-        yield self._work(
-            f"stream/{event.key}", works.Stream(kind="delta", name=str(event.round)), "a difference is ready to be averaged"
-        )
+        yield from self._offer(event)
         yield self.publish(
             StepTimed(
                 job=s.job,
@@ -242,7 +222,7 @@ class Trainer(Custodian):
         """A reducer can't count this node's difference: it won't ever be, so forget it."""
         s = self.state
         if event.contributor == s.node and s.offers.pop(event.round, None) is not None:
-            yield self._work(f"drop/refused/{event.round}", works.Drop(tensors=(f"delta/{event.round}",)), event.reason)
+            yield self._drop(f"drop/refused/{event.round}", [event.round], event.reason)
             yield from self._advance(now)
 
     @on(NodeRefused)
@@ -360,19 +340,6 @@ class Trainer(Custodian):
         accept = heads and (not donors or s.failures >= self.settings.failures_until_loss)
         yield self._work("catch_up", works.CatchUp(version=version, donors=donors, accept_loss=accept), reason)
 
-    def _settle(self, closed: RoundClosed) -> Iterator[Effect]:
-        """Differences that a round listed are counted: forget them."""
-        s = self.state
-        counted = [c.round for c in closed.contributions if c.node == s.node and c.round in s.offers]
-        for round_ in counted:
-            del s.offers[round_]
-        if counted:
-            yield self._work(
-                f"drop/{closed.round}",
-                works.Drop(tensors=tuple(f"delta/{r}" for r in counted)),
-                f"round {closed.round} counted them",
-            )
-
     def _progress(self, doing: Doing, step: int = 0, steps: int = 0) -> Effect:
         s = self.state
         return self.publish(
@@ -392,8 +359,3 @@ def _caught_up(was: int, event: works.AnchorFetched, latest: int) -> str:
     if event.lost:
         return f"the last {event.lost} updates are lost with all that held them: goes on from version {latest - event.lost}"
     return f"had version {was}, the job was at {max(event.version, latest)}"
-
-
-def _again(offer: ContributionOffered) -> ContributionOffered:
-    """A fresh message of the same offer: each publish is sealed once."""
-    return msgspec.structs.replace(offer, id="", cause="", at=0.0, source="")

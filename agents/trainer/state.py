@@ -3,7 +3,7 @@
 import msgspec
 
 from schemas.ids import JobId, NodeId
-from schemas.jobs import JobPhase
+from schemas.jobs import JobPhase, SyncMode
 from schemas.training import ContributionOffered, Doing, Roster, RoundClosed, Share
 
 
@@ -17,6 +17,7 @@ class TrainerState(msgspec.Struct, kw_only=True):
     rounds: int = 0
     """Rounds of the job; 0 until its state is known."""
     phase: JobPhase = JobPhase.QUEUED
+    sync: SyncMode = "round"
     validate_every: int = 1
     checkpoint_every: int = 0
     hang_seconds: float = 120.0
@@ -53,6 +54,10 @@ class TrainerState(msgspec.Struct, kw_only=True):
     def latest_round(self) -> int:
         """The highest round known to be closed."""
         return self.latest.round if self.latest is not None else 0
+
+    def counts(self, round_: int) -> bool:
+        """Whether what was made for a round may still be listed: late differences are, late gradients are not."""
+        return self.sync != "step" or round_ > self.latest_round
 
     @property
     def behind(self) -> bool:

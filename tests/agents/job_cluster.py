@@ -215,7 +215,7 @@ class JobCluster:
                 node.tries += 1
                 done = training.LocalRoundDone(
                     round=work.round,
-                    base_digest="",
+                    base_digest=self.digest(node, node.version),
                     samples=work.steps * work.microbatch,
                     steps=work.steps,
                     microbatch=work.microbatch,

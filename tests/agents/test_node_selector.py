@@ -453,6 +453,7 @@ def test_crashes_and_refusals_count_but_a_round_only_once(world: World) -> None:
     refused = {"job": "j", "node": "a", "contributor": "d", "reason": "not finite"}
     for _ in range(5):
         world.give(ContributionRefused(**refused, round=1))
+    world.give(ContributionRefused(**refused, round=2, late=1))
     assert world.core.state.nodes["d"].conduct.strikes == 1
     world.give(DigestMismatch(job="j", node="a", suspect="d", version=1, expected="x", found="y"))
     world.crash("d")

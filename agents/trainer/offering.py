@@ -1,0 +1,63 @@
+"""What a node offers, and what becomes of it: kept until a round lists it, dropped where none will."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from agents.base import Effect, StopWork
+from agents.trainer import works
+from agents.trainer.custody import Custodian
+from schemas.training import ContributionOffered, RoundClosed
+
+
+class Offering(Custodian):
+    """The part of a trainer that looks after its own differences and gradients."""
+
+    def _offer(self, done: works.LocalRoundDone) -> Iterator[Effect]:
+        """Say that it is ready, and send it on its way; a gradient whose round closed meanwhile goes nowhere."""
+        s = self.state
+        if not s.counts(done.round):
+            reason = f"round {done.round} closed before its gradient was ready"
+            yield self._drop(f"drop/late/{done.round}", [done.round], reason)
+            return
+        offer = ContributionOffered(
+            job=s.job,
+            node=s.node,
+            round=done.round,
+            base_digest=done.base_digest,
+            samples=done.samples,
+            steps=done.steps,
+            loss=done.loss,
+            compute_seconds=done.seconds,
+            encoding=done.encoding,
+            key=done.key,
+            size=done.size,
+            digest=done.digest,
+        )
+        s.offers[done.round] = offer
+        yield self.publish(again(offer))
+        yield self._work(
+            f"stream/{done.key}", works.Stream(kind="delta", name=str(done.round)), "a difference is ready to be averaged"
+        )
+
+    def _settle(self, closed: RoundClosed) -> Iterator[Effect]:
+        """What a round listed is counted, and late gradients never will be: forget them."""
+        s = self.state
+        counted = [c.round for c in closed.contributions if c.node == s.node and c.round in s.offers]
+        late = [round_ for round_ in s.offers if round_ not in counted and not s.counts(round_)]
+        for round_ in counted + late:
+            del s.offers[round_]
+        if counted:
+            yield self._drop(f"drop/{closed.round}", counted, f"round {closed.round} counted them")
+        if late:
+            for round_ in late:
+                yield StopWork(key=f"stream/{round_}", reason="its round is closed", cause=self._cause)
+            yield self._drop(f"drop/late/{closed.round}", late, f"round {closed.round} closed without them")
+
+    def _drop(self, key: str, rounds: list[int], reason: str) -> Effect:
+        return self._work(key, works.Drop(tensors=tuple(f"delta/{round_}" for round_ in rounds)), reason)
+
+
+def again(offer: ContributionOffered) -> ContributionOffered:
+    """A fresh message of the same offer: each publish is sealed once."""
+    return msgspec.structs.replace(offer, id="", cause="", at=0.0, source="")
