@@ -47,7 +47,7 @@ def _of_job(job: Job, settings: BatchControllerSettings) -> Iterator[str]:
 def _of_shares(job: Job, request: JobRequest) -> Iterator[str]:
     if job.current is None:
         return
-    shares, asked = job.current.shares, request.local_steps
+    shares, asked = job.current.shares, 1 if request.sync == "step" else request.local_steps
     if set(shares) != set(job.roster):
         yield f"shares for {sorted(shares)}, but the roster is {sorted(job.roster)}"
     low, high = microbatch.bounds(request.microbatch_min, request.microbatch_max)
@@ -57,6 +57,8 @@ def _of_shares(job: Job, request: JobRequest) -> Iterator[str]:
             yield f"{name}: {size} samples a step, not a power of two from {low} to {high}"
         if not 1 <= share.local_steps <= asked * max(1, share.every):
             yield f"{name}: {share.local_steps} steps for {share.every} rounds of at most {asked}"
+        if request.sync == "step" and share.every > 1:
+            yield f"{name}: a gradient every {share.every} rounds, which would always be late"
         if share.every < 1 or not 1 <= share.streams <= 8:
             yield f"{name}: every {share.every} rounds over {share.streams} connections"
         if request.encoding not in ("auto", share.encoding):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agents.batch_controller import learning, links, microbatch, rounds, words
+from agents.batch_controller import gradients, learning, links, microbatch, rounds, words
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
@@ -66,6 +66,8 @@ class Planner:
         self.job = job
         self.request = request
         self.settings = settings
+        self.by_gradient = request.sync == "step"
+        self.steps_asked = 1 if self.by_gradient else request.local_steps
         self.free = freedom(job, request, settings)
         self.roster = tuple(sorted(job.roster))
         self.nodes = {name: nodes.get(name) or Node() for name in self.roster}
@@ -81,6 +83,8 @@ class Planner:
         """Shares for everybody in the roster."""
         if self.request.batch == "fixed":
             return self._fixed()
+        if self.by_gradient:
+            return self._of_gradients()
         average = self._average_encoding()
         drafts = {name: self._travel(name) for name in self.roster}
         paces = {name: self._pace(name, share, average) for name, share in drafts.items()}
@@ -105,8 +109,9 @@ class Planner:
 
     def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: AverageEncoding) -> Plan:
         shares = self._enough_regular(shares, paces)
-        regular = [name for name, share in shares.items() if share.every == 1]
-        seconds = max(paces[name].time(shares[name].local_steps) for name in regular) + self.job.overhead
+        times = {name: paces[name].time(share.local_steps) for name, share in shares.items() if share.every == 1}
+        prompt = gradients.prompt(times, self.job.quorum) if self.by_gradient else times
+        seconds = max(times[name] for name in prompt) + self.job.overhead
         learned = rounds.deadline(seconds, self.measured, self.settings)
         if self.request.batch == "fixed":
             learned = self.settings.start_deadline
@@ -141,13 +146,47 @@ class Planner:
     def _fixed(self) -> Plan:
         """Equal work for all, whatever is measured."""
         encoding = self._asked_encoding() or "float32"
-        share = Share(microbatch=self.start, local_steps=self.request.local_steps, encoding=encoding)
+        share = Share(microbatch=self.start, local_steps=self.steps_asked, encoding=encoding)
         return self.timed(dict.fromkeys(self.roster, share), links.average_as(encoding))
+
+    def _of_gradients(self) -> Plan:
+        """One gradient a round from each, of a microbatch in proportion to its speed."""
+        average = self._average_encoding()
+        drafts = {name: self._travel(name) for name in self.roster}
+
+        def paces(size: int) -> dict[NodeId, Pace]:
+            sized = {name: msgspec.structs.replace(share, microbatch=size) for name, share in drafts.items()}
+            return {name: self._pace(name, share, average) for name, share in sized.items()}
+
+        asked = paces(self.start)
+        seconds = gradients.round_time(asked, paces(self.low), self.job.quorum)
+        alone = min(pace.step for pace in asked.values())
+        shares = {}
+        for name, share in drafts.items():
+            within = gradients.room(asked[name], seconds, alone)
+            shares[name] = msgspec.structs.replace(share, microbatch=self._samples(name, share.microbatch, within))
+        return self.timed(shares, average)
+
+    def _samples(self, name: NodeId, size: int, within: float) -> int:
+        """Samples of a node's gradient; a change takes leave to adapt, measurements, and some rounds since the last."""
+        known, factor = self.known[name], self.free.factor
+        rungs = [1 << n for n in range(self.high.bit_length()) if self.low <= 1 << n <= (known.ceiling or self.high)]
+        if name not in self.present:
+            return gradients.microbatch(None, lambda rung: self._step(name, rung), within, rungs, factor)
+        early = self.job.round - known.changed < self.free.cooldown << known.turns
+        if early or not (self.free.adapt and self.measured):
+            return min(size, rungs[-1])
+        moved = gradients.microbatch(size, lambda rung: self._step(name, rung), within, rungs, factor)
+        if moved != size:
+            self._because(name, words.gradient(size, self._step(name, size), within))
+        return moved
 
     # How tensors travel
 
     def _asked_encoding(self) -> Encoding | None:
-        return self.request.encoding if self.request.encoding != "auto" else None
+        if self.request.encoding != "auto":
+            return self.request.encoding
+        return "float32" if self.by_gradient else None  # exact, unless something else is asked for
 
     def _average_encoding(self) -> AverageEncoding:
         if self.job.current is not None and not self.free.adapt:
@@ -171,7 +210,7 @@ class Planner:
             if parts and present is not None and encoding != present:
                 self._because(name, words.upload(present, parts[present], encoding, parts[encoding]))
         if share is None:
-            return Share(microbatch=self.start, local_steps=self.request.local_steps, encoding=encoding, streams=streams)
+            return Share(microbatch=self.start, local_steps=self.steps_asked, encoding=encoding, streams=streams)
         return msgspec.structs.replace(share, encoding=encoding, streams=streams)
 
     def _upload_share(self, known: Known, node: Node, streams: int) -> dict[Encoding, float]:
@@ -212,7 +251,7 @@ class Planner:
 
     def _asked(self, size: int) -> int:
         """Steps of so many samples that make up a round: a larger microbatch means fewer steps, not a longer round."""
-        return max(1, min(self.request.local_steps, round(self.request.local_steps * self.start / size)))
+        return max(1, min(self.steps_asked, round(self.steps_asked * self.start / size)))
 
     def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         asked = {name: self._asked(share.microbatch) for name, share in drafts.items()}

@@ -58,6 +58,11 @@ def move(latency_ms: float, target: int, old: int, new: int, measured: Mapping[i
     return f"{measured.get(old, 0.0):.0f} samples/s with {old}, to see whether more gains"
 
 
+def gradient(size: int, step: float, within: float) -> str:
+    """Why a gradient is made of more or fewer samples."""
+    return f"a gradient of {size} samples takes {seconds(step)}, and a round has {seconds(within)} for it"
+
+
 def upload(old: str, old_part: float, new: str, new_part: float) -> str:
     """Why an encoding changes though the link's grade doesn't."""
     return f"its upload in {old} takes {old_part:.0%} of a round, in {new} {new_part:.0%}"

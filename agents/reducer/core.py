@@ -264,7 +264,7 @@ class Reducer(Closing):
         s.closed, s.latest, s.active, s.term = event.round, event, event.next_reducer, event.term
         s.opened, s.reducing, s.average, s.treated, s.holders, s.announced = False, (), None, (), (), False
         late = staleness.fall_behind(s)
-        over = [(c.node, c.round) for c in (*event.contributions, *late)]
+        over = [(c.node, c.round) for c in event.contributions] + [(m.node, m.round) for m in late]
         yield self._release(over, f"round {event.round} is closed")
         staleness.note_absences(s, event)
         yield from self._leave_behind(late)
