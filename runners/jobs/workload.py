@@ -39,7 +39,8 @@ class Workload(Protocol):
     """What a job's `module:attribute` must offer: a module, an object, or a class or function that returns one.
 
     It may also offer `optimizer(parameters)`, by default AdamW, and `collate(samples)`, which makes a batch of a list of
-    samples, by default torch's `default_collate`. Each node has its own optimizer, whose state stays there.
+    samples, by default torch's `default_collate`. Each node has its own optimizer, whose state stays there; with
+    `sync = "step"` all run the same one, unfused and on the CPU (see `gradient_steps`).
     """
 
     def model(self) -> nn.Module:

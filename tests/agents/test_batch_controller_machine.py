@@ -116,8 +116,9 @@ class ControllerMachine(RuleBasedStateMachine):
         encoding=st.sampled_from(["auto", "auto", "int8", "topk"]),
         microbatch=st.sampled_from([1, 8, 10, 64]),
         steps=st.sampled_from([1, 7, 40]),
+        sync=st.sampled_from(["round", "round", "step"]),
     )
-    def submits(self, batch: Any, encoding: Any, microbatch: int, steps: int) -> None:
+    def submits(self, batch: Any, encoding: Any, microbatch: int, steps: int, sync: Any) -> None:
         self.request = JobRequest(
             kind="train",
             workload="work:load",
@@ -127,6 +128,7 @@ class ControllerMachine(RuleBasedStateMachine):
             microbatch_min=1,
             microbatch_max=100,
             local_steps=steps,
+            sync=sync,
         )
         self.free_to_jump = False
         self.roster = NODES[:3]
