@@ -36,10 +36,10 @@ def mean_gradient(model: nn.Module, base: Anchor, steps: int) -> Tensor:
     parts = []
     for slot in layout.slots:
         if not slot.buffer:
-            gradient = parameters[slot.name].grad
-            part = torch.zeros(slot.count) if gradient is None else gradient.detach().reshape(-1).to("cpu", torch.float32)
-            parts.append(part)
-    gradients = torch.cat(parts)
+            parameter = parameters[slot.name]
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parts.append(gradient.detach().reshape(-1).to(torch.float32))
+    gradients = torch.cat(parts).cpu()
     if steps > 1:
         gradients.div_(steps)
     buffers = layout.flatten(model)[layout.parameters :] - base.values[layout.parameters :]

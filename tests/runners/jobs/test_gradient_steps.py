@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from runners.jobs.anchor import Anchor
 from runners.jobs.codecs import decode
-from runners.jobs.gradient_steps import SharedOptimizer
+from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.layout import LayoutMismatch
 from runners.jobs.same_bits import InexactOptimizer, SeparateArithmetic
 from runners.jobs.session import Session
@@ -202,6 +202,13 @@ def test_several_microbatches_of_a_round_count_as_one_of_their_union(load: Calla
     curve.loss(model, [torch.stack(column) for column in columns]).backward()  # type: ignore[no-untyped-call]
     whole = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
     assert torch.allclose(gathered, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_that_no_loss_reaches_has_no_slope() -> None:
+    reached, unreached = nn.Linear(2, 1, bias=False), nn.Linear(3, 1, bias=False)
+    model = nn.ModuleList([reached, unreached])
+    reached.weight.grad = torch.ones(1, 2)
+    assert mean_gradient(model, Anchor.from_model(model), 2).tolist() == [0.5, 0.5, 0.0, 0.0, 0.0]
 
 
 def test_what_a_coarse_encoding_lost_is_added_to_the_next_gradient(load: Callable[..., Session]) -> None:
