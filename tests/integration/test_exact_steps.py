@@ -8,7 +8,7 @@ from runners.client import Client
 from schemas.jobs import JobRequest
 from schemas.training import Assignment
 
-ROUNDS = 12
+ROUNDS = 6
 
 
 async def test_gradients_are_averaged_and_every_node_takes_the_same_step(
