@@ -54,8 +54,8 @@ class JobRequest(Request, frozen=True, kw_only=True):
     accumulate: Annotated[int, Meta(ge=1, le=65_536)] = 1
     """Passes that a step is made of at least (gradient accumulation); more by itself where one runs out of memory."""
     precision: Precision = "auto"
-    """What the model computes in: `auto` is bfloat16 (autocast) on GPUs that have it, float32 elsewhere. Parameters,
-    optimizer state and differences stay float32."""
+    """What the model computes in: `auto` is bfloat16 (autocast) on GPUs that have it, float32 elsewhere and with
+    `sync = "step"`. Parameters, optimizer state and differences stay float32."""
     compile: bool = False
     """Run the model's forward through torch.compile; where that fails, the node says so and goes on without."""
     local_steps: Annotated[int, Meta(ge=1, le=10_000)] = 10
@@ -72,7 +72,8 @@ class JobRequest(Request, frozen=True, kw_only=True):
     and `topk` are of differences alone: the average travels in `int8` then."""
     aggregation: Aggregation = "clip"
     """How a round's differences become one: `mean` takes each as it is, `clip` shortens one that is far longer than the
-    others, the rest give every node one vote and need more nodes (`trimmed`, `median`, `centered_clip` 3, `krum` 5)."""
+    others, the rest give every node one vote and need more nodes (`trimmed`, `median`, `centered_clip` 3, `krum` 5).
+    With `sync = "step"` it is `mean`, which `clip` stands for then; the rest are refused."""
     outer: OuterStep = "average"
     outer_lr: Annotated[float, Meta(gt=0, le=10)] = 1.0
     outer_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9

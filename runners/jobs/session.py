@@ -26,9 +26,14 @@ from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
 from schemas.errors import ShoalError
-from schemas.jobs import AverageEncoding, Encoding
+from schemas.jobs import AverageEncoding, Encoding, JobRequest, Precision
 
 T = TypeVar("T")
+
+
+def precision_of(request: JobRequest) -> Precision:
+    """What a job's model computes in. With gradients `auto` is float32, GPUs or not: the job is to equal one machine."""
+    return "float32" if request.sync == "step" and request.precision == "auto" else request.precision
 
 
 class WrongShape(ShoalError):
@@ -80,7 +85,7 @@ class Session:
             node=spec.node,
             device=pick_device(spec.device),
             accumulate=request.accumulate,
-            precision=request.precision,
+            precision=precision_of(request),
             compiled=request.compile,
         )
         anchor = trainer.anchor(0)

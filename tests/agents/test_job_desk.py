@@ -169,6 +169,7 @@ def test_the_reason_of_a_queued_job_counts_nodes() -> None:
         ({"include": ("a", "b"), "exclude": ("b",)}, "$.exclude"),
         ({"sync": "step", "outer": "nesterov"}, "$.outer"),
         ({"sync": "step", "outer_lr": 0.7}, "$.outer_lr"),
+        ({"sync": "step", "aggregation": "median", "min_nodes": 3}, "$.aggregation"),
         ({"include": ("a", "b"), "max_nodes": 1}, "$.include"),
         ({"target_loss": 1.0, "validate_every": 0}, "$.validate_every"),
         ({"resume": "nobody"}, "$.resume"),

@@ -36,6 +36,7 @@ def of_the_present_version_only(cluster: JobCluster) -> None:
     assert sorted(cluster.closed) == list(range(1, cluster.rounds + 1))
     for closed in cluster.closed.values():
         assert all((c.round, c.late) == (closed.round, 0) for c in closed.contributions)
+        assert closed.aggregation == "mean"
         samples = sum(c.samples for c in closed.contributions)
         assert [c.weight for c in closed.contributions] == pytest.approx(
             [c.samples / samples for c in closed.contributions]

@@ -39,6 +39,11 @@ def session(app: Path, node: str, checkpoint: bytes | None = None, **request: An
     return Session.load(spec, checkpoint)
 
 
+def average(alone: Session, difference: Tensor) -> bytes:
+    """What a node that is alone averages."""
+    return alone.average([(Part(node="a", round=1, weight=1.0), difference)], "mean", "float32")[0]
+
+
 def trained(app: Path, **request: Any) -> Session:
     """A session after two rounds on a node that is alone."""
     alone = session(app, "a", **request)
@@ -46,18 +51,14 @@ def trained(app: Path, **request: Any) -> Session:
         alone.begin_steps()
         for _ in range(5):
             alone.step(32)
-        assert alone.apply(number, averaged(alone, alone.decoded(alone.difference("float32"))))
+        assert alone.apply(number, average(alone, alone.decoded(alone.difference("float32"))))
     return alone
 
 
-def averaged(by: Session, difference: Tensor) -> bytes:
-    """The average of a round with one contribution."""
-    part = Part(node="a", round=1, weight=1.0)
-    return by.average([(part, difference)], "mean", "float32")[0]
-
-
 @pytest.mark.parametrize(
-    "request_", [{}, {"outer": "nesterov", "outer_lr": 0.7}, {"precision": "bfloat16", "accumulate": 2}], ids=str
+    "request_",
+    [{}, {"outer": "nesterov", "outer_lr": 0.7}, {"precision": "bfloat16", "accumulate": 2}, {"sync": "step"}],
+    ids=str,
 )
 def test_another_machine_resumes_from_a_checkpoint(app: Path, request_: dict[str, Any]) -> None:
     first = trained(app, **request_)
@@ -66,10 +67,10 @@ def test_another_machine_resumes_from_a_checkpoint(app: Path, request_: dict[str
     assert torch.equal(second.anchor.values, first.anchor.values)
     assert second.validate() == first.validate() < session(app, "b").validate()
     difference = torch.ones(first.anchor.layout.count)
-    payload = averaged(first, difference)
+    payload = average(first, difference)
     assert first.apply(3, payload)
     assert second.apply(1, payload)
-    assert torch.equal(second.anchor.values, first.anchor.values)  # the momentum came along
+    assert torch.equal(second.anchor.values, first.anchor.values)  # the momentum came along, or the optimizer's state
 
 
 PLAIN = """
@@ -78,9 +79,10 @@ assert not {"runners", "schemas", "shoal"} & set(sys.modules)
 """
 
 
+@pytest.mark.parametrize("request_", [{"outer": "nesterov", "outer_lr": 0.7}, {"sync": "step"}], ids=str)
 @pytest.mark.parametrize("which", ["checkpoint", "model"])
-def test_plain_torch_goes_on_from_either_file(app: Path, which: str) -> None:
-    alone = trained(app, outer="nesterov", outer_lr=0.7)
+def test_plain_torch_goes_on_from_either_file(app: Path, which: str, request_: dict[str, Any]) -> None:
+    alone = trained(app, **request_)
     loss, model = alone.at_anchor()
     (app / "checkpoint.safetensors").write_bytes(alone.checkpoint() if which == "checkpoint" else model)
     script = "import sys\nfrom torch import nn\n" + code_in("docs/training.md", "load_file")

@@ -9,19 +9,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 
+from agents.reducer import policy
+from agents.reducer.works import Part
 from runners.jobs.anchor import Anchor
 from runners.jobs.codecs import decode
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.layout import LayoutMismatch
 from runners.jobs.same_bits import InexactOptimizer, SeparateArithmetic
-from runners.jobs.session import Session
+from runners.jobs.session import Session, precision_of
 from runners.jobs.snapshots import SnapshotError, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
-from schemas.jobs import Encoding, JobRequest
+from schemas.jobs import AverageEncoding, JobRequest
 
 ROOT = Path(__file__).parents[3]
 UNEVEN = {"a": 8, "b": 2}
@@ -89,16 +92,23 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
     return load_session
 
 
-def a_round(sessions: dict[str, Session], microbatches: dict[str, int], encoding: Encoding = "float32") -> set[str]:
+def a_round(sessions: dict[str, Session], microbatches: dict[str, int], encoding: AverageEncoding = "float32") -> set[str]:
     """One round as the works carry it out; gives the digests afterwards."""
-    parts = []
+    reducer, gathered = next(iter(sessions.values())), []
+    round_, total = reducer.anchor.version + 1, sum(microbatches.values())
     for node, session in sorted(sessions.items()):
         if node in microbatches:
             session.begin_steps()
-            result = session.step(microbatches[node])
-            parts.append((float(result.samples), decode(session.difference(encoding))))
-    payload = next(iter(sessions.values())).average(parts, encoding)
-    return {str(session.apply(session.anchor.version + 1, payload)) for session in sessions.values()}
+            samples = session.step(microbatches[node]).samples
+            part = Part(node=node, round=round_, weight=samples / total, samples=samples, steps=1)
+            gathered.append((part, decode(session.difference(encoding))))
+    payload, _ = reducer.average(gathered, policy.averaging(reducer.spec.request), encoding)
+    return {str(session.apply(round_, payload)) for session in sessions.values()}
+
+
+def average_of_one(session: Session, gradient: Tensor) -> bytes:
+    """The average that a node which is alone would apply."""
+    return session.average([(Part(node="a", round=1, weight=1.0), gradient)], "mean", "float32")[0]
 
 
 def alone(curve: Curve, recipe: Recipe, start: Anchor, batches: list[list[int]]) -> Tensor:
@@ -155,7 +165,7 @@ def test_a_job_goes_on_from_a_checkpoint_with_the_optimizer_as_it_was(load: Call
     going_on = load("a", Curve(RECIPES["adamw"]), checkpoint)
     afresh = load("a", Curve(RECIPES["sgd"]), checkpoint)
     rounds = load("a", Curve(RECIPES["adamw"]), checkpoint, sync="round")
-    payload = sessions["a"].average([(1.0, gradient)], "float32")
+    payload = average_of_one(sessions["a"], gradient)
     for session in (sessions["a"], going_on, afresh):
         session.apply(session.anchor.version + 1, payload)
     assert going_on.anchor.version == 1
@@ -171,7 +181,7 @@ def test_a_gradient_under_way_stays_that_of_the_anchor_it_was_begun_at(load: Cal
     for session in (late, twin):
         session.begin_steps()
         session.step(8)
-    late.apply(1, late.average([(1.0, torch.ones(late.anchor.layout.count))], "float32"))
+    late.apply(1, average_of_one(late, torch.ones(late.anchor.layout.count)))
     assert late.difference("float32") == twin.difference("float32")
     assert late.anchor.version == 1
 
@@ -202,6 +212,24 @@ def test_several_microbatches_of_a_round_count_as_one_of_their_union(load: Calla
     curve.loss(model, [torch.stack(column) for column in columns]).backward()  # type: ignore[no-untyped-call]
     whole = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
     assert torch.allclose(gathered, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_microbatch_in_several_passes_has_the_gradient_of_the_whole(load: Callable[..., Session]) -> None:
+    whole, parts = load("a", Curve(RECIPES["sgd"])), load("a", Curve(RECIPES["sgd"]), accumulate=3)
+    for session in (whole, parts):
+        session.begin_steps()
+        for _ in range(2):
+            session.step(8)
+    found, expected = (decode(session.difference("float32")) for session in (parts, whole))
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_exact_steps_are_computed_and_averaged_exactly_unless_something_else_is_asked_for() -> None:
+    step = JobRequest(kind="train", workload="m:w", sync="step")
+    assert (precision_of(step), policy.averaging(step)) == ("float32", "mean")
+    assert precision_of(msgspec.structs.replace(step, precision="bfloat16")) == "bfloat16"
+    rounds = msgspec.structs.replace(step, sync="round")
+    assert (precision_of(rounds), policy.averaging(rounds)) == ("auto", "clip")
 
 
 def test_a_parameter_that_no_loss_reaches_has_no_slope() -> None:
