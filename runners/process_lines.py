@@ -15,8 +15,9 @@ BATCH_SECONDS = 0.5
 BATCH_LINES = 500
 # Characters of a line; longer ones are data that was printed by mistake.
 LINE_LENGTH = 1000
-# Lines that are kept for the message of an exit: the end of a traceback.
-TAIL = 20
+# Lines that are kept for the message of an exit: the end of a traceback, or what a hung process's threads were doing, each
+# innermost call first, which is some thirty lines.
+TAIL = 50
 _CHUNK = 64 * 1024
 # A carriage return alone begins a progress bar anew: it ends a line like any other.
 _LINE_END = re.compile(r"\r\n|\n|\r")
