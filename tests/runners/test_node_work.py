@@ -146,10 +146,10 @@ async def test_a_process_is_told_its_job_and_heard(node: Node) -> None:
 
 
 async def test_the_last_lines_of_a_traceback_come_with_the_exit(node: Node) -> None:
-    script = "for i in range(30): print('line', i)\nraise ValueError('no such shape')"
+    script = "for i in range(100): print('line', i)\nraise ValueError('no such shape')"
     exited = await node.exit_of(script)
     assert exited.code == 1
-    assert len(exited.last_lines) == 20
+    assert len(exited.last_lines) == 50
     assert exited.last_lines[-1] == "ValueError: no such shape"
     assert policy.failure(exited.code, exited.last_lines).kind == "raised"
     assert node.posts.lines()[:2] == ["line 0", "line 1"], "what it printed is in its order, errors after it"
