@@ -120,7 +120,7 @@ def encoding_for(
         finer = FINEST_FIRST[usual:level]
         return next((encoding for encoding in finer if upload_share[encoding] <= settings.slow_share), present)
     if upload_share[present] > settings.slow_share:
-        level = min(level + 1, len(FINEST_FIRST) - 1)
+        level = min(level + 1, max(level, FINEST_FIRST.index(settings.coarsest)))
     elif level > usual and upload_share[FINEST_FIRST[level - 1]] <= settings.slow_share / 2:
         level -= 1
     return FINEST_FIRST[level]

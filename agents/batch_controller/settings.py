@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from schemas.jobs import Encoding
+
 Positive = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Ratio = Annotated[float, Meta(gt=1)]
@@ -55,6 +57,9 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     slow_share: Fraction = 0.25
     """Part of a round that an upload may take before a coarser encoding than the link's grade suggests is used: with error
     feedback a coarser one costs next to nothing, and what it saves is computing time."""
+    coarsest: Encoding = "int8"
+    """What `auto` goes to at most. `int4` and `topk` make uploads so small that a node on a moody link passes for one that
+    can contribute to each round; what then keeps all waiting is the link's mood, which no number of bytes mends."""
 
     # Reaction
     coalesce: Positive = 0.3

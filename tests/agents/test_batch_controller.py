@@ -38,11 +38,20 @@ LINKS = {  # round trip in ms, bytes/s of one connection, of the line
 BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0 + 4 / 256, "int4": 0.5 + 4 / 128, "topk": 2 / 32 + 4 / 256 / 32}
 
 
+DEFAULTS = BatchControllerSettings()
+
+
 class Fleet:
     """A controller, and nodes of known speed (seconds a sample and a step) and link that do what it says."""
 
-    def __init__(self, nodes: dict[str, tuple[float, str]], parameters: int = 1_000_000, **request: Any) -> None:
-        self.core = BatchController(BatchControllerSettings(), random.Random(0))
+    def __init__(
+        self,
+        nodes: dict[str, tuple[float, str]],
+        parameters: int = 1_000_000,
+        settings: BatchControllerSettings = DEFAULTS,
+        **request: Any,
+    ) -> None:
+        self.core = BatchController(settings, random.Random(0))
         self.now = 100.0
         self.timers: dict[Timer, tuple[float, str]] = {}
         self.said: list[tuple[str, Assignment]] = []
@@ -317,7 +326,12 @@ def test_a_link_that_improves_takes_it_back() -> None:
 
 
 def test_an_upload_that_takes_too_long_gets_coarser_a_level_a_round_and_finer_again() -> None:
-    fleet = Fleet(EQUAL | {"d": (0.02, "poor")}, parameters=600_000, local_steps=10, batch="latency").begin()
+    far = EQUAL | {"d": (0.02, "poor")}
+    asked: dict[str, Any] = {"local_steps": 10, "batch": "latency"}
+    usual = Fleet(far, 600_000, **asked).begin()
+    usual.train(8)
+    assert {message.shares["d"].encoding for _, message in usual.said[1:]} == {"int8"}, "no coarser unless it is allowed"
+    fleet = Fleet(far, 600_000, BatchControllerSettings(coarsest="topk"), **asked).begin()
     fleet.train(8)
     seen = [message.shares["d"].encoding for _, message in fleet.said]
     assert list(dict.fromkeys(seen)) == ["int8", "int4", "topk"]

@@ -15,7 +15,7 @@ from schemas.jobs import AverageEncoding, BatchStrategy, Encoding
 from schemas.network import LinkQuality
 from schemas.training import Share
 
-S = BatchControllerSettings()
+S = BatchControllerSettings(coarsest="topk")
 LADDER = (1, 64)
 
 
