@@ -288,14 +288,10 @@ def is_call(node: ast.AST, *names: str) -> bool:
 
 
 def test_tests_never_sleep() -> None:
-    """A sleep is a race that is lost on a busy machine, and time that is lost on an idle one. `sleep(0)` gives way.
-
-    Workloads under `apps/` run in processes of their own: there a sleep is the fault that a test is about.
-    """
+    """A sleep is a race that is lost on a busy machine, and time that is lost on an idle one. `sleep(0)` gives way."""
     found = [
         f"{where(path, node)} sleeps"
         for path in TESTS
-        if "apps" not in path.parts
         for node in nodes_of(path)
         if isinstance(node, ast.Call) and is_call(node, "sleep")
         if not (len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)

@@ -1,22 +1,16 @@
 """The anchor has the same bits everywhere, and outer steps are those of the papers."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bits import plain_and_vectors
 from torch import nn
 
 from runners.jobs.anchor import Anchor, AnchorError, difference, outer_step, rebase, weighted_average
 from runners.jobs.layout import Layout, LayoutMismatch
 from schemas.jobs import OuterStep
-
-ROOT = Path(__file__).parents[3]
 
 BITS = """
 import json
@@ -51,21 +45,8 @@ print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "digest
 """
 
 
-def bits_under(capability: str) -> dict[str, str]:
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True, timeout=100
-    )
-    said = json.loads(done.stdout)
-    assert said["capability"].lower() == capability
-    digests: dict[str, str] = said["digests"]
-    return digests
-
-
 def test_bits_are_the_same_with_and_without_vector_instructions() -> None:
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        pytest.skip("this CPU has no AVX2 to compare with")
-    plain, vectors = bits_under("default"), bits_under("avx2")
+    plain, vectors = plain_and_vectors(BITS)
     assert plain == vectors
     assert len(set(plain.values())) == len(plain) == 10
 

@@ -1,17 +1,14 @@
 """`sync = "step"`: uneven nodes are one machine that takes the union of their samples, with the same bits on all."""
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
 import torch
+from bits import plain_and_vectors
 from torch import Tensor, nn
 
 from agents.reducer import policy
@@ -26,7 +23,6 @@ from runners.jobs.snapshots import SnapshotError, snapshot_from_bytes, snapshot_
 from runners.jobs.spec import JobSpec
 from schemas.jobs import AverageEncoding, JobRequest
 
-ROOT = Path(__file__).parents[3]
 UNEVEN = {"a": 8, "b": 2}
 
 Recipe = Callable[[Any], torch.optim.Optimizer]
@@ -353,20 +349,7 @@ print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "digest
 """
 
 
-def bits_under(capability: str) -> dict[str, str]:
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True, timeout=100
-    )
-    said = json.loads(done.stdout)
-    assert said["capability"].lower() == capability
-    digests: dict[str, str] = said["digests"]
-    return digests
-
-
 def test_optimizers_give_the_same_bits_with_and_without_vector_instructions() -> None:
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        pytest.skip("this CPU has no AVX2 to compare with")
-    plain, vectors = bits_under("default"), bits_under("avx2")
+    plain, vectors = plain_and_vectors(BITS)
     assert plain == vectors
     assert len(set(plain.values())) == len(RECIPES)
