@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import msgspec
-
 from runners.report_schema import Fault
 from runners.report_timeline import Timeline
 from schemas.bus import BusDisturbed
@@ -91,9 +89,7 @@ class _Finder:
             for part in closed.contributions:
                 if part.remark:
                     what = "contribution clipped" if 0.0 < part.scale < 1.0 else "contribution stands apart"
-                    fault = self._fault(closed, what, node=part.node, detail=f"round {part.round}: {part.remark}")
-                    # Known only as the round closes, but not a fault of the next one.
-                    yield msgspec.structs.replace(fault, at_round=closed.round)
+                    yield self._fault(closed, what, node=part.node, detail=f"round {part.round}: {part.remark}")
 
     def of_reducers(self) -> Iterator[Fault]:
         """Reducers that fell silent: a round opened again with a higher term."""

@@ -8,7 +8,7 @@ a machine with another batch. A node whose transfers take most of a round gets w
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from agents.batch_controller.rounds import Pace
+from agents.batch_controller.rounds import LEAST_ROOM, Pace
 from schemas.ids import NodeId
 
 OVERRUN = 1.25
@@ -18,9 +18,6 @@ that measurements must be off by a quarter for it to swing."""
 WORTH_WAITING = 2.0
 """Factor over the time of a quorum up to which others are waited for; with a node that takes longer, all would make fewer
 than half of the steps, for one gradient more in each."""
-
-LEAST_ROOM = 0.25
-"""Part of a round that transfers must leave for a smaller microbatch to be the remedy."""
 
 
 def round_time(asked: Mapping[NodeId, Pace], least: Mapping[NodeId, Pace], quorum: int) -> float:

@@ -13,9 +13,6 @@ from schemas.ids import NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding, JobRequest
 from schemas.training import Share
 
-LEAST_ROOM = 0.25
-"""Part of a round that transfers must leave for a smaller step to be the remedy; else fewer contributions are."""
-
 
 class Freedom(msgspec.Struct, frozen=True, kw_only=True):
     """What may change now."""
@@ -267,7 +264,7 @@ class Planner:
         if name not in self.present or not self.free.adapt or self.free.factor < 2:
             return size
         room = seconds - pace.up - pace.down
-        tight = room <= LEAST_ROOM * seconds
+        tight = room <= rounds.LEAST_ROOM * seconds
         if size > self.low and pace.step > room and not tight:
             self._because(name, f"one step of {size} samples takes longer than a round")
             return size // 2

@@ -18,6 +18,9 @@ from schemas.ids import NodeId
 ROUND_UP_FROM = 0.7
 """Fraction of a step that is rounded up: it would be finished just a little late."""
 
+LEAST_ROOM = 0.25
+"""Part of a round that transfers must leave for a smaller step to be the remedy; else fewer contributions are."""
+
 BETTER = 1.2
 """Factor by which another number of rounds between contributions must be better for it to be changed: rates vary."""
 
