@@ -5,6 +5,7 @@ import hashlib
 import zlib
 
 from bus.tensor_frames import chunk_of, chunks_of
+from bus.tensor_memory import room_for
 
 _OFF_LOOP = 4 * 1024 * 1024  # bytes from which hashing (1 GB/s) would hold up the loop for more than 4 ms
 
@@ -42,7 +43,7 @@ class Incoming:
         self.ends = 0
         self.unacknowledged = 0
         self.ack_timer: asyncio.TimerHandle | None = None
-        self._data = bytearray(total)
+        self._data = room_for(total)
         self._here = bytearray(self.missing)  # 1 for each chunk that has come
         self._checks = [0] * self.missing
         self._lowest = self.missing
@@ -50,8 +51,8 @@ class Incoming:
         self._hashed = 0  # bytes
         self._hash = hashlib.sha256()
         self._hashing: asyncio.Task[None] | None = None
-        self._checking: asyncio.Task[bytes | None] | None = None
-        self._result: bytes | None = None
+        self._checking: asyncio.Task[memoryview | None] | None = None
+        self._result: memoryview | None = None
 
     def move(self) -> None:
         """Wake whoever waits for it."""
@@ -111,13 +112,13 @@ class Incoming:
         return min(self.total, self._whole_up_to * self.chunk)
 
     async def _hash_more(self, up_to: int) -> None:
-        part = memoryview(self._data)[self._hashed : up_to]
+        part = self._data[self._hashed : up_to]
         await asyncio.to_thread(self._hash.update, part)
         self._hashed = up_to
         self._hashing = None
 
-    async def whole(self, digest: str) -> bytes | None:
-        """All bytes, if their SHA-256 is right; else the damaged chunks are forgotten. Several callers may wait for it.
+    async def whole(self, digest: str) -> memoryview | None:
+        """All bytes, not copied, if their SHA-256 is right; else the damaged chunks are forgotten. Several may wait for it.
 
         It goes on when one of them gives up: a hash that was broken off in another thread's midst would be nobody's.
         """
@@ -127,27 +128,24 @@ class Incoming:
             return await asyncio.shield(self._checking)
         return self._result
 
-    async def _check(self, digest: str) -> bytes | None:
+    async def _check(self, digest: str) -> memoryview | None:
         try:
             self._result = await self._checked(digest)
         finally:
             self._checking = None
         return self._result
 
-    async def _checked(self, digest: str) -> bytes | None:
+    async def _checked(self, digest: str) -> memoryview | None:
         if self._hashing is not None:
             await self._hashing
-        rest = memoryview(self._data)[self._hashed :]
-        if self.total >= _OFF_LOOP:
-            (_, data) = await asyncio.gather(
-                asyncio.to_thread(self._hash.update, rest), asyncio.to_thread(bytes, self._data)
-            )
+        rest = self._data[self._hashed :]
+        if len(rest) >= _OFF_LOOP:
+            await asyncio.to_thread(self._hash.update, rest)
         else:
             self._hash.update(rest)
-            data = bytes(self._data)
         self._hashed = self.total
         if self._hash.hexdigest() == digest:
-            return data
+            return self._data.toreadonly()
         await self._forget_damaged()
         return None
 
@@ -160,7 +158,5 @@ class Incoming:
         self._hash, self._hashed, self._whole_up_to = hashlib.sha256(), 0, 0
 
     def _damaged(self) -> list[int]:
-        view = memoryview(self._data)
-        return [
-            i for i, check in enumerate(self._checks) if zlib.crc32(view[i * self.chunk : (i + 1) * self.chunk]) != check
-        ]
+        size = self.chunk
+        return [i for i, check in enumerate(self._checks) if zlib.crc32(self._data[i * size : (i + 1) * size]) != check]

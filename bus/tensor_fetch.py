@@ -47,7 +47,7 @@ class Fetch:
         self._alive_at = float("-inf")
         self._pulls: dict[str, Pull] = {}
 
-    async def get(self, size: int, digest: str, timeout: float) -> bytes:
+    async def get(self, size: int, digest: str, timeout: float) -> memoryview:
         """The tensor's bytes. Raises `TensorUnavailable`."""
         incoming = self._inbox.expect(self._key, size, content_of(digest))
         done = False

@@ -24,6 +24,10 @@ HEADER_SIZE = _HEADER.size
 _MAGIC = b"ShT1"
 
 
+Data = bytes | memoryview
+"""A tensor's bytes: made here, or looked at where they were received."""
+
+
 @dataclass(frozen=True)
 class Held:
     """A tensor that this node keeps for whoever asks.
@@ -61,7 +65,7 @@ class Header:
 class Kept:
     """A tensor's bytes, ready to be sent. Making one hashes them: about a second for a GB, on the calling thread."""
 
-    def __init__(self, kind: str, name: str, data: bytes) -> None:
+    def __init__(self, kind: str, name: str, data: Data) -> None:
         self.data = data
         self._view = memoryview(data)
         self.held = Held(kind, name, len(data), hashlib.sha256(data).hexdigest())

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 from nats.aio.msg import Msg
 
-from bus.tensor_frames import CHUNK, WINDOW, Held, Kept
+from bus.tensor_frames import CHUNK, WINDOW, Data, Held, Kept
 from bus.tensor_incoming import Ack, Leave
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
@@ -17,7 +17,7 @@ from schemas.ids import token
 
 log = logging.getLogger("shoal.bus")
 
-Provider = Callable[[str], Awaitable[tuple[str, bytes] | None] | tuple[str, bytes] | None]
+Provider = Callable[[str], Awaitable[tuple[str, Data] | None] | tuple[str, Data] | None]
 """Makes the newest tensor of a kind when somebody asks for it: (name, bytes), or None."""
 
 _PACE = 0.5  # seconds that a full window may hold up the others before who fills it is asked to leave
@@ -152,7 +152,7 @@ class Outbox:
         await self._lanes.start(Listening(f"tensor.{self._job}.{self._node}.nobody.*.*", "", self._nobody))
         self._lanes.on_back.append(self._back)
 
-    def keep(self, kind: str, name: str, data: bytes) -> Held:
+    def keep(self, kind: str, name: str, data: Data) -> Held:
         """Hold a tensor for whoever asks; replaces an older one of that name."""
         kept = Kept(kind, name, data)
         self._kept[kind, name] = kept

@@ -18,13 +18,13 @@ from typing import Literal, Self
 from bus.nats_link import OnState
 from bus.tensor_assembly import Incoming
 from bus.tensor_fetch import Fetch, TensorUnavailable
-from bus.tensor_frames import Held, Kept
+from bus.tensor_frames import Data, Held, Kept
 from bus.tensor_incoming import Inbox
 from bus.tensor_lanes import Lanes
 from bus.tensor_outgoing import Outbox, Provider
 from schemas.ids import token
 
-__all__ = ["Held", "Provider", "TensorBus", "TensorUnavailable", "Transfer"]
+__all__ = ["Data", "Held", "Provider", "TensorBus", "TensorUnavailable", "Transfer"]
 
 _RESERVED = ("ack", "fetch", "leave", "nobody", "to")  # words of the protocol in a kind's place
 _BUDGET = (
@@ -128,7 +128,7 @@ class TensorBus:
         """Who makes a kind's newest tensor when somebody fetches the latest; it runs on the loop, or is awaited."""
         self._outbox.provider = provider
 
-    def keep(self, kind: str, name: str, data: bytes) -> Held:
+    def keep(self, kind: str, name: str, data: Data) -> Held:
         """Hold a tensor for whoever asks, until `drop`; one of the same name is replaced. The bytes are not copied.
 
         Hashing takes some 2 ms a MiB on the calling thread, which may be any: for large tensors
@@ -160,8 +160,10 @@ class TensorBus:
         """Take in no more of that kind."""
         await self._inbox.unfollow(kind)
 
-    async def fetch(self, holder: str, kind: str, name: str, size: int, digest: str, timeout: float) -> bytes:
+    async def fetch(self, holder: str, kind: str, name: str, size: int, digest: str, timeout: float) -> memoryview:
         """The bytes of a tensor, checked against its SHA-256 (hexadecimal). At once if it was streamed here in whole.
+
+        They are looked at where they were received, and stay for as long as anybody holds the view.
 
         Raises:
             TensorUnavailable: the holder is gone or has dropped it, nothing came for a while, or `timeout` s are over.
@@ -170,11 +172,11 @@ class TensorBus:
             kept = self._held(kind, name)
             if kept.held.digest != digest:
                 raise TensorUnavailable(f"{kind}/{name} here is another one: it was made anew")
-            return kept.data
+            return memoryview(kept.data).toreadonly()
         fetch = Fetch(self._lanes, self._inbox, self.job, self.node, (_token(holder), kind, name), self._stall)
         return await fetch.get(size, digest, timeout)
 
-    async def fetch_latest(self, holder: str, kind: str, timeout: float) -> tuple[str, bytes]:
+    async def fetch_latest(self, holder: str, kind: str, timeout: float) -> tuple[str, memoryview]:
         """(name, bytes) of the newest tensor of a kind, made by the holder on demand (`provide`).
 
         Raises:

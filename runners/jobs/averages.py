@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 
-from bus.tensors import TensorBus, TensorUnavailable
+from bus.tensors import Data, TensorBus, TensorUnavailable
 from schemas.ids import NodeId
 from schemas.training import Average
 
@@ -19,10 +19,10 @@ class Averages:
     def __init__(self, tensors: TensorBus, node: NodeId) -> None:
         self._tensors = tensors
         self._node = node
-        self._kept: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
-        self._coming: dict[str, asyncio.Task[bytes]] = {}
+        self._kept: OrderedDict[str, tuple[str, Data]] = OrderedDict()
+        self._coming: dict[str, asyncio.Task[Data]] = {}
 
-    def keep(self, name: str, payload: bytes) -> Average:
+    def keep(self, name: str, payload: Data) -> Average:
         """Hold an average that was made here or fetched; forgets the oldest."""
         held = self._tensors.keep("average", name, payload)
         self._kept[held.digest] = (name, payload)
@@ -31,12 +31,12 @@ class Averages:
             self._tensors.drop("average", old)
         return Average(key=name, size=held.size, digest=held.digest, holders=(self._node,))
 
-    def here(self, digest: str) -> bytes | None:
+    def here(self, digest: str) -> Data | None:
         """The bytes of an average that is held here."""
         kept = self._kept.get(digest)
         return kept[1] if kept is not None else None
 
-    async def get(self, average: Average) -> bytes:
+    async def get(self, average: Average) -> Data:
         """The bytes of an average, from here or from the first holder that has it; held here afterwards.
 
         Who asks for one that is on its way already waits for the same transfer.
@@ -61,12 +61,12 @@ class Averages:
             transfer.cancel()
         await asyncio.gather(*coming, return_exceptions=True)
 
-    def _arrived(self, digest: str, transfer: "asyncio.Task[bytes]") -> None:
+    def _arrived(self, digest: str, transfer: "asyncio.Task[Data]") -> None:
         self._coming.pop(digest, None)
         if not transfer.cancelled():
             transfer.exception()  # whoever waits is told; it may be nobody any more
 
-    async def _fetch(self, average: Average) -> bytes:
+    async def _fetch(self, average: Average) -> Data:
         failure: TensorUnavailable | None = None
         for holder in average.holders:
             if holder == self._node:

@@ -10,7 +10,7 @@ from torch import Tensor
 from agents.effects import Work
 from agents.inputs import Result
 from agents.reducer import works
-from bus.tensors import TensorBus, TensorUnavailable
+from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import CodecError
 from runners.jobs.session import Session, WrongShape
@@ -90,7 +90,7 @@ class ReducerWorks:
         seconds = time.monotonic() - begun
         post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds, faint=faint))
 
-    def _decoded(self, payload: bytes) -> tuple[Tensor, bool]:
+    def _decoded(self, payload: Data) -> tuple[Tensor, bool]:
         """A difference, and whether it is faint."""
         delta = self._session.decoded(payload)
         return delta, bool(delta.norm() <= FAINT * self._session.anchor.values.norm())

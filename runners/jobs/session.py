@@ -142,7 +142,7 @@ class Session:
 
     # The anchor.
 
-    def apply(self, number: int, payload: bytes) -> str | None:
+    def apply(self, number: int, payload: bytes | memoryview) -> str | None:
         """Take the outer step (or the optimizer's) to version `number` with the encoded average; gives the digest.
 
         None if it isn't next.
@@ -157,7 +157,7 @@ class Session:
         self._move(outer_step(self.anchor, average, request.outer, request.outer_lr, request.outer_momentum))
         return self.digest
 
-    def replace(self, snapshot: bytes) -> tuple[int, str]:
+    def replace(self, snapshot: bytes | memoryview) -> tuple[int, str]:
         """Take over an anchor from elsewhere; gives version and digest. Local steps under way keep what they added."""
         fetched = snapshot_from_bytes(snapshot)
         self.anchor.layout.require(fetched.layout)
@@ -186,7 +186,7 @@ class Session:
 
     # Reducing.
 
-    def decoded(self, payload: bytes) -> Tensor:
+    def decoded(self, payload: bytes | memoryview) -> Tensor:
         """The difference that a payload holds, flat float32.
 
         Raises:

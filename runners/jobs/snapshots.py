@@ -49,7 +49,7 @@ class _About(msgspec.Struct, frozen=True):
 
 
 def model_to_bytes(model: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
-    """A model such that `model.load_state_dict(safetensors.torch.load(data))` reads it in plain torch.
+    """A model such that `model.load_state_dict(safetensors.torch.load(bytes(data)))` reads it in plain torch.
 
     Tied weights are written under each of their names: the file is larger by them, and a strict `load_state_dict`
     finds all it asks for.
@@ -103,7 +103,7 @@ def snapshot_to_bytes(anchor: Anchor, shared: Mapping[str, str] | None = None) -
     return safetensors.torch.save(tensors, {"format": _FORMAT, "anchor": msgspec.json.encode(about).decode()})
 
 
-def snapshot_from_bytes(data: bytes) -> Anchor:
+def snapshot_from_bytes(data: bytes | memoryview) -> Anchor:
     """The anchor that `snapshot_to_bytes` wrote, its digest worked out again and compared.
 
     Raises:
@@ -111,7 +111,7 @@ def snapshot_from_bytes(data: bytes) -> Anchor:
     """
     about = _about(data)
     try:
-        tensors = safetensors.torch.load(data)
+        tensors = safetensors.torch.load(bytes(data))
     except (SafetensorError, ValueError, KeyError) as error:
         raise SnapshotError(f"a damaged snapshot ({error})", "fetch it again, or take an older checkpoint") from error
     layout, momentum = about.layout, tensors.get(_MOMENTUM)
@@ -163,12 +163,12 @@ def _state_digest(state: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _about(data: bytes) -> _About:
+def _about(data: bytes | memoryview) -> _About:
     """Reads our part of the header: safetensors is a u64 length, that much JSON, then the tensors."""
     mend = "resume needs a checkpoint that Shoal wrote; a model.safetensors is not one"
     try:
         (length,) = struct.unpack_from("<Q", data)
-        header: Any = json.loads(data[8 : 8 + length])
+        header: Any = json.loads(bytes(data[8 : 8 + length]))
         metadata = header["__metadata__"]
         if metadata["format"] != _FORMAT:
             raise SnapshotError(f"format {metadata['format']!r}, not {_FORMAT!r}", mend)

@@ -10,7 +10,7 @@ from agents.effects import Work
 from agents.inputs import Result
 from agents.trainer import works
 from bus.port import Bus, BusError
-from bus.tensors import TensorBus, TensorUnavailable
+from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.session import Session
@@ -154,6 +154,7 @@ class TrainerWorks:
     async def _catch_up(self, work: works.CatchUp, post: Post) -> None:
         begun = time.monotonic()
         reasons: list[str] = []
+        data: Data = b""
         for donor in work.donors:
             try:
                 _, data = await self._tensors.fetch_latest(donor, "anchor", CATCH_UP_SECONDS)

@@ -93,6 +93,6 @@ def frame_of(kept: Kept, index: int) -> bytes:
     return b"".join(kept.frame(index))
 
 
-async def fetched(member: TensorBus, holder: str, held: Held, timeout: float = PATIENCE) -> bytes:
+async def fetched(member: TensorBus, holder: str, held: Held, timeout: float = PATIENCE) -> memoryview:
     """The held tensor."""
     return await member.fetch(holder, held.kind, held.name, held.size, held.digest, timeout)

@@ -57,6 +57,19 @@ def test_every_way_works_on_every_loop(tmp_path: Path, loop: Callable[[], asynci
         runner.run(there_and_back())
 
 
+@pytest.mark.parametrize("size", [100_000, WINDOW])
+async def test_what_was_fetched_outlives_the_connection_and_stays_as_it_is(exchange: Exchange, size: int) -> None:
+    a, b = await exchange.join("a"), await exchange.join("b")
+    held = a.keep("average", "1", some_bytes(size))
+    got = await fetched(b, "a", held)
+    b.keep("average", "1", got)  # what was received is passed on as it lies there
+    assert await fetched(await exchange.join("c"), "b", held) == got
+    await exchange.close()
+    assert got == some_bytes(size)
+    with pytest.raises(TypeError, match="read-only"):
+        got[0] = 0
+
+
 async def test_what_was_streamed_is_here_at_once(exchange: Exchange) -> None:
     a, b, c = [await exchange.join(node) for node in "abc"]
     asked = await exchange.watch("tensor.j.a.fetch")
