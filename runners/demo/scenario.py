@@ -66,6 +66,7 @@ def request(rounds: int, seed: int, job: str) -> dict[str, Any]:
         "microbatch_min": 2,
         "microbatch_max": 8,
         "local_steps": 6,
+        "outer_lr": 0.7,  # steps of four samples are noisy: see "The algorithm" in docs/training.md
         "checkpoint_every": 5,
     }
 
