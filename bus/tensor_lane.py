@@ -9,8 +9,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from bus.congestion import ask_for_bbr
 from bus.nats_link import address_of, why_unreachable
 from bus.port import Unreachable
+from bus.server_config import is_loopback
 from bus.tensor_wire import Connection, Heard
 
 log = logging.getLogger("shoal.bus")
@@ -62,7 +64,9 @@ class Lane:
         connection = Connection(self._heard, self._ended)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                await loop.create_connection(lambda: connection, self._host, self._port)
+                transport, _ = await loop.create_connection(lambda: connection, self._host, self._port)
+                if not is_loopback(self._host):  # nothing gets lost there
+                    ask_for_bbr(transport)
                 info = await connection.info
                 if self._tls or info.get("tls_required"):
                     await self._encrypt(connection)

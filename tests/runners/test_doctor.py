@@ -9,7 +9,7 @@ import pytest
 from toy_desk import ToyDesk
 
 from bus.server import EmbeddedServer
-from runners.doctor import Check, examine_fleet
+from runners.doctor import Check, congestion, examine_fleet
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,17 @@ async def test_clocks_that_differ_are_noted(server: EmbeddedServer) -> None:
     assert float(checks["clock"].found.split()[0]) == pytest.approx(60, abs=20)
     assert "NTP" in checks["clock"].mend
     assert by_name(await examine_fleet(server.url, server.store))["clock"].state == "good"
+
+
+@pytest.mark.parametrize(
+    ("default", "allowed", "state", "word"),
+    [
+        ("bbr", True, "good", "BBR"),
+        ("cubic", True, "warning", "nodes ask for BBR themselves"),
+        ("cubic", False, "warning", "may not ask"),
+        (None, None, "good", "can't be told"),
+    ],
+)
+def test_what_tcp_makes_of_lossy_links(default: str | None, allowed: bool | None, state: str, word: str) -> None:
+    check = congestion(default, allowed)
+    assert (check.state, word in check.found, bool(check.mend)) == (state, True, state != "good")
