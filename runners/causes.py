@@ -14,6 +14,7 @@ from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeYielding, PauseNode, WorkFailed
 from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, Tuning
+from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 
 DECISIONS: tuple[type[Message], ...] = (
@@ -34,6 +35,7 @@ DECISIONS: tuple[type[Message], ...] = (
     WorkFailed,
     ContributionRefused,
     DigestMismatch,
+    ArithmeticDoubted,
 )
 LONGEST = 32  # links of a chain that are shown: longer ones are a loop or nobody reads them
 

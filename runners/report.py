@@ -37,11 +37,13 @@ from schemas.training import (
     Tuning,
     Validated,
 )
+from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 
 TYPES: tuple[type[Message], ...] = (
     AdaptationCost,
     AgentStarted,
+    ArithmeticDoubted,
     Assignment,
     AverageOffered,
     BusDisturbed,

@@ -9,6 +9,7 @@ from schemas.decisions import AgentStarted, InputFailed, NodeJoined, NodeLost
 from schemas.emulation import EmulatedLinkChanged
 from schemas.nodes import NodeLeaving, WorkFailed
 from schemas.training import ContributionRefused, DigestMismatch, Roster, RoundClosed, RoundOpened
+from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 
 SAME_OUTAGE = 10.0
@@ -80,6 +81,8 @@ class _Finder:
         for mismatch in self._line.own(DigestMismatch):
             detail = f"version {mismatch.version}: {mismatch.found[:12]} instead of {mismatch.expected[:12]}"
             yield self._fault(mismatch, "another anchor", node=mismatch.suspect, back=True, detail=detail)
+        for doubted in self._line.own(ArithmeticDoubted):
+            yield self._fault(doubted, "arithmetic doubted", node=doubted.suspect, detail=doubted.reason)
         for refused in self._line.own(ContributionRefused):
             yield self._fault(refused, "contribution refused", node=refused.contributor, detail=refused.reason)
 

@@ -127,6 +127,8 @@ SPECIAL: dict[tuple[str, str], Any] = {
     ("Average", "key"): "12-1",
     ("ReportReady", "name"): f"{JOB}/report.json",
     ("WorkFailed", "kind"): "raised",
+    ("GradientVerified", "batch"): SHA256,
+    ("GradientVerified", "precision"): "float32",
 }
 
 

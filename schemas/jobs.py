@@ -82,6 +82,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Rounds between checkpoints; 0: only the model at the end."""
     validate_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
     """Rounds between validations; 0: only at the end."""
+    verify_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
+    """Rounds between checks of arithmetic: every node computes the gradient of the same few samples, and one whose result
+    is not the others' is named; 0: never."""
     target_loss: float | None = None
     """End the job early once the validation loss is at or under this."""
     resume: JobId | None = None

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from schemas import bus, decisions, emulation, jobs, network, nodes, training
+from schemas import bus, decisions, emulation, jobs, network, nodes, training, verification
 from schemas.errors import SchemaError
 
 CLIENT = "a client"
@@ -61,6 +61,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             training.RoundApplied,
             training.CaughtUp,
             training.Validated,
+            verification.GradientVerified,
             jobs.ModelStored,
         ),
         REDUCER: (
@@ -70,6 +71,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             training.AverageOffered,
             training.RoundClosed,
             training.DigestMismatch,
+            verification.ArithmeticDoubted,
             training.NodeRefused,
         ),
         EMULATOR: (emulation.EmulatedLinkChanged,),

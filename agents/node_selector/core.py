@@ -28,6 +28,7 @@ from schemas.training import (
     TrainingProgress,
     Tuning,
 )
+from schemas.verification import ArithmeticDoubted
 
 # Jobs that ended, rosters without a job, and words on nodes that are kept: more than a day's jobs of a busy fleet, and
 # a bound on what a stranger's messages can make the selector remember.
@@ -201,6 +202,11 @@ class NodeSelector(Fleet):
     def hold_mismatch(self, event: DigestMismatch, now: float) -> Effects:
         """So is an anchor with other bits."""
         yield from self._hold(event.job, event.suspect, event.version + 1, now, "its anchor differs from the others'")
+
+    @on(ArithmeticDoubted)
+    def hold_arithmetic(self, event: ArithmeticDoubted, now: float) -> Effects:
+        """So is a gradient that nobody else gets."""
+        yield from self._hold(event.job, event.suspect, event.version + 1, now, "its arithmetic differs from the others'")
 
     def _hold(self, job: JobId, node: NodeId, round: int, now: float, why: str) -> Effects:
         member = self._member(job, node)

@@ -10,6 +10,7 @@ from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
 from agents.reducer import policy, staleness, works
 from agents.reducer.closing import Closing, HoldPatience, RoundDeadline
 from agents.reducer.state import KEPT_DIGESTS
+from agents.reducer.verifying import Verifying
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobState
@@ -39,7 +40,7 @@ class StartPatience(Timer, frozen=True, kw_only=True):
     """The first round has waited long enough for all nodes to load the model."""
 
 
-class Reducer(Closing):
+class Reducer(Verifying, Closing):
     """Opens rounds, and takes over from a reducer that is silent or dead."""
 
     # What the fleet decides.

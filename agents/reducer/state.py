@@ -7,6 +7,7 @@ from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AverageEncoding, JobPhase, SyncMode
 from schemas.training import Average, ContributionOffered, Roster, RoundClosed
+from schemas.verification import GradientVerified
 
 KEPT_DIGESTS = (
     4  # versions of the own anchor that others' digests are compared with: more than anybody lags who is in a round
@@ -84,6 +85,10 @@ class ReducerState(msgspec.Struct, kw_only=True):
     announced: bool = False
     """`RoundClosed` is out; whose wins is heard from the bus."""
     following: bool = False
+    verified: dict[NodeId, GradientVerified] = msgspec.field(default_factory=dict)
+    """What nodes made of the newest version that was verified."""
+    doubted: dict[NodeId, int] = msgspec.field(default_factory=dict)
+    """The version at which a node's arithmetic was last doubted."""
     ready_at: float | None = None
     """When this node's own model was there."""
 

@@ -52,6 +52,7 @@ class Trainer(Offering):
         s.rounds, s.phase, s.sync = event.rounds, event.state, event.request.sync
         s.last_round = event.round if event.state is JobPhase.FINISHING else 0
         s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
+        s.verify_every = event.request.verify_every
         if s.hang_seconds != event.request.hang_seconds:
             s.hang_seconds = event.request.hang_seconds
             if s.version >= 0:
@@ -165,6 +166,7 @@ class Trainer(Offering):
         yield self.publish(
             RoundApplied(job=s.job, node=s.node, version=event.version, digest=event.digest, seconds=event.seconds)
         )
+        yield from self._verify()
         if closed is not None:
             yield from self._settle(closed)
             if closed.reducer == s.node and closed.round == s.latest_round:

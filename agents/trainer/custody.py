@@ -11,6 +11,7 @@ from agents.trainer.state import TrainerState
 from schemas.ids import JobId, NodeId
 from schemas.jobs import ModelStored
 from schemas.training import AverageHeld, AverageOffered, TransferTimed, Validated
+from schemas.verification import GradientVerified
 
 SMALL_FLEET = 8  # nodes; in a roster of up to this many everybody says that it holds the average, above only the reducers
 
@@ -20,7 +21,7 @@ class StoreInstead(Timer, frozen=True, kw_only=True):
 
 
 class Custodian(Agent[TrainerState]):
-    """The part of a trainer that holds averages, validates, checkpoints and stores."""
+    """The part of a trainer that holds averages, validates, verifies, checkpoints and stores."""
 
     name = "trainer"
 
@@ -65,6 +66,29 @@ class Custodian(Agent[TrainerState]):
         """The held-out loss of a round."""
         s = self.state
         yield self.publish(Validated(job=s.job, node=s.node, round=event.round, loss=event.loss, seconds=event.seconds))
+
+    def _verify(self) -> Iterator[Effect]:
+        """Now and then all compute the same gradient of the same anchor."""
+        s = self.state
+        if s.verify_every and s.version % s.verify_every == 0:
+            yield self._work("verify", works.VerifyGradient(version=s.version), f"all verify version {s.version}")
+
+    @on(works.GradientComputed)
+    def say_gradient(self, event: works.GradientComputed, now: float) -> Effects:
+        """What this node's arithmetic makes of what all were given."""
+        s = self.state
+        yield self.publish(
+            GradientVerified(
+                job=s.job,
+                node=s.node,
+                version=event.version,
+                batch=event.batch,
+                precision=event.precision,
+                loss=event.loss,
+                gradient=event.gradient,
+                seconds=event.seconds,
+            )
+        )
 
     @on(works.AnchorStored)
     def say_stored(self, event: works.AnchorStored, now: float) -> Effects:

@@ -20,6 +20,7 @@ class TrainerState(msgspec.Struct, kw_only=True):
     sync: SyncMode = "round"
     validate_every: int = 1
     checkpoint_every: int = 0
+    verify_every: int = 0
     hang_seconds: float = 120.0
     """Silence that the node takes for a hang."""
     roster: Roster | None = None

@@ -5,6 +5,7 @@ from agents.inputs import Result
 from schemas.ids import NodeId
 from schemas.jobs import Encoding
 from schemas.training import Average
+from schemas.verification import Fingerprint
 
 
 class LocalRound(Work, frozen=True, kw_only=True):
@@ -138,6 +139,23 @@ class ValidationDone(Result, frozen=True, kw_only=True):
 
     round: int
     loss: float
+    seconds: float
+
+
+class VerifyGradient(Work, frozen=True, kw_only=True):
+    """Compute the gradient that all nodes compute at the anchor of a version; nothing comes of it where that can't be."""
+
+    version: int
+
+
+class GradientComputed(Result, frozen=True, kw_only=True):
+    """That gradient; the fields are `GradientVerified`'s."""
+
+    version: int
+    batch: str
+    precision: str
+    loss: float | None
+    gradient: Fingerprint
     seconds: float
 
 

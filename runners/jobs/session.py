@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 from typing import TypeVar
 
 import torch
@@ -22,6 +23,7 @@ from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
+from runners.jobs.verifying import Verified, verify
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
@@ -29,6 +31,8 @@ from schemas.errors import ShoalError
 from schemas.jobs import AverageEncoding, Encoding, JobRequest, Precision
 
 T = TypeVar("T")
+
+_COMPLAINT = 300  # characters of an error that are worth a line
 
 
 def precision_of(request: JobRequest) -> Precision:
@@ -219,6 +223,17 @@ class Session:
     def validate(self) -> float:
         """Held-out loss of the anchor, without disturbing local steps under way."""
         return self._with_anchor(self.trainer.validate)
+
+    def verify(self, version: int) -> Verified | None:
+        """The gradient that all compute at the anchor of a version; None where the anchor has moved on, or it can't be."""
+        if version != self.anchor.version:
+            return None
+        request = self.spec.request
+        try:
+            return self._with_anchor(lambda: verify(self.trainer, request.seed, version, request.microbatch))
+        except Exception as error:  # a model that can't do it in evaluation mode, or no memory to spare: it trains on
+            print(f"arithmetic can't be verified here ({type(error).__name__}: {shorten(str(error), _COMPLAINT)})")
+            return None
 
     def _model_bytes(self) -> bytes:
         about = {"job": self.spec.job, "workload": self.spec.request.workload, "version": str(self.anchor.version)}

@@ -62,6 +62,7 @@ class TrainerWorks:
             works.ApplyAverage: self._apply,
             works.CatchUp: self._catch_up,
             works.Validate: self._validate,
+            works.VerifyGradient: self._verify,
             works.StoreAnchor: self._store,
             works.Quit: self._quit,
         }
@@ -182,6 +183,20 @@ class TrainerWorks:
         else:
             reasons.append(f"the last checkpoint is of version {version}" if data else "")
             post(works.FetchFailed(work="catch_up", round=work.version, reason="; ".join(filter(None, reasons))))
+
+    async def _verify(self, work: works.VerifyGradient, post: Post) -> None:
+        verified = await self._torch.run(self._session.verify, work.version)
+        if verified is not None:
+            post(
+                works.GradientComputed(
+                    version=work.version,
+                    batch=verified.batch,
+                    precision=verified.precision,
+                    loss=verified.loss,
+                    gradient=verified.gradient,
+                    seconds=verified.seconds,
+                )
+            )
 
     async def _quit(self, work: works.Quit, post: Post) -> None:
         raise OtherCode(work.reason)

@@ -27,6 +27,7 @@ from schemas.training import (
     Tuning,
     Validated,
 )
+from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 from schemas.writers import writer_of
 
@@ -73,6 +74,8 @@ def _rarer(event: Message) -> Said | None:
             return Said(event.suspect, f"can't take part: {event.reason}", True)
         case DigestMismatch():
             return Said(event.suspect, f"its parameters of version {event.version} are not those of {event.node}", True)
+        case ArithmeticDoubted():
+            return Said(event.suspect, event.reason, True)
         case AgentStarted(resumed=True):
             return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
         case InputFailed():
