@@ -25,7 +25,7 @@ class GradientVerified(Message, frozen=True, kw_only=True):
     batch: str
     """SHA-256 of the samples, in hexadecimal: only those that agree in it can be compared."""
     precision: str
-    """What the model was computed in: `float32`, `bfloat16`."""
+    """What the model was computed in: `float32`, `tf32` (NVIDIA's convolutions), `bfloat16`."""
     loss: float | None
     """None: it was not finite, nor is the gradient."""
     gradient: Fingerprint

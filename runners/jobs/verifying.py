@@ -60,11 +60,18 @@ def verify(trainer: LocalTrainer, seed: int, version: int, microbatch: int) -> V
             for parameter, gradient in zip(parameters, gradients, strict=True)
         ]
     )
-    precision = "float32" if trainer.passes.dtype is None else str(trainer.passes.dtype).removeprefix("torch.")
     value, seconds = float(loss.detach()), time.perf_counter() - begun
     if not (math.isfinite(value) and bool(torch.isfinite(flat).all())):
-        return Verified(name, precision, None, Fingerprint(norms=(), signed=()), seconds)
-    return Verified(name, precision, value, fingerprint(flat), seconds)
+        return Verified(name, precision_of(trainer), None, Fingerprint(norms=(), signed=()), seconds)
+    return Verified(name, precision_of(trainer), value, fingerprint(flat), seconds)
+
+
+def precision_of(trainer: LocalTrainer) -> str:
+    """What a node's steps are computed in; see `GradientVerified.precision`."""
+    if trainer.passes.dtype is not None:
+        return str(trainer.passes.dtype).removeprefix("torch.")
+    rounded = trainer.device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+    return "tf32" if rounded else "float32"
 
 
 def fingerprint(flat: Tensor) -> Fingerprint:

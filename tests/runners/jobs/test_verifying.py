@@ -8,13 +8,14 @@ import pytest
 import torch
 from bits import plain_and_vectors
 
-from agents.reducer.arithmetic import COARSE_TOLERANCE, TOLERANCE, deviation
+from agents.reducer.arithmetic import COARSE, TOLERANCES, deviation
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from runners.jobs.verifying import BLOCKS, Verified, digest_of, fingerprint
 from schemas.jobs import JobRequest
 from schemas.verification import GradientVerified
 
+EXACT = TOLERANCES["float32"]
 MOODY = """
 import torch
 from torch import nn
@@ -98,7 +99,7 @@ def test_what_is_under_way_doesnt_notice(tmp_path: Path, sync: str) -> None:
 def test_a_weight_that_flipped_shows(tmp_path: Path) -> None:
     a, b = session(tmp_path, "a"), session(tmp_path, "b")
     b.anchor.values.view(torch.int32)[7] ^= 1 << 25
-    assert apart(verified(b), verified(a)) > TOLERANCE
+    assert apart(verified(b), verified(a)) > EXACT
     b.anchor.values[7] = torch.nan
     assert verified(b).loss is None
 
@@ -107,7 +108,7 @@ def test_bfloat16_is_within_its_tolerance(tmp_path: Path) -> None:
     fine, coarse = session(tmp_path, "a"), session(tmp_path, "b", precision="bfloat16")
     found = verified(coarse)
     assert found.precision == "bfloat16"
-    assert 0 < apart(found, verified(fine)) < COARSE_TOLERANCE
+    assert 0 < apart(found, verified(fine)) < COARSE
 
 
 def test_an_anchor_that_moved_on_is_not_verified(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_other_vector_instructions_are_within_the_tolerance(tmp_path: Path) -> N
         other = Verified(
             here.batch, "float32", here.loss, msgspec.convert(json.loads(found["gradient"]), type(here.gradient)), 0.0
         )
-        assert apart(other, here) < TOLERANCE / 10
+        assert apart(other, here) < EXACT / 10
 
 
 def test_a_batch_is_known_by_its_tensors() -> None:
