@@ -50,6 +50,8 @@ VALUES: dict[str, Any] = {
     "found": SHA256[::-1],
     "key": "12",
     "code": f"source={SHA256[:12]} torch=2.9.1 shoal=0.1.0",
+    "submitter": "ed25519:" + "6_Xz" * 10 + "9Ts",
+    "signature": "h0Qz" * 21 + "Bg",
     "lines": ["epoch 3", "loss 2.31"],
     "last_lines": ['  File "workload.py", line 12, in loss', "ValueError: 3 classes, but label 7"],
     # how much

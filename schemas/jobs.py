@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from schemas.aggregation import Aggregation
+from schemas.bundles import SourceBundle
 from schemas.ids import WORKLOAD_PATTERN, JobId, NodeId
 from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
@@ -38,7 +39,10 @@ class JobRequest(Request, frozen=True, kw_only=True):
 
     kind: Literal["train"]
     workload: Annotated[str, Meta(pattern=WORKLOAD_PATTERN, max_length=256)]
-    """`module:attribute`, as web servers name an app; the module resolves on every node."""
+    """`module:attribute`, as web servers name an app; the module resolves in the bundle, or else on every node."""
+    bundle: SourceBundle | None = None
+    """The workload's source, for nodes that trust its submitter (`shoal submit --bundle` makes it). Without one every node
+    has to have the module."""
     id: JobId | None = None
     """Makes the request idempotent: the same id and body get the same job, another body is refused."""
     rounds: Count = 10

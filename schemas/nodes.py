@@ -113,13 +113,21 @@ class WorkFailed(Message, frozen=True, kw_only=True):
     job: JobId
     attempt: int
     kind: str
-    """`import`, `raised`, `out_of_memory`, `killed`, `hung`, `start`."""
+    """`import`, `raised`, `out_of_memory`, `killed`, `hung`, `start`, or `bundle`: the node doesn't take the job's code."""
     code: int
     """Exit status; negative: the signal that ended it."""
     last_lines: tuple[str, ...]
     """The end of what it printed: the traceback's last lines."""
     retry: bool
     """Whether the node starts it again; false: the job has failed on this node."""
+    reason: str
+
+
+@on_wire("shoal.nodes.{node}.mended", Delivery.RECORD)
+class NodeMended(Message, frozen=True, kw_only=True):
+    """A person has put right what may have kept jobs from a node, such as whom it trusts: they may be tried there again."""
+
+    node: NodeId
     reason: str
 
 

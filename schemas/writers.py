@@ -39,6 +39,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             nodes.WorkEnded,
             nodes.WorkFailed,
             nodes.WorkPrinted,
+            nodes.NodeMended,
             network.LinkProbed,
         ),
         "network_monitor": (network.LinkQualityChanged, network.NetworkAlert, network.NetworkSummary),

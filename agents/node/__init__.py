@@ -3,10 +3,11 @@
 from agents.node.core import NodeAgent
 from agents.node.settings import NodeAgentSettings
 from agents.node.state import JobHere, NodeState
-from agents.node.works import AbortWork, MachineSampled, SampleMachine, TrainingWork
+from agents.node.works import AbortWork, BundleArriving, MachineSampled, SampleMachine, TrainingWork, TrustChanged
 
 __all__ = [
     "AbortWork",
+    "BundleArriving",
     "JobHere",
     "MachineSampled",
     "NodeAgent",
@@ -14,4 +15,5 @@ __all__ = [
     "NodeState",
     "SampleMachine",
     "TrainingWork",
+    "TrustChanged",
 ]

@@ -7,14 +7,23 @@ from agents.base import Agent, CancelTimer, Effect, Effects, Probe, SetTimer, St
 from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
 from agents.node import owner, policy
 from agents.node.settings import NodeAgentSettings
-from agents.node.state import JobHere, NodeState
-from agents.node.works import EXIT_BUS, AbortWork, MachineSampled, SampleMachine, TrainingWork
+from agents.node.state import ENDED_KEPT, JobHere, NodeState
+from agents.node.works import (
+    EXIT_BUS,
+    AbortWork,
+    BundleArriving,
+    MachineSampled,
+    SampleMachine,
+    TrainingWork,
+    TrustChanged,
+)
 from schemas.ids import JobId
 from schemas.jobs import JobState
 from schemas.network import LinkProbed
 from schemas.nodes import (
     NodeHeartbeat,
     NodeLeaving,
+    NodeMended,
     NodeProfile,
     NodeYielding,
     PauseNode,
@@ -25,10 +34,6 @@ from schemas.nodes import (
 )
 from schemas.training import Roster, TrainingProgress
 
-_ENDED_KEPT = 1024
-"""Ended jobs remembered: more than the desk keeps, so that none of their rosters starts anything."""
-_NAMELESS_KEPT = 256
-"""Rosters kept for jobs whose state has not come in: as many as may be unfinished at once."""
 _PREFIX = "job/"
 
 
@@ -187,7 +192,7 @@ class NodeAgent(Agent[NodeState]):
         self.state.ended.pop(event.job, None)
         here = self.state.jobs.get(event.job)
         if event.state.ended:
-            self._remember_ended(event)
+            self.state.remember_ended(event)
             if here is None:
                 return
         elif here is None:
@@ -204,7 +209,7 @@ class NodeAgent(Agent[NodeState]):
         if event.job in self.state.ended:
             return
         if event.job not in self.state.jobs:
-            self._make_room()
+            self.state.make_room()
         here = self.state.jobs.setdefault(event.job, JobHere())
         if event.version <= here.roster_version:
             return
@@ -219,17 +224,6 @@ class NodeAgent(Agent[NodeState]):
             here.given_up, here.failures = False, 0  # a roster that takes it in again asks for another try
         taken = "is in" if here.enrolled else "is not in"
         yield from self._settle(event.job, here, now, f"the node {taken} roster {event.version}: {event.reason}")
-
-    def _make_room(self) -> None:
-        """Rosters whose jobs nobody speaks of any more must not pile up."""
-        nameless = [job for job, here in self.state.jobs.items() if here.request is None]
-        for job in nameless[: max(0, len(nameless) - _NAMELESS_KEPT + 1)]:
-            del self.state.jobs[job]
-
-    def _remember_ended(self, event: JobState) -> None:
-        self.state.ended[event.job] = event.submitted_at
-        while len(self.state.ended) > _ENDED_KEPT:
-            del self.state.ended[next(iter(self.state.ended))]
 
     def _settle(self, job: JobId, here: JobHere, now: float, reason: str) -> Iterator[Effect]:
         """Bring what runs into line with what should."""
@@ -275,6 +269,13 @@ class NodeAgent(Agent[NodeState]):
         here = self.state.jobs.get(event.job)
         if event.node == self.settings.node and here is not None and here.at_work and not here.stopping:
             yield self._watch(event.job, here, now, starting=event.doing == "loading")
+
+    @on(BundleArriving)
+    def see_arriving(self, event: BundleArriving, now: float) -> Effects:
+        """Its code is on the way."""
+        here = self.state.jobs.get(event.job)
+        if here is not None and here.at_work and not here.stopping:
+            yield self._watch(event.job, here, now, starting=True)
 
     @on(NoProgress)
     def end_hung(self, timer: NoProgress, now: float) -> Effects:
@@ -345,6 +346,7 @@ class NodeAgent(Agent[NodeState]):
         else:
             then = f"starts again in {pause:g} s" if retry else "given up on this node"
             here.given_up = not retry and here.wanted
+            here.refused = why.kind == "bundle"
             yield self.publish(
                 WorkFailed(
                     node=self.settings.node,
@@ -352,7 +354,7 @@ class NodeAgent(Agent[NodeState]):
                     attempt=here.attempt,
                     kind=why.kind,
                     code=event.code,
-                    last_lines=event.last_lines,
+                    last_lines=() if here.refused else event.last_lines,  # the reason says it already
                     retry=retry,
                     reason=f"{why.words}; {then}",
                 )
@@ -369,6 +371,15 @@ class NodeAgent(Agent[NodeState]):
             here.retry_at = None
             yield from self._settle(timer.job, here, now, f"another attempt after {here.failures} failures")
 
+    @on(TrustChanged)
+    def try_again(self, event: TrustChanged, now: float) -> Effects:
+        """Jobs whose code was refused may be welcome now."""
+        yield self.publish(NodeMended(node=self.settings.node, reason="its owner has changed whom it trusts"))
+        for job, here in list(self.state.jobs.items()):
+            if here.given_up and here.refused:
+                here.given_up, here.failures = False, 0
+                yield from self._settle(job, here, now, "its owner has changed whom it trusts")
+
     def check(self) -> None:
         """A job has one process at most, and none where it should not have one but for those that are ending."""
         for job, here in self.state.jobs.items():
@@ -380,4 +391,4 @@ class NodeAgent(Agent[NodeState]):
             self.require(here.at_work or not here.stopping, f"{job} is being stopped but not at work")
             self.require(not here.phase.ended or here.at_work, f"{job} is over and still kept")
             self.require(here.failures <= self.settings.attempts, f"{job} failed more often than allowed")
-        self.require(len(self.state.ended) <= _ENDED_KEPT, "too many ended jobs are remembered")
+        self.require(len(self.state.ended) <= ENDED_KEPT, "too many ended jobs are remembered")

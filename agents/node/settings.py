@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from schemas.bundles import MAX_BUNDLE
 from schemas.ids import NodeId
 from schemas.nodes import Accelerator
 
@@ -50,6 +51,11 @@ class NodeAgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Lines that may come at once: a long traceback of several threads."""
     log_batch: int = 200
     """Lines to a message, of up to a thousand characters: stays well under the server's limit of 1 MiB."""
+
+    bundle_bytes: Annotated[int, Meta(ge=0, le=MAX_BUNDLE)] = MAX_BUNDLE
+    """Of a job's code that this node takes at most; less where the line is paid by volume."""
+    bundles_kept_bytes: Annotated[int, Meta(ge=0)] = 16 * MAX_BUNDLE
+    """Of all jobs' code that stays on the disk, so that it needn't be fetched again: half a gigabyte."""
 
     yield_to_owner: bool = False
     """Whether jobs pause while programs that aren't Shoal's need the machine."""

@@ -5,9 +5,13 @@ import msgspec
 from agents.node.owner import Need
 from agents.node.works import MachineSampled
 from schemas.ids import JobId
-from schemas.jobs import JobPhase, JobRequest
+from schemas.jobs import JobPhase, JobRequest, JobState
 
 _AT_WORK = (JobPhase.RUNNING, JobPhase.FINISHING)
+ENDED_KEPT = 1024
+"""Ended jobs remembered: more than the desk keeps, so that none of their rosters starts anything."""
+_NAMELESS_KEPT = 256
+"""Rosters kept for jobs whose state has not come in: as many as may be unfinished at once."""
 
 
 class JobHere(msgspec.Struct, kw_only=True):
@@ -35,6 +39,8 @@ class JobHere(msgspec.Struct, kw_only=True):
     failures: int = 0
     """In a row."""
     given_up: bool = False
+    refused: bool = False
+    """Given up because this node doesn't take the job's code: its owner can mend that."""
     started_at: float = 0.0
     retry_at: float | None = None
     log_tokens: float = 0.0
@@ -67,3 +73,15 @@ class NodeState(msgspec.Struct, kw_only=True):
     sample: MachineSampled | None = None
     need: Need = msgspec.field(default_factory=Need)
     """What the machine's owner needs."""
+
+    def make_room(self) -> None:
+        """Rosters whose jobs nobody speaks of any more must not pile up."""
+        nameless = [job for job, here in self.jobs.items() if here.request is None]
+        for job in nameless[: max(0, len(nameless) - _NAMELESS_KEPT + 1)]:
+            del self.jobs[job]
+
+    def remember_ended(self, event: JobState) -> None:
+        """Note a job that is over, for as long as there is room."""
+        self.ended[event.job] = event.submitted_at
+        while len(self.ended) > ENDED_KEPT:
+            del self.ended[next(iter(self.ended))]

@@ -15,6 +15,8 @@ EXIT_MEMORY = 5
 """Out of memory, the machine's or an accelerator's."""
 EXIT_BUS = 6
 """The server can't be reached, or refused the credentials."""
+EXIT_BUNDLE = 7
+"""The node doesn't take the job's code; the last line says why, and what to do about it. No process was started for it."""
 EXIT_NOT_STARTED = 127
 """The process could not be started: the shells' code for a command that isn't there."""
 
@@ -28,6 +30,16 @@ class TrainingWork(Work, frozen=True, kw_only=True):
     job: JobId
     request: JobRequest
     attempt: int
+
+
+class BundleArriving(Result, frozen=True, kw_only=True):
+    """Another part of a job's code has come: slow as the link may be, nothing hangs."""
+
+    job: JobId
+
+
+class TrustChanged(Result, frozen=True, kw_only=True):
+    """The machine's owner has changed whom it trusts. Processes whose code it no longer trusts are being ended."""
 
 
 class AbortWork(Work, frozen=True, kw_only=True):

@@ -186,7 +186,8 @@ class NodeSelector(Fleet):
         member.ready = False
         if not event.retry:
             member.failed = f"the job has failed on it for good: {event.reason}"
-        if job.round > 0 or event.kind not in ("import", "raised"):
+            member.refused = event.kind == "bundle"
+        if not member.refused and (job.round > 0 or event.kind not in ("import", "raised")):
             conduct.fail(self.state.nodes[event.node].conduct, self.settings)
             yield from self._judge(event.node, now, f"its process of {event.job} failed ({event.kind})")
         if not event.retry:

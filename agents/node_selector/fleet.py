@@ -13,7 +13,7 @@ from agents.node_selector.state import NodeRecord, NodeSelectorState
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase
-from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile, NodeYielding
+from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeMended, NodeProfile, NodeYielding
 
 
 class Silence(Timer, frozen=True, kw_only=True):
@@ -56,9 +56,11 @@ class Fleet(Agent[NodeSelectorState]):
 
     @on(NodeProfile)
     def meet(self, event: NodeProfile, now: float) -> Effects:
-        """A profile says that a node exists; only heartbeats say that it lives. A new life yields to nobody as yet."""
+        """A profile says that a node exists; only heartbeats say that it lives. A new life yields to nobody as yet, and may
+        have been told whom to trust."""
         record = self._record(event.node)
         if event.version > record.yield_version:
+            yield from self._forgive_refusals(event.node, "it has come up again", now)
             yield from self._follow_yield(event.node, record, event.version, "", "it has come up again", now)
 
     @on(NodeYielding)
@@ -68,6 +70,19 @@ class Fleet(Agent[NodeSelectorState]):
         if event.version > record.yield_version:
             yielding = event.reason if event.yielding else ""
             yield from self._follow_yield(event.node, record, event.version, yielding, event.reason, now)
+
+    @on(NodeMended)
+    def welcome_back(self, event: NodeMended, now: float) -> Effects:
+        """Its owner has put something right."""
+        yield from self._forgive_refusals(event.node, event.reason, now)
+
+    def _forgive_refusals(self, node: NodeId, why: str, now: float) -> Effects:
+        """Jobs whose code a node didn't take are tried there again; whatever else they failed of still stands."""
+        refused = [member for job in self.state.jobs.values() if (member := job.members.get(node)) and member.refused]
+        for member in refused:
+            member.refused, member.failed = False, ""
+        if refused:
+            yield from self._review(now, f"{node}: {why}")
 
     def _follow_yield(self, node: NodeId, record: NodeRecord, version: int, yielding: str, why: str, now: float) -> Effects:
         record.yield_version = version

@@ -73,6 +73,8 @@ class Member(msgspec.Struct):
     """Its job process has said that it is ready, and hasn't ended since."""
     failed: str = ""
     """Why the job has failed on it for good."""
+    refused: bool = False
+    """It failed because the node doesn't take the job's code, which its owner can mend."""
     refused_round: int = -1
     """The last round whose contribution of it was refused: a round counts once."""
     busy: bool = False

@@ -16,7 +16,7 @@ from schemas.decisions import (
 from schemas.emulation import EmulatedLinkChanged
 from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.network import LinkQualityChanged, NetworkAlert
-from schemas.nodes import NodeLeaving, NodeYielding, PauseNode, WorkFailed
+from schemas.nodes import NodeLeaving, NodeMended, NodeYielding, PauseNode, WorkFailed
 from schemas.training import (
     Assignment,
     CaughtUp,
@@ -55,6 +55,8 @@ def said_by(event: Message) -> Said | None:
             return Said(event.node, event.reason, True)
         case ForceNode():
             return Said(event.node, f"{event.do} on request: {event.reason}")
+        case NodeMended():
+            return Said(event.node, f"may be tried again: {event.reason}")
         case PauseNode():
             return Said(event.node, f"{'pause' if event.pause else 'go on'} on request: {event.reason}")
         case _:

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agents.base import CancelTimer, Effect, Publish, SetTimer, StartWork, StopWork
 from agents.inputs import ProbeReturned, Woken, WorkExited, WorkLines
-from agents.node import AbortWork, MachineSampled, NodeAgent, NodeAgentSettings, TrainingWork
+from agents.node import AbortWork, BundleArriving, MachineSampled, NodeAgent, NodeAgentSettings, TrainingWork, TrustChanged
 from agents.node.core import HeartbeatDue, ProbeDue
 from schemas.jobs import JobPhase, JobRequest, JobState
 from schemas.nodes import NodeProfile, NodeYielding, PauseNode, WorkEnded, WorkFailed, WorkPrinted, WorkStarted
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
         self.tell(Roster(job=job, version=version, nodes=nodes, reducers=nodes, quorum=1, reason="r"))
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), code=st.sampled_from([0, 0, 3, 4, 5, -9, -15]))
+    @rule(data=st.data(), code=st.sampled_from([0, 0, 3, 4, 5, 7, -9, -15]))
     def end(self, data: st.DataObject, code: int) -> None:
         key = data.draw(st.sampled_from(sorted(self.processes)))
         self.processes.discard(key)
@@ -107,6 +107,14 @@ class Machine(RuleBasedStateMachine):
     @rule(job=JOBS)
     def progress(self, job: str) -> None:
         self.tell(TrainingProgress(job=job, node="me", round=1, doing="computing"))
+
+    @rule(job=JOBS)
+    def code_arrives(self, job: str) -> None:
+        self.tell(BundleArriving(job=job))
+
+    @rule()
+    def trust_changes(self) -> None:
+        self.tell(TrustChanged())
 
     @rule(pauses=st.booleans())
     def pause(self, pauses: bool) -> None:

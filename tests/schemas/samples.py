@@ -19,11 +19,18 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import schemas.catalogue  # noqa: F401 - registers every type
+from schemas.bundles import SHA256_PATTERN, SIGNATURE_PATTERN, SIGNER_PATTERN
 from schemas.ids import TOKEN_PATTERN, WORKLOAD_PATTERN
 from schemas.wire import decode, encode, registered, subject_of
 
 GOLDEN = Path(__file__).with_name("golden.json")
-PATTERNS = {TOKEN_PATTERN: ("node-1", "a", "N_2", "0"), WORKLOAD_PATTERN: ("examples.digits:workload",)}
+PATTERNS = {
+    TOKEN_PATTERN: ("node-1", "a", "N_2", "0"),
+    WORKLOAD_PATTERN: ("examples.digits:workload",),
+    SHA256_PATTERN: ("0123456789abcdef" * 4,),
+    SIGNER_PATTERN: ("ed25519:" + "A-_z" * 10 + "abc",),
+    SIGNATURE_PATTERN: ("A-_z" * 21 + "ab",),
+}
 TEXTS = ("", "lost for 3.2 s", 'quotes " and \\', "grüße, 速度", "line\nbreak", "\x00\x7f")
 
 
