@@ -249,10 +249,13 @@ class NatsBus:
         await self._link.wait_up(_SETUP_TIMEOUT)
         await self._objects.put(name, data)
 
-    async def get_object(self, name: str) -> bytes:
-        """See `bus.port.Bus.get_object`. Raises `Unreachable`, and `CorruptObject` where the hash is wrong."""
+    async def get_object(self, name: str, *, limit: int | None = None, arrived: Callable[[], None] | None = None) -> bytes:
+        """See `bus.port.Bus.get_object`; `arrived` is called with each part that comes.
+
+        Raises `Unreachable`, `CorruptObject` where the hash is wrong, and `ObjectTooLarge` for more than `limit` bytes.
+        """
         await self._link.wait_up(_SETUP_TIMEOUT)
-        return await self._objects.get(name)
+        return await self._objects.get(name, limit=limit, arrived=arrived)
 
     async def purge(self, subjects: str) -> None:
         """See `bus.port.Bus.purge`. Raises `Unreachable`."""

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import datetime
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 from nats import errors
@@ -57,6 +58,15 @@ class CorruptObject(BusError):
         self.name = name
 
 
+class ObjectTooLarge(BusError):
+    """A value in the object store is larger than whoever reads it takes. Attributes: `name`, `limit` (bytes)."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(f"the object {name!r} has more than the {limit} bytes that it should have at most")
+        self.name = name
+        self.limit = limit
+
+
 class ObjectStore:
     """Puts and gets of whole values."""
 
@@ -95,19 +105,34 @@ class ObjectStore:
             with contextlib.suppress(errors.Error):
                 await self._link.nc.jetstream().purge_stream(STREAM, subject=f"$O.{BUCKET}.C.{older.nuid}")
 
-    async def get(self, name: str) -> bytes:
-        """The value. Raises `KeyError` where there is none, `CorruptObject` where its hash is wrong."""
+    async def get(self, name: str, *, limit: int | None = None, arrived: Callable[[], None] | None = None) -> bytes:
+        """The value; `arrived` is called with each part of it that comes.
+
+        Raises:
+            KeyError: there is none.
+            CorruptObject: its hash is wrong.
+            ObjectTooLarge: it has more than `limit` bytes, whatever it says of itself.
+        """
         meta = await self._meta(name)
         if meta is None:
             raise KeyError(name)
-        parts = (
-            [msg.data async for msg in read_stored(self._link, STREAM, [f"$O.{BUCKET}.C.{meta.nuid}"])] if meta.size else []
-        )
+        if limit is not None and meta.size > limit:
+            raise ObjectTooLarge(name, limit)
+        parts: list[bytes] = []
+        size = 0
+        if meta.size:
+            async for msg in read_stored(self._link, STREAM, [f"$O.{BUCKET}.C.{meta.nuid}"]):
+                parts.append(msg.data)
+                size += len(msg.data)
+                if limit is not None and size > limit:
+                    raise ObjectTooLarge(name, limit)
+                if arrived is not None:
+                    arrived()
         data = b"".join(parts)
         if len(data) != meta.size or await _digest(data) != meta.digest:
             newer = await self._meta(name)
             if newer is not None and newer.nuid != meta.nuid:
-                return await self.get(name)  # replaced while it was read
+                return await self.get(name, limit=limit, arrived=arrived)  # replaced while it was read
             raise CorruptObject(name)
         return data
 

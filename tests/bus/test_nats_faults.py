@@ -11,7 +11,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from bus.nats import NatsBus
-from bus.nats_objects import BUCKET, STREAM, CorruptObject
+from bus.nats_objects import BUCKET, STREAM, CorruptObject, ObjectTooLarge
 from bus.nats_pull import coordinates
 from bus.nats_streams import RECORD, configs
 from bus.port import Interest, Receipt, Start
@@ -278,6 +278,22 @@ async def test_a_replaced_object_frees_its_room_and_a_damaged_one_is_told(
     await js.delete_msg(STREAM, state.first_seq)
     with pytest.raises(CorruptObject, match="j/model"):
         await bus.get_object("j/model")
+    await bus.close()
+
+
+async def test_an_object_that_is_larger_than_it_may_be_is_not_read(server: EmbeddedServer, js: JetStreamContext) -> None:
+    bus = await NatsBus.connect(server.url, source="agent")
+    await bus.put_object("j/model", bytes(300_000))
+    parts: list[None] = []
+    assert await bus.get_object("j/model", limit=300_000, arrived=lambda: parts.append(None)) == bytes(300_000)
+    assert len(parts) == 3
+    with pytest.raises(ObjectTooLarge, match="more than the 299999 bytes"):
+        await bus.get_object("j/model", limit=299_999)
+    meta = await js.get_last_msg(STREAM, f"$O.{BUCKET}.M.>")
+    assert meta.data is not None
+    await js.publish(str(meta.subject), meta.data.replace(b"300000", b"10"), headers={"Nats-Rollup": "sub"})
+    with pytest.raises(ObjectTooLarge):  # whatever it says of itself
+        await bus.get_object("j/model", limit=1000)
     await bus.close()
 
 
