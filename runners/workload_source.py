@@ -56,7 +56,7 @@ def source_hash(workload: str, app_dir: Path | None = None) -> str:
     module, _ = split_name(workload)
     root = app_root(app_dir)
     importlib.invalidate_caches()  # a module written a moment ago counts
-    if _find(module, root, sys.path) is None:
+    if find_module(module, root, sys.path) is None:
         raise not_found(workload, root)
     sources: dict[str, bytes] = {}
     pending = [module]
@@ -66,14 +66,14 @@ def source_hash(workload: str, app_dir: Path | None = None) -> str:
         if name in sources:
             continue
         # The user's other modules count if they lie in the app directory; of installed packages only the workload's.
-        spec = _find(name, root, sys.path if name.partition(".")[0] == own else [])
+        spec = find_module(name, root, sys.path if name.partition(".")[0] == own else [])
         if spec is None:
             continue
         source = _source(spec)
         sources[name] = source
         if "." in name:
             pending.append(name.rpartition(".")[0])
-        pending.extend(_imports(source, name, spec.submodule_search_locations is not None))
+        pending.extend(imported_names(source, name, spec.submodule_search_locations is not None))
     sha = hashlib.sha256()
     for name in sorted(sources):
         sha.update(f"{name} {len(sources[name])}\n".encode())
@@ -85,7 +85,11 @@ def not_found(workload: str, root: Path) -> WorkloadError:
     """The error for a module that isn't there, with the nearest name that is."""
     module, attribute = split_name(workload)
     close = difflib.get_close_matches(module, list(_modules_in(root)), n=1, cutoff=0.6)
-    mend = f"did you mean {close[0]}:{attribute}?" if close else "start from its directory or name that with --app-dir"
+    mend = (
+        f"did you mean {close[0]}:{attribute}?"
+        if close
+        else "start from its directory, name that with --app-dir, or send it along: submit --bundle"
+    )
     return WorkloadError(workload, f"no module {module!r} in {root} or on Python's path", mend)
 
 
@@ -97,7 +101,7 @@ def _modules_in(root: Path) -> Iterator[str]:
             yield name
 
 
-def _find(module: str, root: Path, path: list[str]) -> ModuleSpec | None:
+def find_module(module: str, root: Path, path: list[str]) -> ModuleSpec | None:
     """The spec of a module, by search alone: `importlib.util.find_spec` would run the packages around it."""
     places: list[str] | None = [str(root), *path]
     spec: ModuleSpec | None = None
@@ -119,7 +123,7 @@ def _source(spec: ModuleSpec) -> bytes:
     return content.replace(b"\r\n", b"\n") if spec.origin.endswith(".py") else content
 
 
-def _imports(source: bytes, module: str, is_package: bool) -> Iterator[str]:
+def imported_names(source: bytes, module: str, is_package: bool) -> Iterator[str]:
     """Names that a module's imports may refer to; `from a import b` gives `a` and `a.b`, since b may be a module."""
     try:
         tree = ast.parse(source)
