@@ -15,7 +15,8 @@ import msgspec
 import schemas.catalogue  # noqa: F401 - completes the registry
 from bus.nats import NatsBus
 from bus.port import BusError, Interest, NoResponders, Receipt
-from runners.address import Address, find_server
+from runners.address import STORE, Address, find_server
+from runners.bundles.submitting import make_bundle
 from schemas.errors import DecodeError, ShoalError
 from schemas.ids import token
 from schemas.jobs import CancelRequest, JobAnswer, JobList, JobQueued, JobRequest, JobState, JobSummary, ListRequest
@@ -37,20 +38,34 @@ class Refused(ShoalError):
         self.reason = reason
 
 
+class SentBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """What was sent along with a job."""
+
+    digest: str
+    size: int
+    """Bytes, before compression."""
+    submitter: str
+    """The public key that nodes have to trust."""
+    files: tuple[str, ...]
+
+
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job that was submitted."""
 
     job: str
     queued: bool = False
     """No desk answered: the request is stored, and the next desk takes it."""
+    bundle: SentBundle | msgspec.UnsetType = msgspec.UNSET
+    """The source that went along, if some did."""
 
 
 class Client:
     """A connection to a fleet. Use it as an async context manager, or `close` it."""
 
-    def __init__(self, bus: NatsBus, address: Address) -> None:
+    def __init__(self, bus: NatsBus, address: Address, store: Path = STORE) -> None:
         self.bus = bus
         self.address = address
+        self.store = store
         self._sequence = 0
         self._life = int(time.time() * 1000)
 
@@ -66,16 +81,28 @@ class Client:
         """Leave."""
         await self.bus.close()
 
-    async def submit(self, request: JobRequest | Mapping[str, Any], *, queue: bool = True) -> Accepted:
+    async def submit(
+        self,
+        request: JobRequest | Mapping[str, Any],
+        *,
+        queue: bool = True,
+        bundle: Path | str | None = None,
+        files: Sequence[str] = (),
+    ) -> Accepted:
         """Submit a job.
 
-        Where no desk answers, the request is stored for the next one (with `queue`).
+        Where no desk answers, the request is stored for the next one (with `queue`). With `bundle`, the directory that the
+        workload is found in, its source travels along, signed with this store's key; `files` are paths or globs in that
+        directory to add (`"data/words.txt"`) or to leave out (`"!drafts"`).
 
         Raises:
             Refused: the desk, or the request's own form, says no.
+            BundleError: the workload can't be packed.
             NoResponders: no desk, and `queue` is false.
             TimedOut: the desk didn't answer.
         """
+        if bundle is not None:
+            return await self._submit_bundled(request, Path(bundle), files, queue)
         body = encode(request) if isinstance(request, JobRequest) else msgspec.json.encode(request)
         try:
             reply = await self.bus.request("shoal.jobs.submit", body, ANSWER_SECONDS)
@@ -87,6 +114,18 @@ class Client:
         if not answer.accepted or answer.job is None:
             raise Refused(answer.field or "$", answer.reason or "no reason given")
         return Accepted(job=answer.job)
+
+    async def _submit_bundled(
+        self, request: JobRequest | Mapping[str, Any], root: Path, files: Sequence[str], queue: bool
+    ) -> Accepted:
+        """Submit a job once its source is in the object store."""
+        body: dict[str, Any] = msgspec.to_builtins(request)
+        packed = await asyncio.to_thread(make_bundle, str(body.get("workload", "")), root, files, self.store)
+        await self.bus.put_object(packed.name, packed.data)
+        source = packed.source
+        accepted = await self.submit(body | {"bundle": msgspec.to_builtins(source)}, queue=queue)
+        sent = SentBundle(digest=source.digest, size=source.size, submitter=source.submitter, files=packed.files)
+        return msgspec.structs.replace(accepted, bundle=sent)
 
     async def _queue(self, body: bytes) -> Accepted:
         try:
@@ -189,20 +228,26 @@ async def connect(
     Args:
         server: `nats://[TOKEN@]HOST:PORT`; by default `$SHOAL_SERVER`, else the server of `shoal up` in this directory.
         token: the server's token, if it isn't in the URL.
-        store: the directory of `shoal up`, by default `.shoal`.
+        store: the directory of `shoal up`, by default `.shoal`; what is submitted is signed with the key in it.
         name: what this client calls itself.
 
     Raises:
         Unreachable: no server there, or it refused the token.
     """
     address = find_server(server, token=token, store=store)
-    return Client(await NatsBus.connect(address.url, source=name, token=address.token), address)
+    return Client(await NatsBus.connect(address.url, source=name, token=address.token), address, store or STORE)
 
 
-async def submit(request: JobRequest | Mapping[str, Any], server: str | None = None) -> Accepted:
+async def submit(
+    request: JobRequest | Mapping[str, Any],
+    server: str | None = None,
+    *,
+    bundle: Path | str | None = None,
+    files: Sequence[str] = (),
+) -> Accepted:
     """Submit one job and leave again. Raises as `connect` and `Client.submit`."""
     async with await connect(server) as client:
-        return await client.submit(request)
+        return await client.submit(request, bundle=bundle, files=files)
 
 
 async def events(subject: str = EVERYTHING, server: str | None = None, *, past: bool = False) -> AsyncIterator[Message]:

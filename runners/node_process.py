@@ -13,17 +13,20 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.node import NodeAgent, NodeAgentSettings
+from agents.node import NodeAgent, NodeAgentSettings, TrustChanged
 from bus import processes
 from bus.locks import claim_node_name
 from bus.nats import NatsBus
 from bus.port import Start
 from runners.address import STORE, Address, find_server
+from runners.bundles.keys import public_key
+from runners.bundles.shelf import Fetch, Shelf
+from runners.bundles.trust import TRUST_SIGNAL
 from runners.host import Host
 from runners.jobs.devices import Machine
 from runners.loop import run
@@ -59,6 +62,8 @@ class NodeOptions:
     max_temperature_c: float | None = None
     """None: as `shoal.toml` says."""
     power_limit_w: float | None = None
+    trust: tuple[str, ...] = ()
+    """Submitters whose code it runs, besides those in the store's file."""
     server: str | None = None
     store: Path = STORE
     token_file: Path | None = None
@@ -70,8 +75,12 @@ async def run_node(options: NodeOptions) -> None:
     Raises:
         AlreadyLocked: the name is taken on this machine.
         Unreachable: no server there.
+        BadKey: something to trust is no submitter's key.
     """
     stop = asyncio.Event()
+    trust = tuple(public_key(key) for key in options.trust)
+    # Whoever holds a node's name is sent this signal, so it must be harmless from before that.
+    asyncio.get_running_loop().add_signal_handler(TRUST_SIGNAL, lambda: None)
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     token = options.token_file.read_text().strip() if options.token_file else None
@@ -79,14 +88,23 @@ async def run_node(options: NodeOptions) -> None:
     name = claim_node_name(options.store, options.name)
     try:
         async with _link(options, name.name, address) as url:
-            await _serve(options, name.name, url, address, stop)
+            await _serve(options, name.name, url, address, trust, stop)
     finally:
         name.release()
 
 
-async def _serve(options: NodeOptions, name: str, url: str, address: Address, stop: asyncio.Event) -> None:
+async def _serve(
+    options: NodeOptions, name: str, url: str, address: Address, trust: tuple[str, ...], stop: asyncio.Event
+) -> None:
     bus = await NatsBus.connect(url, source=f"node/{name}", token=address.token)
     settings = _settings(options, name)
+    shelf = Shelf(
+        options.store,
+        _fetch_from(url, name, address.token),
+        trust=trust,
+        most_bytes=settings.bundle_bytes,
+        kept_bytes=settings.bundles_kept_bytes,
+    )
     works = NodeWorks(
         NodeWorksConfig(
             node=name,
@@ -94,6 +112,7 @@ async def _serve(options: NodeOptions, name: str, url: str, address: Address, st
             folder=options.store / "nodes",
             token_file=_kept_token(options, name, address),
             app_dir=(options.app_dir or Path.cwd()).resolve(),
+            shelf=shelf,
             slowdown=options.slowdown,
             step_time_ms=options.step_time_ms,
             device=options.device,
@@ -104,6 +123,12 @@ async def _serve(options: NodeOptions, name: str, url: str, address: Address, st
     host = Host(
         agent, bus, source=f"node/{name}", scope={"node": name}, works=works, durable=False, start=Start.NEW, announce=False
     )
+
+    def look_again() -> None:
+        works.review_trust()
+        host.post(TrustChanged())
+
+    asyncio.get_running_loop().add_signal_handler(TRUST_SIGNAL, look_again)
     running = asyncio.ensure_future(host.run())
     stopping = asyncio.ensure_future(stop.wait())
     print(f"node {name} is up", flush=True)
@@ -114,6 +139,19 @@ async def _serve(options: NodeOptions, name: str, url: str, address: Address, st
     finally:
         stopping.cancel()
         await bus.close()
+
+
+def _fetch_from(url: str, name: str, token: str | None) -> Fetch:
+    """Fetches over a connection of its own: behind a bundle on a slow line, the node's own messages would come late."""
+
+    async def fetch(what: str, limit: int, arrived: Callable[[], None]) -> bytes:
+        bus = await NatsBus.connect(url, source=f"node/{name}/bundles", token=token)
+        try:
+            return await bus.get_object(what, limit=limit, arrived=arrived)
+        finally:
+            await bus.close()
+
+    return fetch
 
 
 @contextlib.asynccontextmanager
@@ -200,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--power-limit", type=float, dest="power_limit_w")
     for option in ("--app-dir", "--token-file"):
         parser.add_argument(option, type=Path)
+    parser.add_argument("--trust", action="append", default=[])
     parser.add_argument("--store", type=Path, default=STORE)
     try:
         run(run_node(NodeOptions(**vars(parser.parse_args(argv)))))

@@ -16,14 +16,20 @@ import msgspec
 from agents.effects import Work
 from agents.inputs import Result, WorkExited
 from agents.node.works import (
+    EXIT_BUNDLE,
+    EXIT_BUS,
     EXIT_NOT_STARTED,
     OUT_OF_MEMORY_KILL,
     AbortWork,
+    BundleArriving,
     MachineSampled,
     SampleMachine,
     TrainingWork,
 )
 from bus import processes
+from bus.port import BusError
+from runners.bundles.errors import BundleError
+from runners.bundles.shelf import Held, Shelf
 from runners.jobs.devices import Machine
 from runners.jobs.spec import JobSpec
 from runners.owner_load import OwnerLoad
@@ -61,6 +67,8 @@ class NodeWorksConfig:
     """Where what processes are told is kept while they run."""
     token_file: Path | None = None
     app_dir: Path | None = None
+    shelf: Shelf | None = None
+    """Where the code of jobs that bring theirs is found."""
     slowdown: float = 1.0
     step_time_ms: float = 0.0
     device: str | None = None
@@ -77,7 +85,13 @@ class _Running:
 
     post: Post
     process: ProcessGroup | None = None
+    fetching: asyncio.Task[Held] | None = None
+    """Its code is on the way."""
     stop_asked: bool = False
+    refused: str = ""
+    """Why its code is not run here any more."""
+    submitter: str = ""
+    """Whose code it is; empty: this machine's own copy."""
     aborted: bool = False
     """It is printing its stacks: a SIGTERM would cut that short."""
     kill_timer: asyncio.TimerHandle | None = None
@@ -127,6 +141,18 @@ class NodeWorks:
         running.stop_asked = True
         if running.process is not None:
             self._terminate(running, running.process)
+        elif running.fetching is not None:
+            running.fetching.cancel()
+
+    def review_trust(self) -> None:
+        """Whom this node trusts has changed: end what it would not start now; `WorkExited` follows."""
+        for key, running in self._running.items():
+            if running.submitter and self._config.shelf is not None:
+                try:
+                    self._config.shelf.require_trust(running.submitter)
+                except BundleError as error:
+                    running.refused = running.refused or str(error)
+                    self.stop(key, running.refused)
 
     async def close(self) -> None:
         """End all job processes and wait until they are gone."""
@@ -167,27 +193,55 @@ class NodeWorks:
         lines = ProcessLines(key, running.post)
         running.oom_kills = _oom_kills()
         told = self._config.folder / f"{work.job}-{os.getpid()}-{work.attempt}.json"
+        held: Held | None = None
         try:
-            code = await self._live(work, running, lines, told)
+            held = await self._code_of(work, running)
+            code = await self._live(work, running, lines, told, held)
+        except asyncio.CancelledError:  # only `stop` cancels, and only what fetches
+            code = -signal.SIGTERM
+        except BundleError as error:
+            running.refused = str(error)
+            code = EXIT_BUNDLE
+        except BusError as error:
+            code = EXIT_BUS
+            lines.note(str(error))
         except OSError as error:
             code = EXIT_NOT_STARTED
             lines.note(f"{self._config.argv[0]}: {error}")
         finally:
             told.unlink(missing_ok=True)
+            if held is not None:
+                held.release()
+        if running.refused:
+            code = EXIT_BUNDLE
         if code == -signal.SIGKILL and not running.stop_asked and _oom_kills() > running.oom_kills:
             lines.note(OUT_OF_MEMORY_KILL)
         lines.close()
         del self._running[key]
-        running.post(WorkExited(key=key, code=code, last_lines=lines.last))
+        last = (running.refused,) if running.refused else lines.last
+        running.post(WorkExited(key=key, code=code, last_lines=last))
 
-    async def _live(self, work: TrainingWork, running: _Running, lines: ProcessLines, told: Path) -> int:
+    async def _code_of(self, work: TrainingWork, running: _Running) -> Held | None:
+        """The job's own code, if it brings some. Raises as `Shelf.take`."""
+        source, shelf = work.request.bundle, self._config.shelf
+        if source is None:
+            return None
+        if shelf is None:
+            raise BundleError("this node has no place for bundles", "start it with `shoal node`")
+        running.submitter = source.submitter
+        arrived = BundleArriving(job=work.job)
+        fetching = shelf.take(work.request.workload, source, lambda: running.post(arrived))
+        running.fetching = asyncio.ensure_future(fetching)
+        return await running.fetching
+
+    async def _live(self, work: TrainingWork, running: _Running, lines: ProcessLines, told: Path, held: Held | None) -> int:
         """One life of a process; gives its exit code once its output has ended too."""
         told.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(self._spec(work)))
+            file.write(msgspec.json.encode(self._spec(work, held.folder if held else self._config.app_dir)))
         process = await processes.spawn(
             (*self._config.argv, "--spec", str(told)),
-            env=self._environment(),
+            env=self._environment(held is not None),
             stdout=PIPE,
             stderr=STDOUT,
             nice=NICE,
@@ -207,7 +261,7 @@ class NodeWorks:
         group.close()
         return code
 
-    def _spec(self, work: TrainingWork) -> JobSpec:
+    def _spec(self, work: TrainingWork, app_dir: Path | None) -> JobSpec:
         c = self._config
         return JobSpec(
             job=work.job,
@@ -215,15 +269,17 @@ class NodeWorks:
             server=c.server,
             request=work.request,
             token_file=str(c.token_file) if c.token_file else None,
-            app_dir=str(c.app_dir) if c.app_dir else None,
+            app_dir=str(app_dir) if app_dir else None,
             slowdown=c.slowdown,
             step_time_ms=c.step_time_ms,
             device=c.device,
         )
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, bundled: bool) -> dict[str, str]:
         """Lines at once, stacks at SIGABRT; and no more threads than it may have."""
         environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        if bundled:
+            environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a bundle's folder holds what was signed and nothing else
         if self._config.threads is not None:
             count = str(self._config.threads)
             environment |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}

@@ -11,6 +11,7 @@ from bus.nats import NatsBus
 from bus.port import BusError
 from bus.server import EmbeddedServer, ServerExited, ServerRestarted
 from runners.address import TOKEN_FILE, Address, find_server
+from runners.bundles.keys import own_signer
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
@@ -96,7 +97,7 @@ class Fleet:
         """What to paste on another machine; None if none can join."""
         if self.server is None or self.options.token is None:
             return None
-        return f"shoal node --server {self.server.join_url}"
+        return f"shoal node --server {self.server.join_url} --trust {own_signer(self.options.store).public}"
 
     def _agent(self, name: str) -> tuple[str, ...]:
         return (sys.executable, "-m", "runners.agent_process", name, *self._common())

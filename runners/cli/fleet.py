@@ -46,6 +46,10 @@ TemperatureOption = Annotated[
 PowerOption = Annotated[
     float | None, typer.Option("--power-limit", metavar="W", min=1.0, help="Pause jobs while a GPU takes more.")
 ]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="KEY", help="Run the code that this submitter sends along, as `shoal trust` does."),
+]
 
 
 def up(
@@ -115,6 +119,7 @@ def node(
     yield_to_owner: YieldOption = False,
     max_temperature: TemperatureOption = None,
     power_limit: PowerOption = None,
+    trust: TrustOption = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -136,6 +141,7 @@ def node(
         yield_to_owner=yield_to_owner,
         max_temperature_c=max_temperature,
         power_limit_w=power_limit,
+        trust=tuple(trust or ()),
         server=server,
         store=store,
     )

@@ -3,7 +3,7 @@
 import time
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -30,7 +30,7 @@ from runners.cli.common import (
     size,
 )
 from runners.cli.following import follow_job
-from runners.client import Client, Refused
+from runners.client import Client, Refused, SentBundle
 from runners.fetching import Fetched, fetch_ended, fetch_job
 from runners.report_schema import Report
 from runners.report_text import summary
@@ -46,6 +46,12 @@ def submit(
         bool, typer.Option("--wait", help="Follow the job until it ends, then fetch model and report.")
     ] = False,
     rounds: Annotated[int | None, typer.Option("--rounds", metavar="N", help="Instead of the file's.")] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Send the workload's source along, for nodes that trust this store's key.")
+    ] = False,
+    app_dir: Annotated[
+        Path, typer.Option("--app-dir", metavar="DIR", help="Where --bundle finds the workload; by default here.")
+    ] = Path(),
     job: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Instead of the file's: makes the request idempotent.")
     ] = None,
@@ -57,13 +63,31 @@ def submit(
     """Submit a job. Where no desk answers, it is stored and starts once there is one."""
     body = _read_request(request)
     body.update({name: value for name, value in (("rounds", rounds), ("id", job)) if value is not None})
-    raise typer.Exit(run_async(_submit(body, server, store, wait, out, as_json)))
+    files = body.pop("files", [])
+    if files and not bundle:
+        fail(f"files in {request} travel in a bundle: add --bundle", EXIT_USAGE)
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        fail(f'files in {request} must be a list of paths, such as ["words.txt"]', EXIT_USAGE)
+    packing = Packing(app_dir, files) if bundle else None
+    raise typer.Exit(run_async(_submit(body, packing, server, store, wait, out, as_json)))
 
 
-async def _submit(body: dict[str, Any], server: str | None, store: Path, wait: bool, out: Path, as_json: bool) -> int:
+class Packing(NamedTuple):
+    """What is to be sent along."""
+
+    root: Path
+    files: list[str]
+
+
+async def _submit(
+    body: dict[str, Any], packing: Packing | None, server: str | None, store: Path, wait: bool, out: Path, as_json: bool
+) -> int:
     async with await joined(server, store) as client:
         try:
-            accepted = await client.submit(body)
+            if packing is None:
+                accepted = await client.submit(body)
+            else:
+                accepted = await client.submit(body, bundle=packing.root, files=packing.files)
         except Refused as refused:
             if not as_json:
                 raise
@@ -73,11 +97,19 @@ async def _submit(body: dict[str, Any], server: str | None, store: Path, wait: b
             print_json(accepted)
         elif not as_json:
             console.print(f"job [bold]{accepted.job}[/bold] {'is queued' if accepted.queued else 'is accepted'}")
+            if isinstance(accepted.bundle, SentBundle):
+                _tell_of(accepted.bundle)
         if accepted.queued and not as_json:
             errors.print("no desk answers; the job is stored and starts once `shoal up` runs")
         if not wait:
             return 0
         return await _wait(client, accepted.job, out, as_json)
+
+
+def _tell_of(bundle: SentBundle) -> None:
+    """What was sent, and what nodes elsewhere need to know."""
+    what = f"{len(bundle.files)} file{'s' if len(bundle.files) != 1 else ''}, {size(bundle.size)}"
+    console.print(f"bundle {bundle.digest[:12]}: {what}; nodes elsewhere: shoal trust {bundle.submitter}", markup=False)
 
 
 async def _wait(client: Client, job: str, out: Path, as_json: bool) -> int:
@@ -235,7 +267,10 @@ def _read_request(path: Path) -> dict[str, Any]:
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the app."""
-    app.command(rich_help_panel=JOBS, epilog=example("shoal submit examples/digits.toml --wait"))(submit)
+    app.command(
+        rich_help_panel=JOBS,
+        epilog=example("shoal submit examples/digits.toml --wait", "shoal submit my_job.toml --bundle"),
+    )(submit)
     app.command(rich_help_panel=JOBS, epilog=example("shoal jobs", "shoal jobs --json"))(jobs)
     app.command(rich_help_panel=JOBS, epilog=example("shoal cancel train-7f3k2q"))(cancel)
     app.command(rich_help_panel=JOBS, epilog=example("shoal logs train-7f3k2q --node laptop"))(logs)

@@ -110,8 +110,9 @@ class Session:
     @property
     def code(self) -> str:
         """What this node runs, as `TrainerReady.code` says it; a build of torch for another device is the same torch."""
-        spec = self.spec
-        source = source_hash(spec.request.workload, Path(spec.app_dir) if spec.app_dir else None)
+        spec, bundle = self.spec, self.spec.request.bundle
+        app_dir = Path(spec.app_dir) if spec.app_dir else None
+        source = bundle.digest if bundle else source_hash(spec.request.workload, app_dir)
         return f"source={source} torch={torch.__version__.partition('+')[0]} shoal={version('shoal')}"
 
     # Local steps.

@@ -30,7 +30,8 @@ class OtherCode(ShoalError):
     """This node runs other code than the job's reducer."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; copy the same source and install the same versions on both, then submit again")
+        mend = "send the source along (`shoal submit --bundle`) or copy it, install the same versions, then submit again"
+        super().__init__(f"{reason}; {mend}")
 
 
 class TrainerWorks:

@@ -98,16 +98,18 @@ def test_a_node_joins_by_the_pasted_line(machines: Machines, tmp_path: Path) -> 
         assert upper.line().startswith(f"ready nats://{HERE}:")
         paste = upper.line()
         line = paste[paste.index("shoal node") :].split()[1:]
-        stranger = command(machines.there, there, "jobs", "--server", parse_server(line[-1]).url)
+        server = line[line.index("--server") + 1]
+        stranger = command(machines.there, there, "jobs", "--server", parse_server(server).url)
         assert stranger.returncode == 1
         assert "refused the token" in stranger.stderr
-        start(machines.here, here, "node-a.log", "node", "--name", "a", "--app-dir", str(APPS))
-        start(machines.there, there, "node-b.log", *line, "--name", "b", "--app-dir", str(APPS))
-        done = command(machines.here, here, "submit", "job.toml", "--wait", "--json")
+        start(machines.here, here, "node-a.log", "node", "--name", "a")
+        start(machines.there, there, "node-b.log", *line, "--name", "b")
+        code = ("--bundle", "--app-dir", str(APPS))  # which neither node has
+        done = command(machines.here, here, "submit", "job.toml", *code, "--wait", "--json")
         assert done.returncode == 0, done.stderr
         assert msgspec.json.decode(done.stdout)["state"] == JobPhase.COMPLETED.value
         # From the other machine, with nothing but the line's address.
-        fetched = command(machines.there, there, "fetch", "across", "--server", line[-1], "--json")
+        fetched = command(machines.there, there, "fetch", "across", "--server", server, "--json")
         assert fetched.returncode == 0, fetched.stderr
         report = msgspec.json.decode((there / "runs" / "across" / "report.json").read_bytes())
         assert {node["node"] for node in report["nodes"] if node["rounds"]} == {"a", "b"}

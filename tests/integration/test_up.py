@@ -15,6 +15,7 @@ import pytest
 from process_fleet import APPS, END_WITHIN, PATIENCE, SHOAL, ProcessFleet, family, left_over, variables
 from story import following
 
+from runners.bundles.keys import own_signer
 from runners.client import connect
 from schemas.training import RoundClosed
 
@@ -133,6 +134,7 @@ async def test_other_machines_come_in_with_the_token_alone(home: ProcessFleet, e
     command = paste[paste.index("shoal node") :].split()
     assert command[:3] == ["shoal", "node", "--server"]
     assert f"nats://{token}@" in command[3]
+    assert command[4:] == ["--trust", own_signer(home.store).public]
     with pytest.raises(nats.errors.Error):
         await nats.connect(home.url, allow_reconnect=False, connect_timeout=5)
     refused = await home.cli("jobs", "--server", home.url, cwd=elsewhere)

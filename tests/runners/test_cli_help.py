@@ -17,6 +17,7 @@ PROMISED = {
         "node",
         "pause",
         "resume",
+        "trust",
         "agent",
         "nodes",
         "submit",
@@ -30,7 +31,7 @@ PROMISED = {
     ),
     *("schema", "doctor"),
 }
-WITH_JSON = ("nodes", "submit", "jobs", "fetch", "events", "why", "doctor", "demo")
+WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo")
 runner = CliRunner(env={"COLUMNS": "160"})  # wide enough to break no line
 
 
