@@ -8,6 +8,7 @@ from runners.report_adaptations import adaptations
 from runners.report_faults import faults
 from runners.report_schema import GradeReport, NodeReport, Report, RoundReport, ValidationReport
 from runners.report_timeline import Timeline
+from schemas.appraisal import NodesAppraised
 from schemas.bus import BusDisturbed
 from schemas.decisions import (
     AdaptationCost,
@@ -62,6 +63,7 @@ TYPES: tuple[type[Message], ...] = (
     NodeProfile,
     NodeQuarantined,
     NodeReleased,
+    NodesAppraised,
     RolledBack,
     Roster,
     RoundClosed,
@@ -170,6 +172,10 @@ def _nodes(line: Timeline) -> list[NodeReport]:
             node.accelerators = tuple(accelerator.name for accelerator in profile.accelerators)
     _count_rounds(line, nodes)
     _count_offers(line, nodes)
+    for appraised in line.own(NodesAppraised):  # the last one that speaks of a node counts
+        for value in appraised.nodes:
+            if value.node in nodes:
+                nodes[value.node].value = value
     for failed in line.own(WorkFailed):
         if failed.node in nodes:
             nodes[failed.node].failures += 1

@@ -5,6 +5,8 @@ Times named `..._seconds` or `at` are seconds since the job was submitted, by th
 
 import msgspec
 
+from schemas.appraisal import NodeValue
+
 VERSION = 1
 
 
@@ -77,6 +79,8 @@ class NodeReport(msgspec.Struct, kw_only=True):
     mean_step_ms: float = 0.0
     failures: int = 0
     """Times its job process failed."""
+    value: NodeValue | None = None
+    """What it was worth to the job over the last rounds that it was appraised by; null where it never was."""
     quality: list[GradeReport] = msgspec.field(default_factory=list)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from agents.appraiser import words as appraisal
 from runners.report_schema import Fault, NodeReport, Report
 
 AGENT = "agent "
@@ -32,6 +33,10 @@ def _lines(report: Report) -> Iterator[str]:
     yield "nodes:"
     for node in report.nodes:
         yield f"  {_node(node)}"
+    values = [node.value for node in report.nodes if node.value is not None]
+    if values:
+        yield "does each machine help? (useful samples a second, 90 % interval)"
+        yield from (f"  {appraisal.value(value)}" for value in values)
     yield f"adaptations: {len(report.adaptations)}"
     for adaptation in report.adaptations[-SHOWN:]:
         yield f"  round {adaptation.round}: {adaptation.what}: {adaptation.reason}"

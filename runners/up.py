@@ -18,7 +18,7 @@ from schemas.jobs import ListRequest
 from schemas.wire import encode
 
 DESK = "job_desk"
-AGENTS = (DESK, "node_selector", "batch_controller", "network_monitor", "optimizer", "recorder")
+AGENTS = (DESK, "node_selector", "batch_controller", "network_monitor", "optimizer", "appraiser", "recorder")
 # Seconds for the desk to answer after its start; it takes one, a crowded machine may take ten times as long.
 READY_WITHIN = 30.0
 # Seconds between asking a desk that isn't there yet.

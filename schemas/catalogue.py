@@ -1,5 +1,5 @@
 """Every message module, imported: with this the registry is complete."""
 
-from schemas import bus, decisions, emulation, jobs, network, nodes, training, verification
+from schemas import appraisal, bus, decisions, emulation, jobs, measuring, network, nodes, training, verification
 
-MODULES = (jobs, nodes, network, training, verification, decisions, emulation, bus)
+MODULES = (jobs, nodes, measuring, network, training, verification, appraisal, decisions, emulation, bus)

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from schemas import bus, decisions, emulation, jobs, network, nodes, training, verification
+from schemas import appraisal, bus, decisions, emulation, jobs, measuring, network, nodes, training, verification
 from schemas.errors import SchemaError
 
 CLIENT = "a client"
@@ -26,6 +26,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             jobs.JobQueued,
             decisions.ForceNode,
             nodes.PauseNode,
+            measuring.MeasureNode,
             emulation.LinkOrder,
         ),
         "job_desk": (jobs.JobRefused, jobs.JobState),
@@ -41,6 +42,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             nodes.WorkPrinted,
             nodes.NodeMended,
             network.LinkProbed,
+            measuring.NodeMeasured,
         ),
         "network_monitor": (network.LinkQualityChanged, network.NetworkAlert, network.NetworkSummary),
         "node_selector": (
@@ -52,6 +54,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
         ),
         "batch_controller": (training.Assignment,),
         "optimizer": (training.Tuning, decisions.RolledBack, decisions.AdaptationCost),
+        "appraiser": (appraisal.NodesAppraised,),
         TRAINER: (
             training.TrainerReady,
             training.ContributionOffered,

@@ -41,6 +41,7 @@ COLUMNS = (
     ("round", False, 0),
     ("samples", True, ROOMY),
     ("late", True, ROOMY),
+    ("without it", True, ROOMY),
     ("emulated", False, 0),
 )
 
@@ -106,6 +107,7 @@ def _cells(node: NodeView) -> dict[str, str | Text]:
         "round": MARKS.get(node.mark, ""),
         "samples": str(node.samples),
         "late": str(node.late) if node.late else "",
+        "without it": Text(node.without, "red" if node.without.startswith("+") else ""),
         "emulated": node.emulated,
     }
 

@@ -4,7 +4,9 @@ from bisect import insort
 
 import msgspec
 
+from agents.appraiser import words as appraisal
 from runners.view.words import emulation, said_by
+from schemas.appraisal import NodesAppraised
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.jobs import JobState
 from schemas.network import LinkProbed, LinkQualityChanged
@@ -51,12 +53,14 @@ class NodeView(msgspec.Struct):
     """Closed rounds that listed a contribution of it."""
     late: int = 0
     """Of these, late ones."""
+    without: str = ""
+    """Change of the job's speed if it were gone: `-30 %`, or `?` as long as that can't be said."""
     mark: str = ""
     """In the open round: `here`, `sending`, `expected`, `missing`, or nothing."""
 
     def forget_job(self) -> None:
         """Another job begins."""
-        self.share, self.doing, self.mark = None, "", ""
+        self.share, self.doing, self.mark, self.without = None, "", "", ""
         self.step = self.steps = self.samples = self.rounds = self.late = 0
 
     @property
@@ -128,6 +132,9 @@ class ViewState(msgspec.Struct):
                 node.quality, node.score = event.quality.value, event.score
             case LinkProbed():
                 self.node(event.node).rtt_ms = event.rtt_ms
+            case NodesAppraised():
+                for value in event.nodes:
+                    self.node(value.node).without = appraisal.short(value)
             case _:
                 self._training(event)
         self._note(event)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from schemas.appraisal import NodesAppraised
 from schemas.bus import BusDisturbed
 from schemas.decisions import (
     AgentStarted,
@@ -47,7 +48,7 @@ def said_by(event: Message) -> Said | None:
             return Said("job_desk", f"{event.job} {event.state.value}: {event.reason}", event.state.value == "failed")
         case JobRefused():
             return Said("job_desk", f"{event.job} refused at {event.field}: {event.reason}", True)
-        case Roster() | Assignment() | Tuning() | RolledBack():
+        case Roster() | Assignment() | Tuning() | RolledBack() | NodesAppraised():
             return Said(writer_of(type(event)), event.reason)
         case NodeJoined() | NodeReleased() | LinkQualityChanged() | CaughtUp() | NodeLeaving() | NodeYielding():
             return Said(event.node, event.reason)

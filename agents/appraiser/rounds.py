@@ -1,0 +1,182 @@
+"""A round as it was, and as it would have been without one of its nodes: arithmetic, and what it takes for granted.
+
+A round lasts from its opening to the next one's. It collects until everybody whom it waits for is there, or the deadline
+is over and a quorum is there (`agents.reducer`); then it averages, hands the average over and closes, which takes what it
+took. So that the model gives the time that was measured when nobody is left out, only the collecting is worked out anew.
+
+Without a node nobody waits for it, and its samples are missing. Besides:
+
+- The node with most to do sets the round where it does all that the job asks for. Without it the next one does, and
+  everybody's work and the deadline grow in that proportion.
+- Without the reducer the next of the list reduces: its own contribution no longer travels, the others' and the average take
+  at least as long as its link needs for them.
+- A contribution that is late took its time, whatever the rounds did meanwhile: where rounds are longer or shorter by a
+  factor, so many more or fewer of them go by, and it is late by so many.
+- What was lost until another reducer took over is lost to the one that fell silent.
+
+Not modelled: other encodings for an average that no longer has to suit the worst link, other rosters and strategies that
+come of the change, and that samples of longer rounds may teach less.
+"""
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+from schemas.ids import NodeId
+
+PROLONGED = 2.0
+"""Deadlines after which a round closes with whoever is there (`agents.reducer.settings`: twice half a deadline more)."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One contribution that a round counted."""
+
+    node: NodeId
+    samples: float
+    """0 where it was left out of the average."""
+    late: int
+    """Rounds."""
+    arrived: float
+    """Seconds from the round's opening until the reducer had it; 0 where it was there before."""
+    compute: float
+    """Seconds."""
+    up: float = 0.0
+    """Seconds from its offer until the reducer had it; 0 for the reducer's own."""
+    size: int = 0
+    """Bytes."""
+
+
+class RoundSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """One round, in seconds by one clock."""
+
+    number: int
+    seconds: float
+    """From its opening to the next one's."""
+    members: tuple[NodeId, ...]
+    """The roster."""
+    parts: tuple[Part, ...]
+    missing: tuple[NodeId, ...] = ()
+    """Waited for until the deadline, in vain."""
+    waited_for: tuple[NodeId, ...] = ()
+    """Those missing, and those expected that came in time."""
+    deadline: float
+    """Seconds from the opening."""
+    quorum: int = 1
+    reducer: NodeId
+    heirs: tuple[NodeId, ...] = ()
+    """Who may reduce, best first."""
+    average_size: int = 0
+    """Bytes."""
+    stretch: dict[NodeId, float] = {}
+    """Factor by which the others' work grows without a node; 1 for those who aren't named."""
+    lost: float = 0.0
+    """Of `seconds`: until another reducer took over."""
+    lost_by: str = ""
+    """The reducer that fell silent; empty: none did."""
+
+
+class Without(msgspec.Struct, frozen=True, kw_only=True):
+    """A round without a node (or with all)."""
+
+    seconds: float
+    samples: float
+    """Of contributions in time."""
+    late: tuple[tuple[float, int], ...]
+    """(samples, rounds late) of the others."""
+
+
+def useful(round_: RoundSeen) -> float:
+    """Samples that a round counted, the late ones discounted as the reducer does (`agents.reducer.policy.discount`)."""
+    return sum(part.samples / (1 + part.late) for part in round_.parts)
+
+
+def without(round_: RoundSeen, node: NodeId) -> Without:
+    """The round if a node had not been there."""
+    parts = [part for part in round_.parts if part.node != node]
+    factor = round_.stretch.get(node, 1.0)
+    waited = [name for name in round_.waited_for if name != node]
+    collecting = _collecting(round_, round_.parts, round_.waited_for, round_.deadline, _quorum(round_, ""))
+    lost = 0.0 if round_.lost_by == node else round_.lost
+    here = max(0.0, round_.seconds - round_.lost)
+    after = max(0.0, here - collecting)
+    if round_.reducer == node:
+        parts, after = _inherited(round_, parts, after)
+    stretched = [msgspec.structs.replace(p, arrived=p.arrived + (factor - 1.0) * p.compute) for p in parts]
+    anew = _collecting(round_, stretched, waited, round_.deadline * factor, _quorum(round_, node))
+    if collecting > here:  # a death ended the wait: what was measured is shorter than the rule
+        anew *= here / collecting
+    return Without(
+        seconds=lost + anew + after,
+        samples=factor * sum(part.samples for part in parts if part.late == 0),
+        late=tuple((part.samples, part.late) for part in parts if part.late > 0),
+    )
+
+
+def late_samples(late: Iterable[tuple[float, int]], shorter: float) -> float:
+    """What late contributions count a round, where rounds are `shorter` times as short as those they were seen in.
+
+    They come as often a second as they did, so less often a round, and are late by more rounds.
+    """
+    return sum(samples / (1.0 + rounds * shorter) for samples, rounds in late) / shorter
+
+
+def stretch(work: dict[NodeId, float], asked: float) -> dict[NodeId, float]:
+    """By node that a round is sized by, the factor by which the others' work grows without it.
+
+    Args:
+        work: samples that each node has to do in a round, of those who contribute to each one.
+        asked: the most that the job asks of any node in a round.
+    """
+    most = sorted(work.values(), reverse=True)[:2]
+    if len(most) < 2 or most[0] < asked * NEARLY_ALL or most[1] <= 0 or most[0] <= most[1]:
+        return {}
+    return {node: most[0] / most[1] for node, samples in work.items() if samples == most[0]}
+
+
+NEARLY_ALL = 0.95
+"""Part of the work asked for from which a node counts as doing all of it: steps are whole, microbatches powers of two."""
+
+
+def _collecting(
+    round_: RoundSeen, parts: Iterable[Part], waited_for: Iterable[NodeId], deadline: float, quorum: int
+) -> float:
+    """Seconds from the opening until the round averages."""
+    arrived: dict[NodeId, float] = {}
+    for part in parts:
+        if part.late == 0 or part.node not in arrived:
+            arrived[part.node] = part.arrived
+    prompt = {part.node for part in parts if part.late == 0}
+    wanted = [arrived[name] if name in prompt else math.inf for name in waited_for]
+    if not wanted:
+        return min(arrived.values(), default=deadline)
+    last = max(wanted)
+    if last <= deadline:
+        return last
+    here = sorted(arrived.values())
+    enough = here[quorum - 1] if len(here) >= quorum else math.inf
+    if enough <= PROLONGED * deadline:
+        return max(deadline, enough)
+    return max(PROLONGED * deadline, here[0] if here else 0.0)
+
+
+def _quorum(round_: RoundSeen, gone: NodeId) -> int:
+    """Contributions that a round needs after its deadline: more than a third of the nodes (`agents.node_selector`)."""
+    left = sum(name != gone for name in round_.members)
+    return max(1, min(round_.quorum, left // 3 + 1))
+
+
+def _inherited(round_: RoundSeen, parts: list[Part], after: float) -> tuple[list[Part], float]:
+    """Contributions, and what follows on the collecting, if the next of the list had reduced."""
+    prompt = {part.node: part for part in parts if part.late == 0 and part.up > 0}
+    heir = next((prompt[name] for name in round_.heirs if name in prompt), None)
+    heir = heir or min(prompt.values(), key=lambda part: part.up / max(1, part.size), default=None)
+    if heir is None:
+        return parts, after
+    pace = heir.up / max(1, heir.size)  # seconds a byte
+
+    def moved(part: Part) -> Part:
+        more = -part.up if part is heir else max(0.0, part.size * pace - part.up)
+        return msgspec.structs.replace(part, arrived=max(0.0, part.arrived + more))
+
+    return [moved(part) for part in parts], max(after, round_.average_size * pace)
