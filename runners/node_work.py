@@ -23,6 +23,8 @@ from agents.node.works import (
     AbortWork,
     BundleArriving,
     MachineSampled,
+    Measured,
+    MeasuringWork,
     SampleMachine,
     TrainingWork,
 )
@@ -32,11 +34,13 @@ from runners.bundles.errors import BundleError
 from runners.bundles.shelf import Held, Shelf
 from runners.jobs.devices import Machine
 from runners.jobs.spec import JobSpec
+from runners.measuring import measured
 from runners.owner_load import OwnerLoad
 from runners.process_group import ProcessGroup
 from runners.process_lines import ProcessLines
 from schemas.errors import ShoalError
-from schemas.ids import NodeId
+from schemas.ids import JobId, NodeId
+from schemas.jobs import JobRequest
 
 Post = Callable[[Result], None]
 
@@ -76,6 +80,8 @@ class NodeWorksConfig:
     """Threads that torch may use in one process; None leaves it to torch (a machine of its own, or with a GPU)."""
     argv: tuple[str, ...] = (sys.executable, "-m", "runners.jobs.training")
     """The program of a job's process; `--spec FILE` with a `JobSpec` as JSON is added."""
+    measuring_argv: tuple[str, ...] = (sys.executable, "-m", "runners.jobs.measuring")
+    """The program that measures the node; `--spec FILE` with a `MeasuringSpec` is added."""
     grace: float = GRACE
 
 
@@ -113,6 +119,7 @@ class NodeWorks:
         # One thread, always the same: what the CPU did is counted since the same thread's last look.
         self._eye = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._looking: set[str] = set()
+        self._measuring: set[asyncio.Task[None]] = set()
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work; a key at work already is left alone.
@@ -130,6 +137,8 @@ class NodeWorks:
             if key not in self._running:
                 self._running[key] = running = _Running(post)
                 self._spawn(self._run(key, work, running))
+        elif isinstance(work, MeasuringWork):
+            self._spawn(self._measure(work, post))
         else:
             raise UnknownWork(work)
 
@@ -158,6 +167,8 @@ class NodeWorks:
         """End all job processes and wait until they are gone."""
         for key in list(self._running):
             self.stop(key, "the node ends")
+        for task in self._measuring:
+            task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
         if self._machine is not None:
@@ -186,6 +197,18 @@ class NodeWorks:
             owner_cpu_percent=cpu,
             owner_gpu_percent=self._machine.gpu_percent_of_others(self._owner.own) if owner else None,
         )
+
+    async def _measure(self, work: MeasuringWork, post: Post) -> None:
+        job = self._spec("measuring", work.request, self._config.app_dir)
+        task = asyncio.current_task()
+        assert task is not None
+        self._measuring.add(task)
+        try:
+            argv, folder = self._config.measuring_argv, self._config.folder
+            found = await measured(argv, job, work, folder=folder, env=self._environment(), nice=NICE)
+        finally:
+            self._measuring.discard(task)
+        post(Measured(found=found))
 
     # Job processes.
 
@@ -238,7 +261,7 @@ class NodeWorks:
         """One life of a process; gives its exit code once its output has ended too."""
         told.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(self._spec(work, held.folder if held else self._config.app_dir)))
+            file.write(msgspec.json.encode(self._spec(work.job, work.request, held.folder if held else self._config.app_dir)))
         process = await processes.spawn(
             (*self._config.argv, "--spec", str(told)),
             env=self._environment(held is not None),
@@ -261,13 +284,13 @@ class NodeWorks:
         group.close()
         return code
 
-    def _spec(self, work: TrainingWork, app_dir: Path | None) -> JobSpec:
+    def _spec(self, job: JobId, request: JobRequest, app_dir: Path | None) -> JobSpec:
         c = self._config
         return JobSpec(
-            job=work.job,
+            job=job,
             node=c.node,
             server=c.server,
-            request=work.request,
+            request=request,
             token_file=str(c.token_file) if c.token_file else None,
             app_dir=str(app_dir) if app_dir else None,
             slowdown=c.slowdown,

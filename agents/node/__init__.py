@@ -3,13 +3,24 @@
 from agents.node.core import NodeAgent
 from agents.node.settings import NodeAgentSettings
 from agents.node.state import JobHere, NodeState
-from agents.node.works import AbortWork, BundleArriving, MachineSampled, SampleMachine, TrainingWork, TrustChanged
+from agents.node.works import (
+    AbortWork,
+    BundleArriving,
+    MachineSampled,
+    Measured,
+    MeasuringWork,
+    SampleMachine,
+    TrainingWork,
+    TrustChanged,
+)
 
 __all__ = [
     "AbortWork",
     "BundleArriving",
     "JobHere",
     "MachineSampled",
+    "Measured",
+    "MeasuringWork",
     "NodeAgent",
     "NodeAgentSettings",
     "NodeState",

@@ -1,13 +1,12 @@
 """The agent of one machine: alive is said every second, job processes follow rosters, failures are told and retried."""
 
-import random
 from collections.abc import Iterator
 
-from agents.base import Agent, CancelTimer, Effect, Effects, Probe, SetTimer, StartWork, StopWork, Timer, on
+from agents.base import CancelTimer, Effect, Effects, Probe, SetTimer, StartWork, StopWork, Timer, on
 from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
 from agents.node import owner, policy
-from agents.node.settings import NodeAgentSettings
-from agents.node.state import ENDED_KEPT, JobHere, NodeState
+from agents.node.measuring import Measuring
+from agents.node.state import ENDED_KEPT, JobHere
 from agents.node.works import (
     EXIT_BUS,
     AbortWork,
@@ -57,14 +56,8 @@ class NoProgress(Timer, frozen=True, kw_only=True):
     job: JobId
 
 
-class NodeAgent(Agent[NodeState]):
+class NodeAgent(Measuring):
     """Owns a machine."""
-
-    name = "node"
-
-    def __init__(self, settings: NodeAgentSettings, rng: random.Random, state: NodeState | None = None) -> None:
-        super().__init__(state or NodeState(), rng)
-        self.settings = settings
 
     # Being there.
 
@@ -74,7 +67,7 @@ class NodeAgent(Agent[NodeState]):
         s = self.settings
         for here in self.state.jobs.values():
             here.at_work, here.stopping, here.hung, here.retry_at = False, "", False, None
-        self.state.heard_at = now
+        self.state.heard_at, self.state.measuring = now, ""
         self.state.need = owner.Need(by_hand=self.state.need.by_hand, version=int(event.at * 1000))
         yield self.publish(
             NodeProfile(

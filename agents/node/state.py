@@ -71,6 +71,8 @@ class NodeState(msgspec.Struct, kw_only=True):
     heard_at: float = 0.0
     """When the server answered last."""
     sample: MachineSampled | None = None
+    measuring: str = ""
+    """The ticket of the measurement that goes on; empty: none does."""
     need: Need = msgspec.field(default_factory=Need)
     """What the machine's owner needs."""
 

@@ -4,6 +4,7 @@ from agents.effects import Work
 from agents.inputs import Result
 from schemas.ids import JobId
 from schemas.jobs import JobRequest
+from schemas.measuring import NodeMeasured
 from schemas.nodes import Accelerator
 
 # Exit codes of job processes, beyond 0 (the job is over, or it was asked to stop). Under 64, clear of the shells' own.
@@ -68,3 +69,19 @@ class MachineSampled(Result, frozen=True, kw_only=True):
     """Of all cores together, by processes that aren't Shoal's, since the last look; None where that wasn't asked for."""
     owner_gpu_percent: float | None = None
     """Of the GPU that such processes use most; None where no GPU tells."""
+
+
+class MeasuringWork(Work, frozen=True, kw_only=True):
+    """Take some steps of a job's workload and time transfers, in a process of its own; comes back as `Measured`."""
+
+    ticket: str
+    request: JobRequest
+    streams: int
+    seconds: float
+    """After which it is given up."""
+
+
+class Measured(Result, frozen=True, kw_only=True):
+    """What the node has measured of itself, or why it couldn't."""
+
+    found: NodeMeasured
