@@ -30,7 +30,9 @@ from runners.cli.common import (
     size,
     told,
 )
+from runners.cli.measuring import doctor_fleet
 from runners.doctor import Check, examine
+from runners.doctor_fleet import SECONDS
 from runners.fleet_view import NodeRow, look_at_nodes
 from runners.node_process import NodeOptions, run_node
 from runners.up import AGENTS, UpOptions, bring_up
@@ -204,11 +206,27 @@ def _alive(row: NodeRow) -> str:
 
 
 def doctor(
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="Measure every node's speed and link, and say what a job would gain.")
+    ] = False,
+    job: Annotated[
+        Path | None, typer.Option("--job", metavar="JOB.toml", help="With --fleet: measure with this job's workload.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=1.0, max=3600.0, help="With --fleet: for each node, at most.")
+    ] = SECONDS,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine and the way to the server; say how to mend what is wrong."""
+    """Check this machine and the way to the server; say how to mend what is wrong.
+
+    With --fleet: have every idle node take some steps and move some megabytes, and forecast what they would make of a job.
+    """
+    if fleet:
+        raise typer.Exit(doctor_fleet(server, store, job, seconds, as_json))
+    if job is not None:
+        fail("--job is for --fleet: add it", EXIT_USAGE)
     checks = run_async(examine(server, store))
     if as_json:
         print_json(checks)
@@ -249,4 +267,6 @@ def add_to(app: typer.Typer) -> None:
     )(node)
     app.command(rich_help_panel=MACHINES, epilog=example("shoal agent batch_controller"))(agent)
     app.command(rich_help_panel=MACHINES, epilog=example("shoal nodes", "shoal nodes --json"))(nodes)
-    app.command(rich_help_panel=MACHINES, epilog=example("shoal doctor"))(doctor)
+    app.command(
+        rich_help_panel=MACHINES, epilog=example("shoal doctor", "shoal doctor --fleet --job examples/digits.toml")
+    )(doctor)
