@@ -21,7 +21,7 @@ from schemas.network import LinkQualityChanged
 from schemas.nodes import NodeProfile
 from schemas.wire import Message
 
-SECONDS = 60.0  # for a node to measure itself: an import of torch on a cold disk, some steps, transfers both ways
+SECONDS = 120.0  # for a node to measure itself: an import of torch on a cold disk, some steps, transfers both ways
 GRACE = 5.0  # seconds more for its answer to be here
 
 

@@ -22,19 +22,22 @@ async def measured(
 ) -> NodeMeasured:
     """What the child found, or why it found nothing. Cancelled, it takes the child along."""
     folder.mkdir(parents=True, exist_ok=True)
-    told, result = (folder / f"measure-{os.getpid()}-{work.ticket}.{kind}" for kind in ("spec", "json"))
+    told, result, part = (folder / f"measure-{os.getpid()}-{work.ticket}.{kind}" for kind in ("spec", "json", "part"))
     spec = MeasuringSpec(ticket=work.ticket, job=job, streams=work.streams, seconds=work.seconds, result=str(result))
+    found = NodeMeasured(node=job.node, ticket=work.ticket)
     try:
         told.write_bytes(msgspec.json.encode(spec))
         problem = await _run((*argv, "--spec", str(told)), work.seconds, env, nice)
-        if not problem:
-            return msgspec.json.decode(result.read_bytes(), type=NodeMeasured)
+        if result.exists():
+            found = msgspec.json.decode(result.read_bytes(), type=NodeMeasured)
+        elif not problem:
+            problem = "its measurement ended without a result"
     except (OSError, msgspec.DecodeError) as error:
         problem = f"it could not be measured: {error}"
     finally:
-        for path in (told, result):
+        for path in (told, result, part):
             path.unlink(missing_ok=True)
-    return NodeMeasured(node=job.node, ticket=work.ticket, problem=problem)
+    return msgspec.structs.replace(found, problem="; ".join(text for text in (found.problem, problem) if text))
 
 
 async def _run(argv: tuple[str, ...], seconds: float, env: dict[str, str], nice: int) -> str:
@@ -47,7 +50,7 @@ async def _run(argv: tuple[str, ...], seconds: float, env: dict[str, str], nice:
         async with asyncio.timeout(seconds):
             await group.ended()
     except TimeoutError:
-        return f"it took longer than {seconds:.0f} s and was given up"
+        return f"it took longer than {seconds:.0f} s and was given up: give it more with --seconds"
     finally:
         group.kill()
         said = await saying

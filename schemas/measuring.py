@@ -26,7 +26,7 @@ class MeasureNode(Message, frozen=True, kw_only=True):
     """The job whose steps are taken: its workload and microbatch, and how a step is made. Nothing is trained."""
     streams: Annotated[int, Meta(ge=1, le=16)] = 1
     """Connections of the transfers."""
-    seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    seconds: Annotated[float, Meta(gt=0, le=3600)] = 120.0
     """After which it is given up, the import of torch included."""
 
 

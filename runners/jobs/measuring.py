@@ -1,6 +1,6 @@
 """The process in which a node is measured: `python -m runners.jobs.measuring --spec FILE`.
 
-Some steps of the job's workload as its trainer would take them, then transfers as its tensors would travel. The result goes
+Transfers as its tensors would travel, then some steps of the job's workload as its trainer would take them. The result goes
 into a file; what the workload prints goes where it may.
 """
 
@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ import msgspec
 from bus.link_speed import measure_link
 from bus.port import BusError
 from runners.jobs.spec import JobSpec
-from schemas.errors import ShoalError
 from schemas.measuring import Carried, NodeMeasured
 
 if TYPE_CHECKING:
@@ -40,10 +40,18 @@ class MeasuringSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The file for a `NodeMeasured` as JSON."""
 
 
-def measure(spec: MeasuringSpec) -> NodeMeasured:
-    """Measure; what can't be measured is told in `problem`, and the rest is there nevertheless."""
+def measure(spec: MeasuringSpec, keep: Callable[[NodeMeasured], None] = lambda found: None) -> NodeMeasured:
+    """Measure; what can't be measured is told in `problem`, and the rest is there nevertheless.
+
+    `keep` is told of each part as it is there: the link first, since torch takes its time to load.
+    """
     found = NodeMeasured(node=spec.job.node, ticket=spec.ticket, streams=spec.streams)
     problems: list[str] = []
+    try:
+        found = _link(found, spec)
+    except BusError as error:
+        problems.append(str(error))
+    keep(found)
     try:
         found = _steps(found, spec.job)
     except ImportError as error:
@@ -52,11 +60,9 @@ def measure(spec: MeasuringSpec) -> NodeMeasured:
         problems.append(f"{missing} can't be imported: {mend}")
     except Exception as error:  # whatever the workload raises: its node is measured no further, and lives on
         problems.append(f"{type(error).__name__}: {error}".splitlines()[0])
-    try:
-        found = _link(found, spec)
-    except BusError as error:
-        problems.append(str(error))
-    return msgspec.structs.replace(found, problem="; ".join(problems))
+    found = msgspec.structs.replace(found, problem="; ".join(problems))
+    keep(found)
+    return found
 
 
 def _steps(found: NodeMeasured, job: JobSpec) -> NodeMeasured:
@@ -113,11 +119,14 @@ def main() -> int:
     path = parser.parse_args().spec
     spec = msgspec.json.decode(path.read_bytes(), type=MeasuringSpec)
     path.unlink(missing_ok=True)
-    try:
-        Path(spec.result).write_bytes(msgspec.json.encode(measure(spec)))
-    except ShoalError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return 1
+    result = Path(spec.result)
+    written = result.with_suffix(".part")
+
+    def keep(found: NodeMeasured) -> None:
+        written.write_bytes(msgspec.json.encode(found))
+        written.replace(result)  # whole or not at all: whoever gives up reads what is there
+
+    measure(spec, keep)
     return 0
 
 

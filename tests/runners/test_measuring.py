@@ -17,6 +17,7 @@ from runners.jobs.measuring import MeasuringSpec, measure
 from runners.jobs.spec import JobSpec
 from runners.node_work import NodeWorks, NodeWorksConfig
 from schemas.jobs import JobRequest
+from schemas.measuring import NodeMeasured
 
 REQUEST = JobRequest(kind="train", workload="runners.jobs.default_workload:workload", microbatch=4)
 
@@ -76,8 +77,8 @@ def test_without_torch_a_node_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "127.0.0.1:1" in found.problem, "and that its server is out of reach, too"
 
 
-async def measured_by(tmp_path: Path, script: str, seconds: float = 20.0) -> str:
-    """The problem that a node tells whose child is that script."""
+async def measured_by(tmp_path: Path, script: str, seconds: float = 20.0) -> NodeMeasured:
+    """What a node tells whose child is that script."""
     config = NodeWorksConfig(
         node="ada", server="nats://127.0.0.1:1", folder=tmp_path, measuring_argv=(sys.executable, "-c", script)
     )
@@ -91,22 +92,31 @@ async def measured_by(tmp_path: Path, script: str, seconds: float = 20.0) -> str
     assert isinstance(result, Measured)
     assert not list(tmp_path.glob("measure-*")), "nothing is left behind"
     assert (result.found.node, result.found.ticket) == ("ada", "t")
-    return result.found.problem
+    return result.found
 
 
 async def test_a_child_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
-    assert "out of luck" in await measured_by(tmp_path, "import sys; sys.exit('out of luck')")
-    assert "SIGKILL" in await measured_by(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    assert "out of luck" in (await measured_by(tmp_path, "import sys; sys.exit('out of luck')")).problem
+    assert "SIGKILL" in (await measured_by(tmp_path, "import os; os.kill(os.getpid(), 9)")).problem
 
 
 async def test_a_child_that_writes_nothing_has_measured_nothing(tmp_path: Path) -> None:
-    assert "could not be measured" in await measured_by(tmp_path, "pass")
+    assert "without a result" in (await measured_by(tmp_path, "pass")).problem
+
+
+async def test_what_a_child_found_before_it_died_is_told(tmp_path: Path) -> None:
+    found = """import json, sys
+spec = json.load(open(sys.argv[-1]))
+json.dump({"node": "ada", "ticket": "t", "device": "tpu"}, open(spec["result"], "w"))
+sys.exit("out of luck")"""
+    told = await measured_by(tmp_path, found)
+    assert (told.device, told.problem) == ("tpu", "out of luck")
 
 
 async def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = f"import os, signal; open({str(pid)!r}, 'w').write(str(os.getpid())); signal.pause()"
-    assert "was given up" in await measured_by(tmp_path, script, seconds=0.5)
+    assert "was given up" in (await measured_by(tmp_path, script, seconds=0.5)).problem
     if pid.exists():  # it had begun
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid.read_text()), 0)
