@@ -1,4 +1,4 @@
-"""Whether the appraiser is right: what it predicts of a job without a node, against the same job run without it.
+"""Whether appraisals and forecasts are right: of a job without a node, and of one that isn't there yet.
 
     python -m benchmarks.appraisal [--json] [--seeds 3] [--rounds 40] [--fleet NAME ...]
 
@@ -6,6 +6,9 @@ Simulated fleets with the real cores: one job with all nodes, and for each kind 
 machines with that node excluded. Predicted is the last word of the appraiser on the whole job; measured is the useful
 samples a second of the other run over the same rounds, over those of this one. What a run adapts to differs in the other,
 so that measured includes all that the model leaves out.
+
+`forecast`: what `shoal doctor --fleet` would have said of the fleet, its machines measured without an error, over what
+it then made.
 """
 
 import argparse
@@ -17,16 +20,24 @@ import msgspec
 
 from bus.simulated_faults import NONE, Faults
 from bus.simulated_streams import Stored
+from runners.fleet_forecast import Machine as Measured
+from runners.fleet_forecast import forecast
 from runners.simulation import World
 from runners.simulation.clocks import SkewedClock
-from runners.simulation.machines import Machine
+from runners.simulation.machines import FASTEST, PARAMETERS, Machine
 from schemas.appraisal import NodesAppraised
 from schemas.jobs import JobRequest
+from schemas.measuring import Carried, NodeMeasured
+from schemas.network import LinkQualityChanged
+from schemas.nodes import NodeProfile
 from schemas.training import RoundClosed, RoundOpened
 from schemas.wire import Message
 
 RACK, GOOD, FAIR, POOR, BAD = (0.001, 100e6), (0.02, 20e6), (0.08, 5e6), (0.2, 1e6), (0.3, 0.4e6)
 """Round trip in seconds, bytes a second."""
+FORECAST = "forecast"
+MICROBATCH = 8
+BYTES = 4_000_000  # of a transfer that measures a link
 PATIENCE = 36_000.0  # virtual seconds for a job
 
 # By kind: (how many, link, seconds a sample, how often a round takes six times as long).
@@ -97,30 +108,75 @@ def machines(kinds: dict[str, Kind], seed: int) -> tuple[list[str], Callable[...
     return list(made), machine
 
 
-def run(fleet: str, seed: int, rounds: int, without: str = "") -> tuple[float, NodesAppraised | None]:
-    """Useful samples a second from the second round's opening to the last one's, and the appraiser's last word."""
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that was run."""
+
+    speed: float
+    """Useful samples a second from the second round's opening to the last one's."""
+    said: NodesAppraised
+    """The appraiser's last word."""
+    fleet: dict[str, Measured]
+    """The machines as their own measurement would have shown them."""
+
+
+def run(fleet: str, seed: int, rounds: int, without: str = "") -> Run:
+    """One job of a fleet."""
     names, machine = machines(FLEETS[fleet], seed)
-    request = JobRequest(
-        kind="train",
-        workload="simulated:job",
-        rounds=rounds,
-        local_steps=200,
-        min_nodes=len(names) - bool(without),
-        hang_seconds=300.0,
-        exclude=(without,) if without else (),
-    )
+    request = asked(rounds, len(names), without)
     world = World(seed, names, 1.0, NONE, machine=machine, request=request, beat=5.0, check=0, trace=False)
     heard: list[tuple[float, Message]] = []
+    types = (RoundOpened, RoundClosed, NodesAppraised, NodeProfile, LinkQualityChanged)
 
     def look(stored: Stored) -> None:
-        if stored.wire.type in (RoundOpened, RoundClosed, NodesAppraised):
+        if stored.wire.type in types:
             heard.append((world.network.now, stored.wire.decode_bytes(stored.data)))
 
     world.network.readers.observers.append(look)
     world.begin()
-    over = world.until(lambda: any(isinstance(m, NodesAppraised) and m.round >= rounds for _, m in heard), PATIENCE, 20.0)
-    assert over, f"{fleet} without {without or 'anybody'}: the job doesn't end"
-    return speed(heard, rounds), next(m for _, m in reversed(heard) if isinstance(m, NodesAppraised) and m.round == rounds)
+
+    def last() -> NodesAppraised | None:
+        said = (message for _, message in heard if isinstance(message, NodesAppraised) and message.round == rounds)
+        return next(said, None)
+
+    assert world.until(lambda: last() is not None, PATIENCE, 20.0), f"{fleet}: the job doesn't end"
+    said = last()
+    assert said is not None
+    links = {m.node: m for _, m in heard if isinstance(m, LinkQualityChanged)}
+    measured = {
+        m.node: measure(world.fleet.machines[m.node], m, links.get(m.node))
+        for _, m in heard
+        if isinstance(m, NodeProfile) and m.node != without
+    }
+    return Run(speed=speed(heard, rounds), said=said, fleet=measured)
+
+
+def asked(rounds: int, nodes: int, without: str = "") -> JobRequest:
+    """The job."""
+    return JobRequest(
+        kind="train",
+        workload="simulated:job",
+        rounds=rounds,
+        local_steps=200,
+        min_nodes=nodes - bool(without),
+        hang_seconds=300.0,
+        exclude=(without,) if without else (),
+    )
+
+
+def measure(machine: Machine, profile: NodeProfile, link: LinkQualityChanged | None) -> Measured:
+    """What a machine would find out about itself."""
+    rng = random.Random(machine.name)
+    carried = (Carried(bytes=BYTES, seconds=machine.round_trip + BYTES / machine.rate),)
+    found = NodeMeasured(
+        node=machine.name,
+        ticket="simulated",
+        parameters=PARAMETERS,
+        microbatch=MICROBATCH,
+        step_seconds=tuple((2 * FASTEST + machine.sample_seconds * MICROBATCH) * rng.uniform(0.9, 1.1) for _ in range(30)),
+        up=carried,
+        down=carried,
+    )
+    return Measured(measured=found, profile=profile, link=link)
 
 
 def speed(heard: list[tuple[float, Message]], rounds: int) -> float:
@@ -136,27 +192,40 @@ def speed(heard: list[tuple[float, Message]], rounds: int) -> float:
 
 
 def compare(fleet: str, seed: int, rounds: int) -> list[Row]:
-    """A row for each kind of node."""
-    base, said = run(fleet, seed, rounds)
-    assert said is not None
+    """A row for each kind of node, and one for the forecast."""
+    base = run(fleet, seed, rounds)
     rows = []
     for kind in FLEETS[fleet]:
         node = f"{kind}-0"
-        value = next(one for one in said.nodes if one.node == node)
-        other, _ = run(fleet, seed, rounds, node)
+        value = next(one for one in base.said.nodes if one.node == node)
+        other = run(fleet, seed, rounds, node)
         rows.append(
             Row(
                 fleet=fleet,
                 node=kind,
                 seed=seed,
-                measured=other / base - 1,
+                measured=other.speed / base.speed - 1,
                 predicted=value.without,
                 low=value.without_low,
                 high=value.without_high,
                 verdict=value.verdict,
             )
         )
+    made = forecast(base.fleet, asked(rounds, len(base.fleet)), random.Random(seed)).fleet
+    low, value, high = (figure / base.speed - 1 for figure in (made.low, made.value, made.high))
+    rows.append(Row(fleet=fleet, node=FORECAST, seed=seed, measured=0.0, predicted=value, low=low, high=high, verdict=""))
     return rows
+
+
+def told(rows: list[Row]) -> str:
+    """How far off, in one line."""
+    off = sorted(row.off for row in rows)
+    inside = sum(row.low <= row.measured <= row.high for row in rows)
+    wrong = sum(row.wrong for row in rows)
+    return (
+        f"off by {statistics.median(off):.1%} in the median, {off[round(0.9 * (len(off) - 1))]:.1%} in nine of ten, "
+        f"{off[-1]:.1%} at worst; within the interval: {inside} of {len(rows)}; wrong verdicts: {wrong}"
+    )
 
 
 def main() -> None:
@@ -180,13 +249,8 @@ def main() -> None:
             f"{row.fleet:16} {row.node:8} {row.seed:4d} {row.measured:+9.1%} {row.predicted:+10.1%} {interval:>18} "
             f"{row.verdict}{'  WRONG' if row.wrong else ''}"
         )
-    off = sorted(row.off for row in rows)
-    inside = sum(row.low <= row.measured <= row.high for row in rows)
-    print(
-        f"off by {statistics.median(off):.1%} of the job's speed in the median, {off[round(0.9 * (len(off) - 1))]:.1%} in "
-        f"nine of ten, {off[-1]:.1%} at worst; measured within the interval: {inside} of {len(rows)}; "
-        f"wrong verdicts: {sum(row.wrong for row in rows)}"
-    )
+    print("appraisals:", told([row for row in rows if row.node != FORECAST]))
+    print("forecasts: ", told([row for row in rows if row.node == FORECAST]))
 
 
 if __name__ == "__main__":

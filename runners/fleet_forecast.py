@@ -1,9 +1,9 @@
 """What a fleet would make of a job, from what its machines measured of themselves: rounds as they would be, appraised.
 
 Shares, encodings and the deadline are the batch controller's own: its core is told of the measurements as it would hear of
-them in a job, for as many rounds as it takes to settle. Then rounds are drawn, each with every node's speed and link drawn
-anew from what was measured, and appraised like the rounds of a job (`agents.appraiser`): without a node, and as a whole.
-What isn't in it: steps and transfers that vary within a job, missed deadlines, nodes that fail.
+them in a job, for as many rounds as it takes to settle. Then jobs are drawn, with speeds and links from what was measured,
+and appraised like real ones (`agents.appraiser`): as a whole, and without a node. What isn't in it: moods that the
+measurement didn't see, missed deadlines, nodes that fail, larger microbatches, and a controller that takes long to settle.
 """
 
 import random
@@ -38,7 +38,9 @@ from schemas.wire import Message
 
 JOB = "forecast"
 SETTLING = 12  # rounds: a microbatch or a number of steps has found its place by then
-DRAWS = 200  # fleets that might be: the 5 % and 95 % points are then good to a tenth of the interval
+DRAWS = 100  # fleets that might be: the 5 % and 95 % points are then good to some tenth of the interval
+JOB_ROUNDS = 10  # of each: their mean is then near that of a long job
+FORECAST_ERROR = 0.1  # added to intervals at either end: what forecasts were off by, where links and speeds held
 TAIL = 0.05  # on either side of the interval
 CLOSING = 0.05  # seconds: averaging and the words that close a round, on a small model
 
@@ -87,38 +89,42 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 def forecast(machines: Mapping[str, Machine], request: JobRequest, rng: random.Random) -> Forecast:
     """What these machines would make of a job, all of them measured in whole."""
     plan = _planned(machines, request)
-    drawn = [_drawn(machine, plan, name, rng) for name, machine in machines.items() for _ in range(DRAWS)]
-    by_fleet = [[drawn[index + DRAWS * number] for number in range(len(machines))] for index in range(DRAWS)]
-    asked = request.microbatch * (1 if request.sync == "step" else request.local_steps)
-    rounds = [_round(nodes, plan, float(asked)) for nodes in by_fleet]
-    appraisal = appraise_possible(rounds)
+    asked = float(request.microbatch * (1 if request.sync == "step" else request.local_steps))
+    rounds, gains = [], []
+    for _ in range(DRAWS):
+        fleet = {name: _as_it_may_be(machine, rng) for name, machine in machines.items()}
+        job = [
+            _round([_drawn(one, plan, name, rng) for name, one in fleet.items()], plan, asked) for _ in range(JOB_ROUNDS)
+        ]
+        useful = sum(part.samples / (1 + part.late) for each in job for part in each.parts)
+        alone = max(one.samples_per_second for one in fleet.values())
+        gains.append(useful / sum(each.seconds for each in job) / alone)
+        rounds += job
+    gains.sort()
+    appraisal = appraise_possible(rounds, JOB_ROUNDS)
     best = max(machines, key=lambda name: machines[name].samples_per_second)
-    gains = sorted(
-        sum(p.samples / (1 + p.late) for p in each.parts) / each.seconds / max(node.alone for node in nodes)
-        for each, nodes in zip(rounds, by_fleet, strict=True)
-    )
     return Forecast(
         best=best,
         best_samples_per_second=machines[best].samples_per_second,
-        fleet=Interval(value=appraisal.samples_per_second, low=appraisal.low, high=appraisal.high),
-        gain=Interval(
-            value=median(gains), low=gains[round(TAIL * (DRAWS - 1))], high=gains[round((1 - TAIL) * (DRAWS - 1))]
-        ),
+        fleet=_interval(appraisal.samples_per_second, appraisal.low, appraisal.high),
+        gain=_interval(median(gains), gains[round(TAIL * (DRAWS - 1))], gains[round((1 - TAIL) * (DRAWS - 1))]),
         round_seconds=fmean(each.seconds for each in rounds),
         appraisal=appraisal,
         shares=dict(plan.shares),
     )
 
 
+def _interval(value: float, low: float, high: float) -> Interval:
+    return Interval(value=value, low=low * (1 - FORECAST_ERROR), high=high * (1 + FORECAST_ERROR))
+
+
 # A round that might be.
 
 
 class _Drawn(msgspec.Struct, frozen=True, kw_only=True):
-    """A node as it might be."""
+    """A node in a round."""
 
     name: str
-    alone: float
-    """Samples a second by itself."""
     compute: float
     """Seconds of its share."""
     up: float
@@ -129,17 +135,27 @@ class _Drawn(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+def _as_it_may_be(machine: Machine, rng: random.Random) -> Machine:
+    """A machine of which the same might have been measured: its steps drawn anew, and one transfer of each direction."""
+    measured = machine.measured
+    again = msgspec.structs.replace(
+        measured,
+        step_seconds=tuple(rng.choices(measured.step_seconds, k=len(measured.step_seconds))),
+        up=(rng.choice(_steady(measured.up)),),
+        down=(rng.choice(_steady(measured.down)),),
+    )
+    return msgspec.structs.replace(machine, measured=again)
+
+
 def _drawn(machine: Machine, plan: Assignment, name: str, rng: random.Random) -> _Drawn:
+    """A round of it. All its steps take as long as one of those measured: what slows a machine lasts longer than a step."""
     measured, share = machine.measured, plan.shares[name]
-    steps = rng.choices(measured.step_seconds, k=len(measured.step_seconds))
-    sample = fmean(steps) / measured.microbatch
     up, down = rng.choice(_steady(measured.up)), rng.choice(_steady(measured.down))
     latency = machine.latency
     size, average = (measured.parameters * BYTES[encoding] for encoding in (share.encoding, plan.average_encoding))
     return _Drawn(
         name=name,
-        alone=1 / sample,
-        compute=sample * share.microbatch * share.local_steps,
+        compute=rng.choice(measured.step_seconds) / measured.microbatch * share.microbatch * share.local_steps,
         up=_seconds(up, size, latency),
         down=_seconds(down, average, latency),
         average_up=_seconds(up, average, latency),

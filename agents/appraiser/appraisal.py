@@ -68,9 +68,13 @@ def appraise(seen: Sequence[RoundSeen], rng: random.Random, least: int = LEAST_R
     return _appraise(seen, resampled, least)
 
 
-def appraise_possible(possible: Sequence[RoundSeen]) -> Appraisal:
-    """The same of rounds of which each stands for how all of a job's may be: the interval is that of their own values."""
-    return _appraise(possible, list, 1)
+def appraise_possible(possible: Sequence[RoundSeen], each: int) -> Appraisal:
+    """The same of jobs that may be, each of so many rounds: the interval is that of the jobs' own values."""
+
+    def jobs(pairs: Sequence[_Pair]) -> list[_Pair]:
+        return [_total(pairs[first : first + each]) for first in range(0, len(pairs), each)]
+
+    return _appraise(possible, jobs, 1)
 
 
 def _appraise(seen: Sequence[RoundSeen], samples: _Samples, least: int) -> Appraisal:

@@ -144,9 +144,11 @@ def test_more_rounds_narrow_the_interval() -> None:
 def test_possible_rounds_are_each_a_way_it_may_be() -> None:
     rounds = rounds_of(9.0, 100)
     (sure,) = [v for v in appraise(rounds, random.Random(1)).nodes if v.node == "cyd"]
-    (open_,) = [v for v in appraise_possible(rounds).nodes if v.node == "cyd"]
+    (open_,) = [v for v in appraise_possible(rounds, 1).nodes if v.node == "cyd"]
     assert open_.without == sure.without
     assert width_of(open_) > 3 * width_of(sure)
+    (half,) = [v for v in appraise_possible(rounds, 10).nodes if v.node == "cyd"]
+    assert width_of(half) < 0.7 * width_of(open_), "jobs of ten rounds differ by less than single rounds"
 
 
 def test_words() -> None:
