@@ -53,6 +53,8 @@ class _Pair(msgspec.Struct, frozen=True):
 
 _Samples = Callable[[Sequence[_Pair]], list[_Pair]]
 """Totals that might have been, from rounds with and without a node."""
+_Known = tuple[RoundSeen, model.Whole, float]
+"""A round, what it comes to with everybody, and its useful samples."""
 
 
 def appraise(seen: Sequence[RoundSeen], rng: random.Random, least: int = LEAST_ROUNDS) -> Appraisal:
@@ -79,7 +81,8 @@ def appraise_possible(possible: Sequence[RoundSeen], each: int) -> Appraisal:
 
 def _appraise(seen: Sequence[RoundSeen], samples: _Samples, least: int) -> Appraisal:
     names = seen[-1].members if seen else ()
-    values = tuple(_value(name, seen, samples, least) for name in sorted(names))
+    wholes = [(each, model.whole(each), model.useful(each)) for each in seen]
+    values = tuple(_value(name, wholes, samples, least) for name in sorted(names))
     everything = [_Pair(each.seconds, model.useful(each), 1.0, 0.0) for each in seen]
     speeds = sorted(_speed(sample) for sample in samples(everything)) if seen else [0.0]
     return Appraisal(
@@ -91,8 +94,8 @@ def _appraise(seen: Sequence[RoundSeen], samples: _Samples, least: int) -> Appra
     )
 
 
-def _value(name: NodeId, seen: Sequence[RoundSeen], samples: _Samples, least: int) -> NodeValue:
-    mine = [each for each in seen if name in each.members]
+def _value(name: NodeId, seen: Sequence[_Known], samples: _Samples, least: int) -> NodeValue:
+    mine = [known for known in seen if name in known[0].members]
     if len(mine) < least:
         return NodeValue(node=name, verdict="early", rounds=len(mine))
     pairs = _pairs(mine, name)
@@ -118,14 +121,14 @@ def _value(name: NodeId, seen: Sequence[RoundSeen], samples: _Samples, least: in
     )
 
 
-def _pairs(mine: Sequence[RoundSeen], name: NodeId) -> list[_Pair]:
-    others = [model.without(each, name) for each in mine]
-    seconds = sum(each.seconds for each in mine)
+def _pairs(mine: Sequence[_Known], name: NodeId) -> list[_Pair]:
+    others = [model.without(each, name, whole) for each, whole, _ in mine]
+    seconds = sum(each.seconds for each, _, _ in mine)
     left = sum(other.seconds for other in others)
     shorter = seconds / left if seconds > 0 and left > 0 else 1.0
     return [
-        _Pair(each.seconds, model.useful(each), other.seconds, other.samples + model.late_samples(other.late, shorter))
-        for each, other in zip(mine, others, strict=True)
+        _Pair(each.seconds, useful, other.seconds, other.samples + model.late_samples(other.late, shorter))
+        for (each, _, useful), other in zip(mine, others, strict=True)
     ]
 
 
@@ -173,9 +176,15 @@ def _length(count: int) -> int:
 
 def _resampled(pairs: Sequence[_Pair], draws: list[list[int]]) -> list[_Pair]:
     """The total of each draw; a block that reaches the last round goes on with the first."""
-    count, length = len(pairs), _length(len(pairs))
-    blocks = [_total([pairs[(first + i) % count] for i in range(length)]) for first in range(count)]
-    return [_total([blocks[first] for first in starts]) for starts in draws]
+    length = _length(len(pairs))
+    columns = zip(*map(msgspec.structs.astuple, pairs), strict=True)
+    blocks = [_sums(column, length) for column in columns]
+    return [_Pair(*(sum(map(block.__getitem__, starts)) for block in blocks)) for starts in draws]
+
+
+def _sums(column: Sequence[float], length: int) -> list[float]:
+    """The sum of each block, by its first round."""
+    return [sum(column[(first + i) % len(column)] for i in range(length)) for first in range(len(column))]
 
 
 def _point(ordered: Sequence[float], part: float) -> float:

@@ -91,19 +91,63 @@ def useful(round_: RoundSeen) -> float:
     return sum(part.samples / (1 + part.late) for part in round_.parts)
 
 
-def without(round_: RoundSeen, node: NodeId) -> Without:
-    """The round if a node had not been there."""
+class Whole(msgspec.Struct, frozen=True, kw_only=True):
+    """What a round comes to with everybody: worked out once for all its nodes."""
+
+    collecting: float
+    """Seconds from the opening until it averaged."""
+    last: str
+    """For whom it collected so long; empty where the deadline ended it."""
+    samples: float
+    late: tuple[tuple[float, int], ...]
+    by_node: dict[NodeId, float]
+    """Samples in time."""
+    late_nodes: frozenset[NodeId]
+
+
+def whole(round_: RoundSeen) -> Whole:
+    """A round with everybody."""
+    prompt = [part for part in round_.parts if part.late == 0]
+    late = [part for part in round_.parts if part.late > 0]
+    collecting = _collecting(round_, round_.parts, round_.waited_for, round_.deadline, _quorum(round_, ""))
+    lasting = [part.node for part in prompt if part.arrived == collecting and part.node in round_.waited_for]
+    in_time = not round_.missing and collecting <= min(round_.deadline, round_.seconds - round_.lost)
+    by_node: dict[NodeId, float] = {}
+    for part in prompt:
+        by_node[part.node] = by_node.get(part.node, 0.0) + part.samples
+    return Whole(
+        collecting=collecting,
+        last=lasting[0] if in_time and len(lasting) == 1 else "",
+        samples=sum(by_node.values()),
+        late=tuple((part.samples, part.late) for part in late),
+        by_node=by_node,
+        late_nodes=frozenset(part.node for part in late),
+    )
+
+
+def without(round_: RoundSeen, node: NodeId, known: Whole | None = None) -> Without:
+    """The round if a node had not been there. `known` spares most of the work for a node that nobody had to wait for."""
+    known = known or whole(round_)
+    unmoved = known.last and node != known.last and node not in (round_.reducer, round_.lost_by, *round_.stretch)
+    if unmoved and node not in known.late_nodes:
+        samples = known.samples - known.by_node.get(node, 0.0)
+        return Without(seconds=round_.seconds, samples=samples, late=known.late)
+    return _worked_out(round_, node, known.collecting)
+
+
+def _worked_out(round_: RoundSeen, node: NodeId, collecting: float) -> Without:
+    """The round without a node, whatever the node."""
     parts = [part for part in round_.parts if part.node != node]
     factor = round_.stretch.get(node, 1.0)
     waited = [name for name in round_.waited_for if name != node]
-    collecting = _collecting(round_, round_.parts, round_.waited_for, round_.deadline, _quorum(round_, ""))
     lost = 0.0 if round_.lost_by == node else round_.lost
     here = max(0.0, round_.seconds - round_.lost)
     after = max(0.0, here - collecting)
     if round_.reducer == node:
         parts, after = _inherited(round_, parts, after)
-    stretched = [msgspec.structs.replace(p, arrived=p.arrived + (factor - 1.0) * p.compute) for p in parts]
-    anew = _collecting(round_, stretched, waited, round_.deadline * factor, _quorum(round_, node))
+    if factor > 1.0:
+        parts = [msgspec.structs.replace(p, arrived=p.arrived + (factor - 1.0) * p.compute) for p in parts]
+    anew = _collecting(round_, parts, waited, round_.deadline * factor, _quorum(round_, node))
     if collecting > here:  # a death ended the wait: what was measured is shorter than the rule
         anew *= here / collecting
     return Without(

@@ -4,7 +4,7 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.appraiser import Part, RoundSeen, appraise, appraise_possible, words
@@ -220,6 +220,16 @@ def test_a_node_that_is_no_reducer_and_sizes_nothing_costs_time_if_anything(roun
         assert model.without(plain, node).seconds <= plain.seconds + 1e-9
 
 
+@given(any_rounds(), st.sampled_from((*NODES, "dan")))
+def test_what_is_spared_is_what_would_come_out(round_: RoundSeen, node: str) -> None:
+    known = model.whole(round_)
+    short, long = model.without(round_, node, known), model._worked_out(round_, node, known.collecting)
+    assert short.seconds == pytest.approx(long.seconds)
+    assert short.samples == pytest.approx(long.samples)
+    assert short.late == long.late
+
+
+@settings(deadline=None, max_examples=30)  # it is a tenth of a second on a busy machine
 @given(st.floats(0.5, 50), st.integers(1, 40), st.integers(0, 99))
 def test_appraisals_are_ordered_bounded_and_the_same_again(slow: float, count: int, seed: int) -> None:
     rounds = rounds_of(slow, count, seed)
