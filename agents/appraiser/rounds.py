@@ -6,10 +6,12 @@ took. So that the model gives the time that was measured when nobody is left out
 
 Without a node nobody waits for it, and its samples are missing. Besides:
 
-- The node with most to do sets the round where it does all that the job asks for. Without it the next one does, and
-  everybody's work and the deadline grow in that proportion.
+- The node with most to do sets the round where it does all that the job asks for, or more. Without it the next one does
+  at least all that is asked for, and everybody's work and the deadline grow in that proportion.
 - Without the reducer the next of the list reduces: its own contribution no longer travels, the others' and the average take
   at least as long as its link needs for them.
+- Nobody's steps of a round take longer than the round. Where steps go on beside transfers, the others' contributions
+  come early only because they have waited for the node: their steps are then what rounds take without it.
 - A contribution that is late took its time, whatever the rounds did meanwhile: where rounds are longer or shorter by a
   factor, so many more or fewer of them go by, and it is late by so many.
 - What was lost until another reducer took over is lost to the one that fell silent.
@@ -150,8 +152,9 @@ def _worked_out(round_: RoundSeen, node: NodeId, collecting: float) -> Without:
     anew = _collecting(round_, parts, waited, round_.deadline * factor, _quorum(round_, node))
     if collecting > here:  # a death ended the wait: what was measured is shorter than the rule
         anew *= here / collecting
+    slowest = max((part.compute for part in parts if part.late == 0 and part.node in waited), default=0.0)
     return Without(
-        seconds=lost + anew + after,
+        seconds=lost + max(anew + after, factor * min(here, slowest)),
         samples=factor * sum(part.samples for part in parts if part.late == 0),
         late=tuple((part.samples, part.late) for part in parts if part.late > 0),
     )
@@ -170,12 +173,13 @@ def stretch(work: dict[NodeId, float], asked: float) -> dict[NodeId, float]:
 
     Args:
         work: samples that each node has to do in a round, of those who contribute to each one.
-        asked: the most that the job asks of any node in a round.
+        asked: what the job asks of the node that does most; with rounds of a length of its own, the least.
     """
     most = sorted(work.values(), reverse=True)[:2]
-    if len(most) < 2 or most[0] < asked * NEARLY_ALL or most[1] <= 0 or most[0] <= most[1]:
+    if len(most) < 2 or most[0] < asked * NEARLY_ALL or most[1] <= 0:
         return {}
-    return {node: most[0] / most[1] for node, samples in work.items() if samples == most[0]}
+    factor = min(most[0], asked) / most[1]
+    return {node: factor for node, samples in work.items() if samples == most[0]} if factor > 1.0 else {}
 
 
 NEARLY_ALL = 0.95

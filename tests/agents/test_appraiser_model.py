@@ -61,6 +61,8 @@ def test_the_next_to_most_sets_the_round_where_the_first_did() -> None:
     assert model.stretch(work, 400.0) == {"ada": 2.0}
     assert model.stretch(work, 800.0) == {}, "nobody does all that is asked: the round's length comes from elsewhere"
     assert model.stretch({**work, "bob": 400.0}, 400.0) == {}, "bob does as much"
+    assert model.stretch(work, 300.0) == {"ada": 1.5}, "rounds are longer than asked, and bob's needn't be"
+    assert model.stretch(work, 150.0) == {}
     parts = (
         part("ada", 4.0, 400.0, compute=4.0, up=0.0),
         part("bob", 4.0, 200.0, compute=3.0),
@@ -68,6 +70,13 @@ def test_the_next_to_most_sets_the_round_where_the_first_did() -> None:
     )
     round_ = seen(*parts, seconds=5.0, reducer="bob", heirs=(), stretch={"ada": 2.0})
     assert model.without(round_, "ada") == model.Without(seconds=8.0, samples=600.0, late=())
+
+
+def test_who_waits_while_computing_beside_transfers_has_its_own_steps_to_do() -> None:
+    parts = (part("ada", 0.1, compute=3.0, up=0.0), part("bob", 0.2, compute=3.5), part("cyd", 8.0, compute=9.0))
+    round_ = seen(*parts, seconds=9.0)
+    assert model.without(round_, "cyd").seconds == pytest.approx(3.5), "not 1.2, as the arrivals alone would have it"
+    assert model.without(round_, "bob").seconds == pytest.approx(9.0)
 
 
 def test_the_next_reducer_has_its_own_link() -> None:
