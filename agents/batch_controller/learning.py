@@ -1,18 +1,13 @@
-"""What measurements say of a node's speed and of its link: estimates that one odd value doesn't move.
+"""What measurements say of a node's speed: estimates that one odd value doesn't move.
 
-Steps: the median of the last five times of a step, for each microbatch of its own, since a node's time hardly ever is
+The median of the last five times of a step, for each microbatch of its own, since a node's time hardly ever is
 proportional to the microbatch (kernel launches, a padded step). In between and beyond, seconds = a + b x microbatch.
-
-Transfers: bytes over seconds, less one round trip, as a factor on what such a link is expected to carry
-(`links.expected_rate`). The factor outlives a change of grade, encoding or connections: it is the host's and kernel's part.
 """
 
 import math
 from statistics import median_low
 
-from agents.batch_controller.links import expected_rate
 from agents.batch_controller.state import Known, Node
-from schemas.training import Share
 
 REMEMBERED = 5
 """Values a median is taken of: two odd ones are outvoted, a lasting change counts from the third value."""
@@ -32,12 +27,6 @@ CPU_STEP = 0.05
 ACCELERATION = 4.0
 """How much faster a machine with an accelerator is taken to be before it is measured. A small model gains less, a large one
 more; cores aren't counted, since a job process computes on one thread."""
-
-FACTOR_BOUNDS = (0.02, 50.0)
-"""Of a transfer's rate over the expected one; beyond it the measurement says more of its size than of the link."""
-
-SMALLEST_PART = 0.1
-"""Of a transfer's time that is left at least, once the round trip is taken off."""
 
 
 def observe_steps(known: Known, microbatch: int, step_seconds: float) -> None:
@@ -76,29 +65,3 @@ def hinted_step(node: Node, microbatch: int, asked: int) -> float:
     """Seconds of a step going by a node's own description: a guess that the first measurement replaces."""
     own = CPU_STEP / (ACCELERATION if node.accelerated else 1.0) * (FIXED_PART + (1 - FIXED_PART) * microbatch / asked)
     return max(own, node.step_time * microbatch / asked) * node.slowdown
-
-
-def observe_transfer(factors: list[float], size: int, seconds: float, streams: int, node: Node) -> None:
-    """A tensor went over a node's link; one that was there at once says nothing."""
-    if size <= 0 or seconds <= 0:
-        return
-    moving = max(seconds - node.latency_ms / 1e3, SMALLEST_PART * seconds)
-    least, most = FACTOR_BOUNDS
-    factors.append(min(most, max(least, size / moving / expected_rate(node.quality, streams))))
-    del factors[:-REMEMBERED]
-
-
-def rate(factors: list[float], streams: int, node: Node) -> float:
-    """Bytes a second that a link is expected to carry."""
-    factor = median_low(factors) if factors else 1.0
-    return factor * expected_rate(node.quality, streams)
-
-
-def transfer_seconds(factors: list[float], size: float, share: Share, node: Node) -> float:
-    """Seconds for `size` bytes over a node's link: one round trip and the bytes."""
-    return node.latency_ms / 1e3 + size / rate(factors, share.streams, node)
-
-
-def slowest_transfer_seconds(factors: list[float], size: float, share: Share, node: Node) -> float:
-    """Seconds for `size` bytes when the link is as slow as in the slowest of the transfers that are remembered."""
-    return transfer_seconds([min(factors)] if factors else [], size, share, node)
