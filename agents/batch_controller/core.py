@@ -1,7 +1,7 @@
 """What the batch controller does on which event."""
 
 from agents.base import Effects, on
-from agents.batch_controller import learning, words
+from agents.batch_controller import deadlines, learning, transfers, words
 from agents.batch_controller.deciding import Decider, drifted
 from agents.batch_controller.invariants import faults
 from agents.batch_controller.links import BYTES
@@ -25,6 +25,7 @@ from schemas.training import (
     ContributionReceived,
     Roster,
     RoundClosed,
+    RoundOpened,
     Share,
     StepTimed,
     TrainerReady,
@@ -148,6 +149,7 @@ class BatchController(Decider):
             if event.node in job.roster:
                 known = self._known(job, event.node)
                 known.regraded = True
+                deadlines.another_link(known)
                 if was is not None and GRADES.index(event.quality) > GRADES.index(was):
                     known.changed, known.rose, known.turns = LONG_AGO, None, 0  # bad news doesn't wait for a cooldown
                 change = f"{was.value} -> {event.quality.value}" if was is not None else event.quality.value
@@ -160,7 +162,7 @@ class BatchController(Decider):
         for job in self.state.jobs.values():
             known = job.nodes.get(event.node)
             if known is not None:
-                known.up, known.down, known.misses = [], [], 0
+                known.up, known.down, known.misses, known.arrivals = {}, {}, 0, []
 
     @on(WorkFailed)
     def mind_memory(self, event: WorkFailed, now: float) -> Effects:
@@ -202,17 +204,27 @@ class BatchController(Decider):
             known.news = f"a step takes {words.seconds(measured)}{was}"
             yield from self._reconsider(job, now)
 
+    @on(RoundOpened)
+    def note_opening(self, event: RoundOpened, now: float) -> None:
+        """A round is open: from now on its contributions are on their way."""
+        job = self.state.jobs.get(event.job)
+        if job is not None:
+            deadlines.open_round(job, event, now)
+
     @on(ContributionReceived)
     def learn_upload(self, event: ContributionReceived, now: float) -> Effects:
-        """What a node's link carries upwards. A reducer's own contribution doesn't travel."""
+        """When a node's difference is there, and what its link carries upwards; a reducer's own doesn't travel."""
         job = self.state.jobs.get(event.job)
         share = job.current.shares.get(event.contributor) if job is not None and job.current is not None else None
-        if job is None or share is None or event.contributor == event.node:
+        if job is None or share is None:
+            return
+        known, node = self._known(job, event.contributor), self._node(event.contributor)
+        deadlines.arrive(job, known, event, share, now, self.settings.deadline_history)
+        if event.contributor == event.node:
             return
         if not job.parameters:
             job.parameters = round(event.size / BYTES[share.encoding])
-        known, node = self._known(job, event.contributor), self._node(event.contributor)
-        learning.observe_transfer(known.up, event.size, event.seconds, share.streams, node)
+        transfers.observe(known.up, event.size, event.seconds, share.streams, node)
         yield from self._weigh_transfers(job, event.contributor, known, share, node, now)
 
     @on(TransferTimed)
@@ -223,7 +235,7 @@ class BatchController(Decider):
         if job is None or share is None or event.direction != "down":
             return
         known, node = self._known(job, event.node), self._node(event.node)
-        learning.observe_transfer(known.down, event.bytes, event.seconds, max(1, event.streams), node)
+        transfers.observe(known.down, event.bytes, event.seconds, max(1, event.streams), node)
         yield from self._weigh_transfers(job, event.node, known, share, node, now)
 
     def _weigh_transfers(self, job: Job, name: NodeId, known: Known, share: Share, node: Node, now: float) -> Effects:
@@ -231,8 +243,8 @@ class BatchController(Decider):
         if job.current is None:
             return
         size = job.parameters
-        up = learning.transfer_seconds(known.up, size * BYTES[share.encoding], share, node)
-        down = learning.transfer_seconds(known.down, size * BYTES[job.current.average_encoding], share, node)
+        up = transfers.seconds_for(known.up, size * BYTES[share.encoding], share, node)
+        down = transfers.seconds_for(known.down, size * BYTES[job.current.average_encoding], share, node)
         off = abs(up + down - known.planned_transfer)
         if off > (self.settings.drift - 1) * max(job.current.round_seconds, known.planned_transfer):
             was = f", not {words.seconds(known.planned_transfer)}" if known.planned_transfer else ""
@@ -252,6 +264,9 @@ class BatchController(Decider):
                 known = self._known(job, node)
                 known.misses = min(known.misses + 1, self.settings.misses_counted)
                 known.news = known.news or f"missed {known.misses} deadline{'s' if known.misses > 1 else ''} in a row"
+                share = job.current.shares.get(node) if job.current is not None else None
+                if share is not None:
+                    deadlines.miss(job, known, event, share, self.settings.deadline_history)
         for part in event.contributions:
             known = self._known(job, part.node)
             if part.late == 0 and known.misses:

@@ -69,7 +69,8 @@ class Decider(Agent[BatchControllerState]):
             parts.append(f"the average travels in {plan.average_encoding}, for the worst link of the roster")
         if planner.free.adapt and drifted(plan.deadline_seconds, current.deadline_seconds, self.settings.deadline_drift):
             was, then = words.seconds(current.deadline_seconds), words.seconds(plan.deadline_seconds)
-            parts.append(f"deadline {was} -> {then}: rounds take about {words.seconds(plan.round_seconds)}")
+            rounds = f"a round of about {words.seconds(plan.round_seconds)}, as the last ones went"
+            parts.append(f"deadline {was} -> {then}: {rounds}")
         return "; ".join(part for part in parts if part)
 
     def _decide(self, job: Job, request: JobRequest, plan: Plan, reason: str) -> Publish:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from agents.batch_controller import microbatch
+from agents.batch_controller import microbatch, transfers
+from agents.batch_controller.deadlines import OPENINGS
 from agents.batch_controller.learning import REMEMBERED
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import BatchControllerState, Job
@@ -34,12 +35,17 @@ def _of_job(job: Job, settings: BatchControllerSettings) -> Iterator[str]:
     if (job.current.version if job.current is not None else None) != (versions[-1] if versions else None):
         yield "the assignment in force isn't the last of the history"
     for name, known in job.nodes.items():
-        if max(len(known.up), len(known.down), *(len(times) for times in known.steps.values()), 0) > REMEMBERED:
+        measured = [*known.steps.values(), *known.up.values(), *known.down.values()]
+        if max(map(len, measured), default=0) > REMEMBERED or max(len(known.up), len(known.down)) > transfers.SIZES:
             yield f"{name}: more measurements than are to be kept"
+        if len(known.arrivals) > settings.deadline_history:
+            yield f"{name}: more arrivals than are to be kept"
         if not 0 <= known.misses <= settings.misses_counted:
             yield f"{name}: {known.misses} missed deadlines"
         if not 0 <= known.turns <= settings.turns_counted:
             yield f"{name}: {known.turns} turns"
+    if len(job.openings) > OPENINGS:
+        yield "more openings than are to be kept"
     if job.overhead < 0:
         yield "a negative overhead"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agents.batch_controller import gradients, learning, links, microbatch, rounds, words
+from agents.batch_controller import deadlines, gradients, learning, links, microbatch, rounds, transfers, words
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
@@ -109,7 +109,7 @@ class Planner:
         times = {name: paces[name].time(share.local_steps) for name, share in shares.items() if share.every == 1}
         prompt = gradients.prompt(times, self.job.quorum) if self.by_gradient else times
         seconds = max(times[name] for name in prompt) + self.job.overhead
-        learned = rounds.deadline(seconds, self.measured, self.settings)
+        learned = self._deadline({name: times[name] for name in prompt})
         if self.request.batch == "fixed":
             learned = self.settings.start_deadline
         elif self.job.current is not None and not self.measured:
@@ -122,6 +122,11 @@ class Planner:
             deadline_seconds=self.request.deadline_seconds or round(learned, 3),
             why=self.why,
         )
+
+    def _deadline(self, times: Mapping[NodeId, float]) -> float:
+        """From the times of those whom a round waits for; generous while no step was measured."""
+        learned = deadlines.deadline(times, self.known, self.job.quorum, self.settings)
+        return learned if self.measured else max(self.settings.start_deadline, learned)
 
     def _enough_regular(self, shares: dict[NodeId, Share], paces: Mapping[NodeId, Pace]) -> dict[NodeId, Share]:
         """Rounds need a quorum: where too few contribute to each, the next fastest do too (all that are as fast)."""
@@ -212,9 +217,9 @@ class Planner:
 
     def _upload_share(self, known: Known, node: Node, streams: int) -> dict[Encoding, float]:
         """The part of a round that an upload takes in each encoding, once two were measured."""
-        if len(known.up) < 2 or not self.job.parameters or self.job.current is None:
+        if len(transfers.newest(known.up)) < 2 or not self.job.parameters or self.job.current is None:
             return {}
-        whole = self.job.current.round_seconds * learning.rate(known.up, streams, node)
+        whole = self.job.current.round_seconds * transfers.rate(known.up, streams, node)
         return links.upload_shares(self.job.parameters, whole)
 
     # How long things take
@@ -242,8 +247,8 @@ class Planner:
             return Pace(step=step, up=0.0, down=0.0)
         known, node, size = self.known[name], self.nodes[name], self.job.parameters
         sizes = ((known.up, size * links.BYTES[share.encoding]), (known.down, size * links.BYTES[average]))
-        up, down = (learning.transfer_seconds(factors, much, share, node) for factors, much in sizes)
-        slowest = sum(learning.slowest_transfer_seconds(factors, much, share, node) for factors, much in sizes)
+        up, down = (transfers.seconds_for(moved, much, share, node) for moved, much in sizes)
+        slowest = sum(transfers.slowest_seconds_for(moved, much, share, node) for moved, much in sizes)
         return Pace(step=step, up=up, down=down, spread=slowest - up - down, misses=known.misses)
 
     def _asked(self, size: int) -> int:

@@ -97,9 +97,3 @@ def steps_for(ideal: float, asked: int, present: int | None, factor: float, sett
     most = max(present + 1, math.floor(present * factor))
     least = min(present - 1, math.ceil(present / factor))
     return min(asked, most, max(1, least, steps))
-
-
-def deadline(round_seconds: float, measured: bool, settings: BatchControllerSettings) -> float:
-    """Seconds after its opening that a round closes with whoever is there."""
-    learned = settings.deadline_factor * round_seconds + settings.deadline_floor
-    return learned if measured else max(settings.start_deadline, learned)

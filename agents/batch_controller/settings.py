@@ -44,10 +44,23 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     """Missed deadlines in a row that are counted: 0.75^6 leaves a sixth of the work."""
 
     # Deadline
+    deadline_quantile: Annotated[float, Meta(ge=0.5, le=1)] = 0.9
+    """Of a node's own arrivals: of twenty the two slowest, a stall or an outage, don't count."""
+    deadline_history: Annotated[int, Meta(ge=4, le=1000)] = 20
+    """Arrivals of a node that are remembered: two for the tenth that the quantile leaves out."""
+    deadline_margin: Fraction = 0.2
+    """Part of it that is added at least: rounds of a steady node vary by a fifth or so. Arrivals that are spread more
+    widely add their own spread."""
+    deadline_timeout: Positive = 0.3
+    """Seconds added to it: a segment that is lost last is sent again after TCP's least timeout, 0.2 s on Linux."""
+    deadline_patience: Ratio = 2.0
+    """Factor over what a quorum needs up to which others are waited for: with one who takes longer, all would make fewer
+    than half of the rounds, while a late difference still counts half."""
     deadline_factor: Ratio = 1.5
-    """Deadline over the slowest expected node's time: rounds vary by a fifth or so, a loss may cost another."""
+    """For a node with too few arrivals of its own, deadline over the time planned: rounds vary by a fifth or so, a loss may
+    cost another."""
     deadline_floor: Positive = 3.0
-    """Seconds added to it, for what doesn't depend on the work: time-outs, a busy machine, a reconnection."""
+    """Seconds added to that, for what isn't known yet: time-outs, a busy machine, a reconnection."""
     start_deadline: Positive = 30.0
     """Seconds while no step was measured yet: a first round includes caches and memory that are still cold."""
     deadline_drift: Ratio = 1.5

@@ -36,14 +36,47 @@ class Node(msgspec.Struct, kw_only=True):
     accelerated: bool = False
 
 
+class Moved(msgspec.Struct, kw_only=True, frozen=True):
+    """A tensor that went over a node's link, in seconds."""
+
+    grade: LinkQuality | None
+    """The link's, then."""
+    fixed: float
+    """Expected of such a link for round trips."""
+    moving: float
+    """Expected of such a link for the bytes."""
+    seconds: float
+    """What it took."""
+
+
+class Arrival(msgspec.Struct, kw_only=True, frozen=True):
+    """How long after a round's opening a node's difference was there."""
+
+    round: int
+    planned: float
+    """Seconds that its share was to take."""
+    took: float
+    """Seconds it took."""
+
+
+class Opening(msgspec.Struct, kw_only=True, frozen=True):
+    """When a round was opened, and by whom."""
+
+    reducer: NodeId
+    term: int
+    at: float
+    again: bool = False
+    """By another reducer, or in another term, than at first."""
+
+
 class Known(msgspec.Struct, kw_only=True):
     """What is known of a node in a job."""
 
     steps: dict[int, list[float]] = {}
     """The last times of a step in seconds, by microbatch."""
-    up: list[float] = []
-    """The last uploads: rate over the rate expected of such a link."""
-    down: list[float] = []
+    up: dict[int, list[Moved]] = {}
+    """The last uploads, by size in powers of two."""
+    down: dict[int, list[Moved]] = {}
     """The last downloads, likewise."""
     planned_step: float = 0.0
     """Seconds a step that the present share was made for; 0 where nobody had measured it."""
@@ -51,6 +84,8 @@ class Known(msgspec.Struct, kw_only=True):
     """Seconds of transfers that the present share was made for."""
     misses: int = 0
     """Deadlines missed in a row."""
+    arrivals: list[Arrival] = []
+    """The last rounds it was waited for in, oldest first."""
     ceiling: int | None = None
     """Largest microbatch that fits its memory, once a larger one didn't."""
     changed: int = LONG_AGO
@@ -96,6 +131,8 @@ class Job(msgspec.Struct, kw_only=True):
     nodes: dict[NodeId, Known] = {}
     overhead: float = 0.0
     """Seconds by which rounds take longer than the slowest node's own time, smoothed."""
+    openings: dict[int, Opening] = {}
+    """Of the last rounds."""
 
     current: Kept | None = None
     history: list[Kept] = []

@@ -6,8 +6,8 @@ node's link takes `fixed` times the one and `moving` times the other:
     seconds = fixed x round trips + moving x bytes / expected rate
 
 Two sizes tell the two factors apart, on a link of one grade: the slope is the median of the slopes between transfers of
-different sizes (Theil-Sen: Sen, J. Am. Stat. Assoc. 63, 1968), which an odd one in four doesn't move. While all transfers had
-nearly the same size, both are the median of measured over expected: the excess is shared in proportion, so that a small
+different sizes (Theil-Sen: Sen, J. Am. Stat. Assoc. 63, 1968), which an odd one in four doesn't move. While all transfers
+had nearly the same size, both are the median of measured over expected: the excess is shared in proportion, so that a small
 tensor, which hardly has bytes to wait for, says little of the rate at which a large one will travel.
 
 The factors outlive a change of grade, encoding or connections: they are the host's and the kernel's part.

@@ -545,7 +545,7 @@ def test_old_and_repeated_messages_change_nothing() -> None:
 def test_a_reducers_own_contribution_says_nothing_of_its_link() -> None:
     fleet = Fleet(EQUAL).begin()
     fleet.tell(ContributionReceived(job="j", node="a", contributor="a", round=1, size=4_000_000, seconds=0.001))
-    assert fleet.core.state.jobs["j"].nodes["a"].up == []
+    assert fleet.core.state.jobs["j"].nodes["a"].up == {}
 
 
 def test_the_models_size_is_inferred_where_nobody_says_it() -> None:
@@ -584,7 +584,7 @@ def test_a_lost_nodes_link_is_forgotten_but_not_its_speed() -> None:
     known = fleet.core.state.jobs["j"].nodes["c"]
     assert known.up
     fleet.tell(NodeLost(node="c", silent_seconds=5.0, reason="silent"))
-    assert known.up == []
+    assert known.up == {}
     assert known.steps
 
 

@@ -13,7 +13,6 @@ from agents.batch_controller.rounds import Pace
 from agents.batch_controller.state import Known, Node
 from schemas.jobs import AverageEncoding, BatchStrategy, Encoding
 from schemas.network import LinkQuality
-from schemas.training import Share
 
 S = BatchControllerSettings(coarsest="topk")
 LADDER = (1, 64)
@@ -201,12 +200,6 @@ def test_missed_deadlines_cost_work() -> None:
     assert ideal[8] == ideal[S.misses_counted]
 
 
-def test_deadlines_are_generous_until_something_was_measured() -> None:
-    assert rounds.deadline(4.0, True, S) == pytest.approx(9.0)
-    assert rounds.deadline(4.0, False, S) == 30.0
-    assert rounds.deadline(100.0, False, S) == pytest.approx(153.0)
-
-
 @pytest.mark.parametrize(
     ("grade", "encoding", "streams"),
     [
@@ -375,26 +368,6 @@ def test_step_times_are_positive_whatever_was_measured(times: dict[int, float], 
     estimate = learning.step_seconds(known, size)
     assert estimate is not None
     assert estimate > 0
-
-
-def test_a_measured_transfer_predicts_the_next_and_outlives_a_change_of_grade() -> None:
-    node = Node(quality=LinkQuality.FAIR, latency_ms=100.0)
-    share = Share(microbatch=8, local_steps=1, encoding="float16", streams=4)
-    factors: list[float] = []
-    for _ in range(3):
-        learning.observe_transfer(factors, 2_000_000, 2.1, 4, node)
-    assert learning.transfer_seconds(factors, 2_000_000, share, node) == pytest.approx(2.1, rel=0.01)
-    assert learning.transfer_seconds(factors, 1_000_000, share, node) == pytest.approx(1.1, rel=0.01)
-    usual = learning.rate([], 8, Node(quality=LinkQuality.POOR))
-    learned = learning.rate(factors, 8, Node(quality=LinkQuality.POOR))
-    assert learned / usual == pytest.approx(factors[0])
-
-
-def test_a_transfer_that_took_no_time_says_nothing() -> None:
-    factors: list[float] = []
-    learning.observe_transfer(factors, 100, 0.0, 1, Node())
-    learning.observe_transfer(factors, 0, 1.0, 1, Node())
-    assert factors == []
 
 
 def test_hints_go_by_slowdown_step_time_and_accelerator() -> None:
