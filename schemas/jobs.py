@@ -11,7 +11,7 @@ from schemas.bundles import SourceBundle
 from schemas.ids import WORKLOAD_PATTERN, JobId, NodeId
 from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
-BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid"]
+BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid", "goodput"]
 SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution"]
 AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive"]
 Encoding = Literal["float32", "float16", "int8", "int4", "topk"]

@@ -63,6 +63,9 @@ class Assignment(Message, frozen=True, kw_only=True):
     deadline_seconds: float
     """When it closes with whoever is there, counted from its opening."""
     strategy: str
+    efficiency: float = 1.0
+    """Useful samples a sample, by the model of strategy `goodput`: what one does for the loss, over what one does in a lone
+    machine's steps of the microbatch asked for. 1 with other strategies, which don't ask."""
     reason: str
 
 
@@ -184,6 +187,8 @@ class Average(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     """SHA-256 of the encoded bytes; everyone applies the decoded bytes."""
     holders: tuple[NodeId, ...]
+    norm: float = 0.0
+    """L2 norm of its parameters before it was encoded; 0 where nobody says."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.average", Delivery.RECORD)
@@ -223,6 +228,8 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """L2 norm of the difference's parameters, as it came."""
     scale: float = 1.0
     """What it was multiplied by: under 1 where it was clipped, 0 where it was left out."""
+    steps: int = 0
+    """Local steps that it was made with; 0 where nobody says."""
     remark: str = ""
     """That it was clipped, or stands apart from the others, in words with figures; empty where nothing is to be told."""
 

@@ -1,7 +1,7 @@
 """What the batch controller does on which event."""
 
 from agents.base import Effects, on
-from agents.batch_controller import deadlines, learning, transfers, words
+from agents.batch_controller import deadlines, learning, noise, transfers, words
 from agents.batch_controller.deciding import Decider, drifted
 from agents.batch_controller.invariants import faults
 from agents.batch_controller.links import BYTES
@@ -34,7 +34,7 @@ from schemas.training import (
 )
 
 OVERHEAD_GAIN = 0.3
-"""Of a round's time beyond the slowest node's own: the last three or four rounds decide."""
+"""Of what a round takes beyond its slowest node's time, and of the pause after it: the last three or four rounds decide."""
 
 
 GRADES = tuple(LinkQuality)
@@ -208,8 +208,11 @@ class BatchController(Decider):
     def note_opening(self, event: RoundOpened, now: float) -> None:
         """A round is open: from now on its contributions are on their way."""
         job = self.state.jobs.get(event.job)
-        if job is not None:
-            deadlines.open_round(job, event, now)
+        if job is None:
+            return
+        if event.round == job.closed + 1 and event.round not in job.openings and job.closed_at is not None:
+            job.pause += OVERHEAD_GAIN * (min(now - job.closed_at, self.settings.deadline_floor) - job.pause)
+        deadlines.open_round(job, event, now)
 
     @on(ContributionReceived)
     def learn_upload(self, event: ContributionReceived, now: float) -> Effects:
@@ -220,6 +223,7 @@ class BatchController(Decider):
             return
         known, node = self._known(job, event.contributor), self._node(event.contributor)
         deadlines.arrive(job, known, event, share, now, self.settings.deadline_history)
+        job.arrived_at = now
         if event.contributor == event.node:
             return
         if not job.parameters:
@@ -257,7 +261,10 @@ class BatchController(Decider):
         job = self.state.jobs.get(event.job)
         if job is None or event.round <= job.closed:
             return
-        job.closed = event.round
+        if job.arrived_at is not None:
+            job.closing += OVERHEAD_GAIN * (min(now - job.arrived_at, self.settings.deadline_floor) - job.closing)
+        job.closed, job.closed_at, job.arrived_at = event.round, now, None
+        noise.observe(job.spread, event)
         job.round = max(job.round, event.round)
         for node in event.missing:
             if node in job.roster:

@@ -2,8 +2,11 @@
 
 import random
 
+import msgspec
+
 from agents.base import Agent, Effects, Publish, on
 from agents.batch_controller import words
+from agents.batch_controller.length import planner_for
 from agents.batch_controller.planner import Plan, Planner
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import BatchControllerState, Job, Kept, Known, Node, Reconsider
@@ -41,7 +44,7 @@ class Decider(Agent[BatchControllerState]):
         """Plan anew, and publish it if it differs by enough to matter. `else_why`: for nodes without news of their own."""
         if job.request is None or not job.roster or now < self.state.silent_until:
             return
-        planner = Planner(job, job.request, self.state.nodes, self.settings)
+        planner = planner_for(job, job.request, self.state.nodes, self.settings)
         plan = planner.plan()
         reason = self._reason(job, planner, plan, else_why)
         for name, pace in plan.paces.items():
@@ -60,7 +63,7 @@ class Decider(Agent[BatchControllerState]):
         for name in plan.shares:
             known_and_meant = (self._known(job, name).news, plan.why.get(name, ""))
             whys[name] = ", ".join(text for text in known_and_meant if text)
-        rest = else_why or f"all finish together in about {words.seconds(plan.round_seconds)}"
+        rest = else_why or planner.length_why or f"all finish together in about {words.seconds(plan.round_seconds)}"
         parts = [
             words.comings_and_goings(current.shares, plan.shares),
             words.differences(current.shares, plan.shares, whys, rest),
@@ -89,6 +92,7 @@ class Decider(Agent[BatchControllerState]):
             round_seconds=plan.round_seconds,
             deadline_seconds=plan.deadline_seconds,
             overhead=job.overhead,
+            target=plan.target,
         )
         self._keep(job, kept)
         return self.publish(
@@ -101,6 +105,7 @@ class Decider(Agent[BatchControllerState]):
                 round_seconds=kept.round_seconds,
                 deadline_seconds=kept.deadline_seconds,
                 strategy=request.batch,
+                efficiency=plan.efficiency,
                 reason=reason,
             )
         )
@@ -121,7 +126,9 @@ class Decider(Agent[BatchControllerState]):
             changes = words.differences(current.shares, shares, {}, why) or "nothing differs"
             reason = f"back to assignment {version}: {changes}"
             job.hold_until = job.round + self.settings.rollback_hold
-        plan = Planner(job, request, self.state.nodes, self.settings).timed(shares, average)
+        plan = planner_for(job, request, self.state.nodes, self.settings).timed(shares, average)
+        if kept is not None:
+            plan = msgspec.structs.replace(plan, target=kept.target)
         yield self._decide(job, request, plan, reason)
 
     def _keep(self, job: Job, kept: Kept) -> None:

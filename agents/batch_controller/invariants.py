@@ -1,5 +1,6 @@
 """What must hold of the batch controller's state after every event."""
 
+import math
 from collections.abc import Iterator
 
 from agents.batch_controller import microbatch, transfers
@@ -8,6 +9,7 @@ from agents.batch_controller.learning import REMEMBERED
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import BatchControllerState, Job
 from schemas.jobs import JobRequest
+from schemas.training import Share
 
 
 def faults(state: BatchControllerState, settings: BatchControllerSettings) -> list[str]:
@@ -22,8 +24,18 @@ def faults(state: BatchControllerState, settings: BatchControllerSettings) -> li
             found.append(f"{name}: ended, yet under way")
         found += [f"{name}: {what}" for what in _of_job(job, settings)]
         if job.request is not None and job.roster and job.current is not None and not state.silent_until:
-            found += [f"{name}: {what}" for what in _of_shares(job, job.request)]
+            found += [f"{name}: {what}" for what in _of_shares(job, job.request, settings)]
     return found
+
+
+def _most_steps(request: JobRequest, share: Share, low: int, settings: BatchControllerSettings) -> int:
+    """Steps a round at most. `goodput` stretches rounds, and makes as many samples of smaller steps."""
+    if request.sync == "step":
+        return 1
+    if request.batch != "goodput":
+        return request.local_steps
+    smaller = max(1.0, microbatch.power_of_two_below(max(low, request.microbatch)) / share.microbatch)
+    return math.ceil(request.local_steps * settings.stretch * smaller) + 1
 
 
 def _of_job(job: Job, settings: BatchControllerSettings) -> Iterator[str]:
@@ -50,10 +62,10 @@ def _of_job(job: Job, settings: BatchControllerSettings) -> Iterator[str]:
         yield "a negative overhead"
 
 
-def _of_shares(job: Job, request: JobRequest) -> Iterator[str]:
+def _of_shares(job: Job, request: JobRequest, settings: BatchControllerSettings) -> Iterator[str]:
     if job.current is None:
         return
-    shares, asked = job.current.shares, 1 if request.sync == "step" else request.local_steps
+    shares = job.current.shares
     if set(shares) != set(job.roster):
         yield f"shares for {sorted(shares)}, but the roster is {sorted(job.roster)}"
     low, high = microbatch.bounds(request.microbatch_min, request.microbatch_max)
@@ -61,8 +73,9 @@ def _of_shares(job: Job, request: JobRequest) -> Iterator[str]:
         size = share.microbatch
         if not low <= size <= high or size & (size - 1):
             yield f"{name}: {size} samples a step, not a power of two from {low} to {high}"
-        if not 1 <= share.local_steps <= asked * max(1, share.every):
-            yield f"{name}: {share.local_steps} steps for {share.every} rounds of at most {asked}"
+        most = _most_steps(request, share, low, settings)
+        if not 1 <= share.local_steps <= most * max(1, share.every):
+            yield f"{name}: {share.local_steps} steps for {share.every} rounds of at most {most}"
         if request.sync == "step" and share.every > 1:
             yield f"{name}: a gradient every {share.every} rounds, which would always be late"
         if share.every < 1 or not 1 <= share.streams <= 8:

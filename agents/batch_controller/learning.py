@@ -56,6 +56,20 @@ def step_seconds(known: Known, microbatch: int) -> float | None:
     return max(y0 + slope * (microbatch - x0), LEAST_PART * y0 * min(1.0, microbatch / x0))
 
 
+def fixed_part(known: Known, size: int) -> float | None:
+    """Part of the time of a step of `size` samples that doesn't depend on it, 0 to 1; None while one size was measured.
+
+    From the smallest and the largest size, whose difference is the least noise.
+    """
+    points = sorted((measured, median_low(times)) for measured, times in known.steps.items())
+    if len(points) < 2:
+        return None
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    slope = max(0.0, (y1 - y0) / (x1 - x0))
+    fixed = max(0.0, y0 - slope * x0)
+    return fixed / max(1e-9, fixed + slope * size)
+
+
 def samples_a_second(known: Known) -> dict[int, float]:
     """Measured throughput by microbatch."""
     return {size: size / max(1e-9, median_low(times)) for size, times in known.steps.items()}

@@ -33,6 +33,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     average_encoding: AverageEncoding
     round_seconds: float
     deadline_seconds: float
+    efficiency: float = 1.0
+    """Of `Assignment`."""
+    target: float = 0.0
+    """Of `Kept`."""
     why: dict[NodeId, str] = {}
     """Why a microbatch or an encoding changes, in words."""
 
@@ -75,6 +79,11 @@ class Planner:
         self.measured = any(known.steps for known in self.known.values())
         self.guess = self._guess_scale()
         self.why: dict[NodeId, str] = {}
+        self.target = job.current.target if job.current is not None else 0.0
+        self.weighed = False
+        """Whether another length was thought of."""
+        self.length_why = ""
+        """Why rounds get another length, in words."""
 
     def plan(self) -> Plan:
         """Shares for everybody in the roster."""

@@ -43,6 +43,14 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     misses_counted: Annotated[int, Meta(ge=0, le=32)] = 6
     """Missed deadlines in a row that are counted: 0.75^6 leaves a sixth of the work."""
 
+    # Goodput
+    stretch: Annotated[float, Meta(ge=1, le=64)] = 4.0
+    """Factor by which `goodput` may make rounds longer or shorter than the request's `local_steps`: the model of what
+    averaging seldom costs was seen to hold for up to 64 steps, and a user who counts rounds expects some likeness."""
+    length_gain: Fraction = 0.05
+    """Gain of useful progress a second for which a round's length is changed: each change is a round or two of learning
+    anew what nodes take."""
+
     # Deadline
     deadline_quantile: Annotated[float, Meta(ge=0.5, le=1)] = 0.9
     """Of a node's own arrivals: of twenty the two slowest, a stall or an outage, don't count."""

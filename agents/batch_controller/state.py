@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agents.batch_controller.noise import Spread
 from agents.effects import Timer
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, JobRequest
@@ -111,6 +112,8 @@ class Kept(msgspec.Struct, kw_only=True, frozen=True):
     deadline_seconds: float
     overhead: float = 0.0
     """Seconds of `round_seconds` that were taken for what is beyond the slowest node's own time."""
+    target: float = 0.0
+    """Seconds that `goodput` aims at for a round; 0 before it has chosen, and with other strategies."""
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -129,8 +132,18 @@ class Job(msgspec.Struct, kw_only=True):
     parameters: int = 0
     """Elements of the model; 0 where nobody has said yet."""
     nodes: dict[NodeId, Known] = {}
+    spread: Spread = msgspec.field(default_factory=Spread)
+    """Of its nodes' differences."""
     overhead: float = 0.0
     """Seconds by which rounds take longer than the slowest node's own time, smoothed."""
+    arrived_at: float | None = None
+    """When the last contribution of the round after `closed` was there."""
+    closing: float = 0.0
+    """Seconds from a round's last contribution to its closing, smoothed."""
+    pause: float = 0.0
+    """Seconds from a round's closing to the next one's opening, smoothed."""
+    closed_at: float | None = None
+    """When the round `closed` was heard to be."""
     openings: dict[int, Opening] = {}
     """Of the last rounds."""
 

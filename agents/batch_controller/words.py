@@ -58,6 +58,16 @@ def move(latency_ms: float, target: int, old: int, new: int, measured: Mapping[i
     return f"{measured.get(old, 0.0):.0f} samples/s with {old}, to see whether more gains"
 
 
+def worth(found: int, size: int, gain: float) -> str:
+    """Why a microbatch moves with strategy `goodput`."""
+    return f"steps of {found} samples promise {gain:.0%} more progress a second than of {size}"
+
+
+def length(found: float, than: float, gain: float) -> str:
+    """Why rounds get longer or shorter with strategy `goodput`."""
+    return f"rounds of {seconds(found)} promise {gain:.0%} more progress a second than of {seconds(than)}"
+
+
 def gradient(size: int, step: float, within: float) -> str:
     """Why a gradient is made of more or fewer samples."""
     return f"a gradient of {size} samples takes {seconds(step)}, and a round has {seconds(within)} for it"

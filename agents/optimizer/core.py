@@ -99,7 +99,7 @@ class Optimizer(Agent[OptimizerState]):
             return
         run.round = event.round
         if event.seconds > 0 and isfinite(event.loss):
-            rate = event.samples / event.seconds
+            rate = run.efficiency * event.samples / event.seconds
             trial.remember(run.seen, RoundSeen(event.round, rate, event.loss, event.seconds))
         words = self._enter(run, next_phase(run, self.settings))
         if run.policy != "off" and run.phase in ("adaptive", "convergence"):
@@ -141,7 +141,7 @@ class Optimizer(Agent[OptimizerState]):
         if run is None or event.version <= run.assignment:
             return
         previous, before = run.assignment, run.shares
-        run.assignment, run.shares = event.version, event.shares
+        run.assignment, run.shares, run.efficiency = event.version, event.shares, event.efficiency
         if previous < 0 or before == event.shares:
             return
         if before.keys() != event.shares.keys():

@@ -16,7 +16,7 @@ class RoundSeen(msgspec.Struct, frozen=True):
 
     round: int
     rate: float
-    """Samples a second."""
+    """Useful samples a second."""
     loss: float
     seconds: float
 
@@ -71,6 +71,8 @@ class Run(msgspec.Struct):
     """Version in force."""
     shares: dict[NodeId, Share] = {}
     """The configuration in force."""
+    efficiency: float = 1.0
+    """What one of its samples is useful for, as its assignment says: rates are of useful samples."""
     since: int = 0
     """Rounds after this one were made under comparable conditions and are what a change is compared with."""
     changed_at: int = -1_000_000

@@ -26,6 +26,7 @@ def contributions(
                 samples=offer.samples,
                 weight=how.weight if how is not None else part.weight,
                 loss=offer.loss,
+                steps=offer.steps,
                 norm=how.norm if how is not None else 0.0,
                 scale=how.scale if how is not None else 1.0,
                 remark=how.remark if how is not None else "",

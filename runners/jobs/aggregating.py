@@ -56,6 +56,10 @@ class Aggregator:
             average = torch.cat([_vote(method, [d[segment] for d in votes.values()]) for segment in self._segments])
         return average, self._told(gathered, votes, chosen, average)
 
+    def length(self, average: Tensor) -> float:
+        """The L2 norm of an average's parameters, next to those of its parts in what is told of them."""
+        return robust.norms([average[self._segments[0]]])[0]
+
     def _weighted(self, gathered: Sequence[Gathered], *, clip: bool) -> tuple[Tensor, tuple[Treated, ...]]:
         parts, deltas = [part for part, _ in gathered], [delta for _, delta in gathered]
         norms = [robust.norms([delta[segment] for delta in deltas]) for segment in self._segments]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from agents.effects import Work
@@ -97,9 +98,9 @@ class ReducerWorks:
 
     async def _reduce(self, work: works.Reduce, post: Post) -> None:
         gathered = [(part, self._collected[part.node, part.round]) for part in work.parts]
-        payload, treated = await self._torch.run(self._session.average, gathered, work.aggregation, work.encoding)
+        payload, treated, norm = await self._torch.run(self._session.average, gathered, work.aggregation, work.encoding)
         name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
-        average = self._averages.keep(name, payload)
+        average = msgspec.structs.replace(self._averages.keep(name, payload), norm=norm)
         post(works.Reduced(round=work.round, term=work.term, average=average, treated=treated))
         self._tasks.start(f"stream/{name}", self._stream(name))
 

@@ -210,10 +210,10 @@ class Session:
 
     def average(
         self, gathered: Sequence[Gathered], method: Aggregation, encoding: AverageEncoding
-    ) -> tuple[bytes, tuple[Treated, ...]]:
-        """The average by one of the methods, encoded once for everybody; and how each part counted."""
+    ) -> tuple[bytes, tuple[Treated, ...], float]:
+        """The average by one of the methods, encoded once for everybody; how each part counted; the parameters' norm."""
         average, treated = self.aggregator.aggregate(gathered, method)
-        return self.owed_average.encode(average, encoding), treated
+        return self.owed_average.encode(average, encoding), treated, self.aggregator.length(average)
 
     # Looking after it.
 

@@ -112,7 +112,7 @@ class ControllerMachine(RuleBasedStateMachine):
                 assert new.local_steps <= now if oftener else new.local_steps == now
 
     @initialize(
-        batch=st.sampled_from(["fixed", "latency", "throughput", "hybrid"]),
+        batch=st.sampled_from(["fixed", "latency", "throughput", "hybrid", "goodput"]),
         encoding=st.sampled_from(["auto", "auto", "int8", "topk"]),
         microbatch=st.sampled_from([1, 8, 10, 64]),
         steps=st.sampled_from([1, 7, 40]),

@@ -98,7 +98,7 @@ def a_round(sessions: dict[str, Session], microbatches: dict[str, int], encoding
             samples = session.step(microbatches[node]).samples
             part = Part(node=node, round=round_, weight=samples / total, samples=samples, steps=1)
             gathered.append((part, decode(session.difference(encoding))))
-    payload, _ = reducer.average(gathered, policy.averaging(reducer.spec.request), encoding)
+    payload, _, _ = reducer.average(gathered, policy.averaging(reducer.spec.request), encoding)
     return {str(session.apply(round_, payload)) for session in sessions.values()}
 
 

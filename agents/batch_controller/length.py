@@ -1,0 +1,164 @@
+"""The strategy `goodput`: the length of a round and each node's microbatch, for the most useful progress a second.
+
+A round that is twice as long has half as many transfers and closings a step, but a node's steps wander off by themselves
+for longer, and what averaging takes away of their noise comes back in part (`goodput.progress`). A larger microbatch makes
+better steps, and fewer of them. What a round is worth over what it takes decides both; speed and links say how many steps
+each node makes in it, as with every strategy, so that all finish together.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from statistics import median
+
+import msgspec
+
+from agents.batch_controller import goodput, learning, microbatch, noise, rounds, words
+from agents.batch_controller.goodput import Part
+from agents.batch_controller.planner import Plan, Planner
+from agents.batch_controller.rounds import Pace
+from agents.batch_controller.settings import BatchControllerSettings
+from agents.batch_controller.state import Job, Node
+from schemas.ids import NodeId
+from schemas.jobs import AverageEncoding, JobRequest
+from schemas.training import Share
+
+FINENESS = 4
+"""Lengths that are weighed to each factor of two: 19 % apart, while what they gain is flat within some 30 % of the best."""
+
+
+class GoodputPlanner(Planner):
+    """A planner that also chooses how long rounds are, and goes by useful progress where others go by samples."""
+
+    def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: AverageEncoding) -> Plan:
+        plan = super()._timed(shares, paces, average)
+        parts = [Part(share.local_steps / share.every**2, share.microbatch) for share in plan.shares.values()]
+        useful = round(goodput.efficiency(parts, self.noise, self.start), 4)
+        return msgspec.structs.replace(plan, efficiency=useful, target=self.target)
+
+    @property
+    def noise(self) -> float:
+        """The job's noise scale, in samples."""
+        return noise.scale(self.job.spread, self.start)
+
+    def _known_enough(self) -> bool:
+        """Whether rounds enough have shown what steps and transfers take, and how noisy gradients are."""
+        return self.measured and self.job.closed >= noise.LEAST_ROUNDS
+
+    # The length of a round
+
+    def _asked(self, size: int) -> int:
+        """Steps of so many samples in a round at most."""
+        if not self.target:
+            return super()._asked(size)
+        return math.ceil(self.steps_asked * self.settings.stretch * max(1.0, self.start / size))
+
+    def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
+        """Seconds a round should take: as long as the present one, unless another length gains enough."""
+        if not self.target and not self._known_enough():
+            return super()._round_time(drafts, paces)
+        usual, longest, shortest = (
+            self._time_for(factor * self.steps_asked, drafts, paces)
+            for factor in (1.0, self.settings.stretch, 1.0 / self.settings.stretch)
+        )
+        present = min(longest, max(shortest, self.target or usual))
+        if not self.weighed and self.present and self.free.adapt and self.free.factor > 1.0 and self._known_enough():
+            self.weighed = True
+            lengths = [seconds for seconds in self._lengths(present) if shortest <= seconds <= longest]
+            values = {seconds: self._progress_a_second(seconds, drafts, paces) for seconds in (present, *lengths)}
+            best = max(values, key=lambda seconds: (values[seconds], -seconds))
+            if values[best] >= (1.0 + self.settings.length_gain) * values[present]:
+                self.length_why = words.length(best, present, values[best] / max(1e-9, values[present]) - 1.0)
+                present = best
+        self.target = round(present, 4)
+        return present
+
+    def _time_for(self, steps: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
+        """Seconds of a round with so many steps of the microbatch asked for on the fastest node."""
+        asked = {name: max(1, round(steps * self.start / share.microbatch)) for name, share in drafts.items()}
+        return rounds.round_time(paces, asked, self.job.quorum)
+
+    def _lengths(self, present: float) -> list[float]:
+        """Lengths that may follow the present one."""
+        reach = math.floor(FINENESS * math.log2(self.free.factor))
+        return [present * 2 ** (rung / FINENESS) for rung in range(-reach, reach + 1) if rung]
+
+    def _progress_a_second(self, seconds: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
+        parts = [self._part(name, drafts[name], paces[name], seconds) for name in self.roster]
+        return goodput.progress(parts, self.noise, self.start) / (seconds + self.job.closing + self.job.pause)
+
+    def _part(self, name: NodeId, share: Share, pace: Pace, seconds: float) -> Part:
+        """What a node adds to a round: all its steps, or what counts of them where it can't contribute to each."""
+        present, asked = self.present.get(name), self._asked(share.microbatch)
+        every = rounds.rounds_between(pace, seconds, present.every if present else 1, asked, self.settings)
+        return Part(rounds.counted(pace, seconds, every, asked), share.microbatch)
+
+    # The microbatch
+
+    def _climb(self, name: NodeId, size: int, room: float) -> int:
+        """The microbatch that makes most of the node's room: a rung up or down where its part of the progress gains."""
+        if not self._known_enough():
+            return size
+        known = self.known[name]
+        high = min(self.high, known.ceiling or self.high)
+        here = self._worth(size, room / self._step(name, size))
+        found, best = size, here
+        for move in (size // 2, size * 2):
+            step = self._hoped(name, move, size)
+            there = self._worth(move, room / step) if self._least() <= move <= high and step <= room else 0.0
+            if there > best:
+                found, best = move, there
+        if best < (1.0 + self.settings.gain) * here:
+            return size
+        self._because(name, words.worth(found, size, best / max(1e-9, here) - 1.0))
+        return found
+
+    def _step(self, name: NodeId, size: int) -> float:
+        """Seconds of a step; where the node was measured at another size alone, as others like it depend on size."""
+        steps, fixed = self.known[name].steps, self._fixed_parts.get(self.nodes[name].accelerated)
+        if fixed is None or size in steps or len(steps) != 1:
+            return super()._step(name, size)
+        (measured,) = steps
+        scaled = [fixed + (1.0 - fixed) * of / self.start for of in (size, measured)]
+        return super()._step(name, measured) * scaled[0] / scaled[1]
+
+    @cached_property
+    def _fixed_parts(self) -> dict[bool, float]:
+        """The part of a step of the microbatch asked for that doesn't depend on its size, in the median of the nodes that
+        were measured at two sizes: of those with an accelerator and of those without."""
+        found: dict[bool, list[float]] = {}
+        for name, known in self.known.items():
+            part = learning.fixed_part(known, self.start)
+            if part is not None:
+                found.setdefault(self.nodes[name].accelerated, []).append(part)
+        return {kind: median(parts) for kind, parts in found.items()}
+
+    def _hoped(self, name: NodeId, size: int, present: int) -> float:
+        """Seconds of a step of another size. Where nobody knows, the first of a kind hopes that a larger one takes no
+        longer and a smaller one less in proportion, and tries; the others wait for what that teaches."""
+        kind = self.nodes[name].accelerated
+        if size in self.known[name].steps or kind in self._fixed_parts:
+            return self._step(name, size)
+        alike = [n for n in self.roster if self.nodes[n].accelerated == kind and self.known[n].steps]
+        regular = [n for n in alike if n in self.present and self.present[n].every == 1]
+        return self._step(name, present) * min(1.0, size / present) if name == min(regular or alike) else math.inf
+
+    def _least(self) -> int:
+        """The smallest microbatch that goodput goes to: as many samples in all nodes' steps as were asked for in one's.
+
+        How noisy the end of a training is, was the user's choice; the model looks at progress on the way there.
+        """
+        return max(self.low, microbatch.first(math.ceil(self.start / self._alike()) * 2 - 1, self.low, self.high))
+
+    def _alike(self) -> int:
+        return max(1, sum(share.every == 1 for share in self.present.values()))
+
+    def _worth(self, size: int, steps: float) -> float:
+        """Progress of a round if all nodes did the same: a node's microbatch is judged by its own times, not by theirs."""
+        return goodput.progress([Part(steps, size)] * self._alike(), self.noise, self.start)
+
+
+def planner_for(job: Job, request: JobRequest, nodes: Mapping[NodeId, Node], settings: BatchControllerSettings) -> Planner:
+    """The planner of a job's strategy."""
+    kind = GoodputPlanner if request.batch == "goodput" else Planner
+    return kind(job, request, nodes, settings)
