@@ -60,12 +60,15 @@ class Fleet:
         muted: frozenset[str] = frozenset(),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         machine: Callable[[str, random.Random, Faults], Machine] = build_machine,
+        process: Callable[..., JobProcess] = JobProcess,
     ) -> None:
         self.network = network
         self.requests = SimulatedRequests(network)
         self.checkpoints: dict[str, tuple[int, str]] = {}
         self.processes = 0
         """Job processes that were started."""
+        self.process = process
+        """Makes a job's process, from `JobProcess`'s arguments."""
         self._seed = seed
         self._beat = beat
         self._check = check
@@ -194,7 +197,7 @@ class _NodeWorks:
                 self._machine.jobs.pop(work.job, None)
                 post(WorkExited(key=key, code=code))
 
-            self._machine.jobs[work.job] = JobProcess(self._fleet, self._machine, work, exited)
+            self._machine.jobs[work.job] = self._fleet.process(self._fleet, self._machine, work, exited)
 
     def stop(self, key: str, reason: str) -> None:
         """End a piece of work."""

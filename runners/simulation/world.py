@@ -11,6 +11,7 @@ from bus.simulated_network import SimulatedNetwork
 from runners.simulation.chaos import Chaos
 from runners.simulation.client import Client
 from runners.simulation.fleet import Fleet
+from runners.simulation.job_process import JobProcess
 from runners.simulation.liveness import Liveness
 from runners.simulation.machines import Machine, build_machine
 from runners.simulation.safety import Safety
@@ -69,6 +70,7 @@ class World:
         settings: of agents, by name.
         request: the job that the client submits, again whenever it has ended.
         machine: makes a node's machine.
+        process: makes the process of a job on it.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class World:
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         request: JobRequest = REQUEST,
         machine: Callable[..., Machine] = build_machine,
+        process: Callable[..., JobProcess] = JobProcess,
     ) -> None:
         names = [f"n{number:05d}" for number in range(nodes)] if isinstance(nodes, int) else nodes
         self.seed = seed
@@ -102,6 +105,7 @@ class World:
             muted=muted,
             settings=settings,
             machine=machine,
+            process=process,
         )
         self.client = Client(self.fleet, request)
         self.chaos = Chaos(self.fleet, faults, seed)
