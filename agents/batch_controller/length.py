@@ -104,8 +104,10 @@ class GoodputPlanner(Planner):
         here = self._worth(size, room / self._step(name, size))
         found, best = size, here
         for move in (size // 2, size * 2):
+            if not self._least() <= move <= high:
+                continue
             step = self._hoped(name, move, size)
-            there = self._worth(move, room / step) if self._least() <= move <= high and step <= room else 0.0
+            there = self._worth(move, room / step) if step <= room else 0.0
             if there > best:
                 found, best = move, there
         if best < (1.0 + self.settings.gain) * here:

@@ -214,6 +214,16 @@ def test_steps_that_cost_by_the_sample_become_smaller_but_together_have_what_was
     assert lone.share("a").microbatch == 8
 
 
+def test_the_ends_of_the_ladder_are_ends() -> None:
+    request = {"microbatch": 1, "microbatch_max": 2}
+    short = fleet(fixed=0.5, request=request)
+    short.train(30)
+    assert {short.share(name).microbatch for name in "abc"} == {2}
+    least = fleet(dict.fromkeys("abcd", (0.02, "excellent")), fixed=0.0001, request=request)
+    least.train(20)
+    assert {least.share(name).microbatch for name in "abcd"} == {1}
+
+
 def test_only_one_of_a_kind_tries_what_nobody_has_measured() -> None:
     trying = fleet(fixed=0.001)
     trying.train(40)
