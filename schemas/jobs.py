@@ -69,6 +69,10 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """What is averaged: with `round` what local steps added; with `step` gradients, and a round is one optimizer step on
     the union of the nodes' microbatches, whose sizes are in proportion to speed."""
     batch: BatchStrategy = "hybrid"
+    """Who does how much. `fixed`: equal work for all. The others give steps in proportion to speed, and move microbatches:
+    `latency` makes them larger for a longer round trip, `throughput` climbs while samples a second improve, `hybrid` weighs
+    the two 60 to 40. `goodput` also chooses how long rounds are (a quarter to four times `local_steps`), for the most
+    useful progress a second by the measured noise of gradients: `rounds` then are as long as serves the job."""
     selection: SelectionStrategy = "contribution"
     adaptation: AdaptationPolicy = "reactive"
     encoding: Literal["auto", "float32", "float16", "int8", "int4", "topk"] = "auto"
