@@ -47,8 +47,8 @@ def _of_job(job: Job, settings: BatchControllerSettings) -> Iterator[str]:
     if (job.current.version if job.current is not None else None) != (versions[-1] if versions else None):
         yield "the assignment in force isn't the last of the history"
     for name, known in job.nodes.items():
-        measured = [*known.steps.values(), *known.up.values(), *known.down.values()]
-        if max(map(len, measured), default=0) > REMEMBERED or max(len(known.up), len(known.down)) > transfers.SIZES:
+        lengths = [len(of_one) for table in (known.steps, known.up, known.down) for of_one in table.values()]
+        if max(lengths, default=0) > REMEMBERED or max(len(known.up), len(known.down)) > transfers.SIZES:
             yield f"{name}: more measurements than are to be kept"
         if len(known.arrivals) > settings.deadline_history:
             yield f"{name}: more arrivals than are to be kept"
