@@ -71,8 +71,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     batch: BatchStrategy = "hybrid"
     """Who does how much. `fixed`: equal work for all. The others give steps in proportion to speed, and move microbatches:
     `latency` makes them larger for a longer round trip, `throughput` climbs while samples a second improve, `hybrid` weighs
-    the two 60 to 40. `goodput` also chooses how long rounds are (a quarter to four times `local_steps`), for the most
-    useful progress a second by the measured noise of gradients: `rounds` then are as long as serves the job."""
+    the two 60 to 40. `goodput` also chooses how long rounds are, `local_steps` or up to four times as many, for the most
+    useful progress a second by the measured noise of gradients; the job ends when as many steps and samples are done as
+    `rounds` rounds of `local_steps` have, so mostly after fewer rounds."""
     selection: SelectionStrategy = "contribution"
     adaptation: AdaptationPolicy = "reactive"
     encoding: Literal["auto", "float32", "float16", "int8", "int4", "topk"] = "auto"

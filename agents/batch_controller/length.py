@@ -57,11 +57,9 @@ class GoodputPlanner(Planner):
         """Seconds a round should take: as long as the present one, unless another length gains enough."""
         if not self.target and not self._known_enough():
             return super()._round_time(drafts, paces)
-        usual, longest, shortest = (
-            self._time_for(factor * self.steps_asked, drafts, paces)
-            for factor in (1.0, self.settings.stretch, 1.0 / self.settings.stretch)
-        )
-        present = min(longest, max(shortest, self.target or usual))
+        shortest = self._time_for(self.steps_asked, drafts, paces)
+        longest = self._time_for(self.settings.stretch * self.steps_asked, drafts, paces)
+        present = min(longest, max(shortest, self.target))
         if not self.weighed and self.present and self.free.adapt and self.free.factor > 1.0 and self._known_enough():
             self.weighed = True
             lengths = [seconds for seconds in self._lengths(present) if shortest <= seconds <= longest]

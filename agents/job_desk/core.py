@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from agents.base import Agent, Asked, CancelTimer, Effect, Effects, Purge, Reply, Timer, on, on_request
 from agents.inputs import Woken
-from agents.job_desk import admission, words
+from agents.job_desk import admission, size, words
 from agents.job_desk.settings import JobDeskSettings
-from agents.job_desk.state import DeskState, Job
+from agents.job_desk.state import DeskState, Done, Job
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.ids import JobId
 from schemas.jobs import (
@@ -210,8 +210,11 @@ class JobDesk(Agent[DeskState]):
         if job is None or event.round <= job.round:
             return
         job.round, job.loss = event.round, event.loss
+        size.count(job, event)
         if event.round >= job.request.rounds:
             yield from self._finish(job, f"all {job.request.rounds} rounds are closed; storing the model", now)
+        elif size.enough(job):
+            yield from self._finish(job, f"{size.enough(job)}; storing the model", now)
         elif job.phase is not JobPhase.FINISHING:
             yield self._change(job, JobPhase.RUNNING, words.closed(job, event))
 
@@ -337,6 +340,7 @@ class JobDesk(Agent[DeskState]):
             round=event.round,
             loss=event.loss,
             ends=int(event.state.ended),
+            done=Done(samples=event.round, steps=event.round),
             adopted=True,
         )
         self.state.jobs[job.id] = job

@@ -6,6 +6,14 @@ from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobQueued, JobRequest, JobState, JobSummary
 
 
+class Done(msgspec.Struct, kw_only=True):
+    """What the fastest node of each round has done so far, in rounds as they were asked for; at least one a round where
+    the desk has lost its memory."""
+
+    samples: float = 0.0
+    steps: float = 0.0
+
+
 class Job(msgspec.Struct, kw_only=True):
     """An accepted job."""
 
@@ -19,6 +27,7 @@ class Job(msgspec.Struct, kw_only=True):
     version: int = 0
     round: int = 0
     loss: float | None = None
+    done: Done = msgspec.field(default_factory=Done)
     roster: tuple[NodeId, ...] = ()
     roster_version: int = 0
     waits: bool = False
