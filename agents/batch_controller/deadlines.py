@@ -72,14 +72,22 @@ def _note(known: Known, opening: Opening, round_: int, share: Share, took: float
 def need(known: Known, planned: float, settings: BatchControllerSettings) -> float:
     """Seconds from a round's opening until a node is there with near certainty, when its share is to take `planned`.
 
-    An arrival under another plan counts as the larger of in proportion and by as much more or less: some of what a node
-    takes grows with its share, some doesn't. The quantile is the nearest rank's; with fewer than ten the largest.
+    An arrival under a shorter plan counts as so much later as this one is longer, and a margin: what a node took beyond its
+    plan are waits, which don't grow with its share, and time that varies, which does. One under a longer plan counts as the
+    larger of in proportion and by so much less. The quantile is the nearest rank's; with fewer than ten the largest.
     """
     if len(known.arrivals) < LEAST_ARRIVALS:
         return settings.deadline_factor * planned + settings.deadline_floor
-    taken = sorted(max(a.took * planned / a.planned, a.took + planned - a.planned) for a in known.arrivals)
+    taken = sorted(_moved(arrival, planned, settings) for arrival in known.arrivals)
     high = taken[math.ceil(settings.deadline_quantile * len(taken)) - 1]
     return high + max(settings.deadline_margin * high, high - median(taken)) + settings.deadline_timeout
+
+
+def _moved(arrival: Arrival, planned: float, settings: BatchControllerSettings) -> float:
+    more = planned - arrival.planned
+    if more > 0:
+        return arrival.took + more * (1.0 + settings.deadline_margin)
+    return max(arrival.took + more, arrival.took * planned / arrival.planned)
 
 
 def deadline(
