@@ -77,6 +77,25 @@ class AdaptationCost(Message, frozen=True, kw_only=True):
     reason: str
 
 
+@on_wire("shoal.decisions.optimizer.foresight", Delivery.RECORD)
+class ForesightJudged(Message, frozen=True, kw_only=True):
+    """How the policy `proactive` has done against `reactive`, which it shadows: both plans' cost in the same rounds."""
+
+    job: JobId
+    round: int
+    rounds: int
+    """Judged so far: those in which a forecast made a difference to some node's plan."""
+    proactive_seconds: float
+    """Seconds of rounds that planning by forecasts costs: reserved for transfers, and waited for those that took longer."""
+    reactive_seconds: float
+    """What planning by what was measured last costs."""
+    regret_seconds: float
+    """The difference: above 0 forecasts have lost, under 0 they have gained."""
+    acting: bool
+    """Whether forecasts are acted upon; else `proactive` does what `reactive` does, and goes on comparing."""
+    reason: str
+
+
 @on_wire("shoal.decisions.{agent}.started", Delivery.RECORD)
 class AgentStarted(Message, frozen=True, kw_only=True):
     """An agent's process has come up, or up again."""

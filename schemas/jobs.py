@@ -13,7 +13,7 @@ from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
 BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid", "goodput"]
 SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution"]
-AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive"]
+AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive", "proactive"]
 Encoding = Literal["float32", "float16", "int8", "int4", "topk"]
 AverageEncoding = Literal["float32", "float16", "int8"]
 OuterStep = Literal["average", "nesterov"]

@@ -51,6 +51,44 @@ class LinkQualityChanged(Message, frozen=True, kw_only=True):
     reason: str
 
 
+class LinkAhead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a link is expected to be like for a while."""
+
+    from_seconds: float
+    """Seconds after the forecast was made; it holds until the next entry's, or the end of the forecast."""
+    quality: LinkQuality
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    """The round trip is expected between these two in nine of ten cases."""
+    loss: float
+    rate: float | None
+    """Bytes a second of an upload; null where uploads were not foreseen well enough."""
+
+
+@on_wire("shoal.network.{node}.forecast", Delivery.LAST_VALUE)
+class LinkForecast(Message, frozen=True, kw_only=True):
+    """What a link will be like, said only where such forecasts were better so far than "as it is now"."""
+
+    node: NodeId
+    version: int
+    method: Literal["recurring", "trend", "none"]
+    """`none` takes the last forecast back."""
+    period_seconds: float = 0.0
+    """After which the pattern recurs; 0 without one."""
+    until_seconds: float = 0.0
+    """How far it reaches, seconds after it was made."""
+    ahead: tuple[LinkAhead, ...] = ()
+    """Soonest first."""
+    made: int = 0
+    """Forecasts of this link that were judged so far."""
+    right: int = 0
+    """Those of them whose interval held what came."""
+    gain: float = 0.0
+    """Part of the error of "as it is now" that forecasts avoided, of late."""
+    reason: str
+
+
 @on_wire("shoal.network.{node}.alert", Delivery.RECORD)
 class NetworkAlert(Message, frozen=True, kw_only=True):
     """Something about a link that a person may want to know at once."""

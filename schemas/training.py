@@ -7,6 +7,7 @@ import msgspec
 from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding
+from schemas.network import LinkQuality
 from schemas.wire import Delivery, Message, on_wire
 
 Doing = Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
@@ -69,6 +70,15 @@ class Assignment(Message, frozen=True, kw_only=True):
     reason: str
 
 
+class Foreseen(msgspec.Struct, frozen=True, kw_only=True):
+    """A link as the next rounds are to be planned with, instead of as it was measured last."""
+
+    node: NodeId
+    quality: LinkQuality
+    rate: float
+    """Bytes a second of a transfer."""
+
+
 @on_wire("shoal.training.{job}.tuning", Delivery.LAST_VALUE)
 class Tuning(Message, frozen=True, kw_only=True):
     """How much adaptation is allowed now. Written by the optimizer; others keep to it."""
@@ -83,6 +93,8 @@ class Tuning(Message, frozen=True, kw_only=True):
     """A microbatch or a number of steps may change by this factor at once; 1 for not at all."""
     rollback_to: int | None = None
     """Version of the assignment to go back to, since what came after it was worse."""
+    foreseen: tuple[Foreseen, ...] = ()
+    """Links that are about to change (policy `proactive`)."""
     reason: str
 
 

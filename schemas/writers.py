@@ -44,7 +44,12 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             network.LinkProbed,
             measuring.NodeMeasured,
         ),
-        "network_monitor": (network.LinkQualityChanged, network.NetworkAlert, network.NetworkSummary),
+        "network_monitor": (
+            network.LinkQualityChanged,
+            network.LinkForecast,
+            network.NetworkAlert,
+            network.NetworkSummary,
+        ),
         "node_selector": (
             training.Roster,
             decisions.NodeJoined,
@@ -53,7 +58,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             decisions.NodeReleased,
         ),
         "batch_controller": (training.Assignment,),
-        "optimizer": (training.Tuning, decisions.RolledBack, decisions.AdaptationCost),
+        "optimizer": (training.Tuning, decisions.RolledBack, decisions.AdaptationCost, decisions.ForesightJudged),
         "appraiser": (appraisal.NodesAppraised,),
         TRAINER: (
             training.TrainerReady,

@@ -1,15 +1,14 @@
 """What the network monitor does on which event."""
 
-import random
 from typing import Literal
 
-from agents.base import Agent, Effects, on
+from agents.base import Effects, on
 from agents.inputs import Woken
-from agents.network_monitor import policy, words
+from agents.network_monitor import outlook, policy, words
 from agents.network_monitor.estimate import observe, observe_retransmitted
+from agents.network_monitor.foresight import Foresight
 from agents.network_monitor.links import count_change, count_outage, faults, flapping, lost, score_of
-from agents.network_monitor.settings import NetworkMonitorSettings
-from agents.network_monitor.state import Estimate, Link, NetworkMonitorState, Silence, SummaryDue
+from agents.network_monitor.state import Estimate, Link, Silence, SummaryDue
 from schemas.bus import BusDisturbed
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
@@ -31,20 +30,12 @@ NEWS_KEPT = 64
 """Changes that wait for the next summary; it names only a few of them."""
 
 
-class NetworkMonitor(Agent[NetworkMonitorState]):
+class NetworkMonitor(Foresight):
     """Grades every node's link by its probes, and says when a grade changes.
 
     The last word on each link is a standing document (`LinkQualityChanged`), which this agent alone writes. A monitor
     without memory adopts the ones it finds, so that versions go on growing.
     """
-
-    name = "network_monitor"
-
-    def __init__(
-        self, settings: NetworkMonitorSettings, rng: random.Random, state: NetworkMonitorState | None = None
-    ) -> None:
-        super().__init__(state if state is not None else NetworkMonitorState(), rng)
-        self.settings = settings
 
     # Probes
 
@@ -62,12 +53,16 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         if missed > settings.resume_gap:
             count_outage(link, 1.0, settings, now)
         else:
+            link.outlook.probes += missed
             for _ in range(missed):
                 observe(link.estimate, None, settings.window)
         before_ms = link.estimate.smoothed_ms
         jumped = observe(link.estimate, event.rtt_ms, settings.window)
         if event.retransmitted is not None:
             observe_retransmitted(link.estimate, event.retransmitted)
+        link.outlook.probes += 1
+        if now >= link.outlook.due:
+            yield from self._look_ahead(link, now)
         if link.estimate.measured == 0 or len(link.estimate.history) < settings.warm_up:
             return
         score = score_of(link, settings, now)
@@ -221,6 +216,7 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
     def _go_offline(self, link: Link, why: str, now: float, *, fault: bool) -> Effects:
         """What a link was like before an outage says little of what it is like after it: its history ends here."""
         link.estimate = Estimate()
+        link.outlook.probes = 0
         link.scores = []
         link.sequence = None
         link.spike_from_ms = None
@@ -292,6 +288,7 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         for _, link in sorted(self.state.links.items()):
             link.sequence = None
             link.watched = False
+            link.outlook.due = min(link.outlook.due, now + outlook.FINE.seconds)  # clocks are set back now and then
             if link.quality is not LinkQuality.OFFLINE:
                 link.heard = now
                 yield from self._watch(link, now)
@@ -327,15 +324,6 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         """The summary's versions go on growing."""
         self.state.summary_version = max(self.state.summary_version, event.version)
 
-    def _link(self, node: NodeId) -> Link:
-        links = self.state.links
-        if node not in links:
-            if len(links) >= self.settings.links_kept:
-                absent = [(link.heard, name) for name, link in links.items() if link.quality is LinkQuality.OFFLINE]
-                del links[min(absent or [(link.heard, name) for name, link in links.items()])[1]]
-            links[node] = Link(node=node)
-        return links[node]
-
     def check(self) -> None:
         """Raises `BrokenInvariant` unless counters fit their histories and everything is bounded."""
         state, settings = self.state, self.settings
@@ -344,5 +332,5 @@ class NetworkMonitor(Agent[NetworkMonitorState]):
         self.require(not state.news or state.summary_due, "news without a summary to come")
         for node, link in state.links.items():
             self.require(node == link.node, f"{link.node} is filed as {node}")
-            wrong = faults(link, settings)
+            wrong = [*faults(link, settings), *outlook.faults(link.outlook)]
             self.require(not wrong, f"{node}: {'; '.join(wrong)}")

@@ -3,6 +3,7 @@
 import msgspec
 
 from agents.effects import Timer
+from agents.network_monitor.outlook import Outlook
 from schemas.ids import NodeId
 from schemas.network import LinkQuality
 
@@ -88,6 +89,8 @@ class Link(msgspec.Struct, kw_only=True):
     spike_since: float = 0.0
     lossy: bool = False
     """The condition of the loss alert holds."""
+
+    outlook: Outlook = msgspec.field(default_factory=Outlook)
 
 
 class NetworkMonitorState(msgspec.Struct, kw_only=True):
