@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from schemas.decisions import (
     ForceNode,
+    ForesightJudged,
     NodeJoined,
     NodeLost,
     NodeQuarantined,
@@ -11,7 +12,7 @@ from schemas.decisions import (
     RolledBack,
 )
 from schemas.jobs import JobPhase, JobState
-from schemas.network import LinkQualityChanged, NetworkAlert
+from schemas.network import LinkForecast, LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeYielding, PauseNode, WorkFailed
 from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, Tuning
 from schemas.verification import ArithmeticDoubted
@@ -23,6 +24,7 @@ DECISIONS: tuple[type[Message], ...] = (
     Assignment,
     Tuning,
     LinkQualityChanged,
+    LinkForecast,
     NetworkAlert,
     NodeJoined,
     NodeLost,
@@ -32,6 +34,7 @@ DECISIONS: tuple[type[Message], ...] = (
     NodeYielding,
     PauseNode,
     RolledBack,
+    ForesightJudged,
     WorkFailed,
     ContributionRefused,
     DigestMismatch,

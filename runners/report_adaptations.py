@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from runners.report_schema import Adaptation
 from runners.report_timeline import Timeline
-from schemas.decisions import ForceNode, NodeQuarantined, NodeReleased, RolledBack
+from schemas.decisions import ForceNode, ForesightJudged, NodeQuarantined, NodeReleased, RolledBack
 from schemas.network import LinkQualityChanged
 from schemas.training import Assignment, Roster, Share, Tuning
 from schemas.wire import Message
@@ -45,6 +45,7 @@ class _Teller:
         self._roster: Roster | None = None
         self._assignment: Assignment | None = None
         self._tuning: Tuning | None = None
+        self._acting = True
 
     def what(self, message: Message) -> str:
         """What a message changed for the job; empty if nothing."""
@@ -58,6 +59,8 @@ class _Teller:
             return self._of_tuning(message)
         if isinstance(message, RolledBack):
             return f"back to assignment {message.to_version}"
+        if isinstance(message, ForesightJudged):
+            return self._of_foresight(message)
         return self._of_node(message) if getattr(message, "node", None) in self._nodes and self._in_time(message) else ""
 
     def _in_time(self, message: Message) -> bool:
@@ -74,6 +77,13 @@ class _Teller:
         if isinstance(message, ForceNode):
             return f"{message.node}: {message.do} by order"
         return ""
+
+    def _of_foresight(self, new: ForesightJudged) -> str:
+        regret = f"regret of proactive {new.regret_seconds:+.1f} s in {new.rounds} rounds"
+        before, self._acting = self._acting, new.acting
+        if before == new.acting:
+            return regret
+        return f"{regret}: {'forecasts are acted upon again' if new.acting else 'back to reactive'}"
 
     def _of_roster(self, new: Roster) -> str:
         old, self._roster = self._roster, new
@@ -122,6 +132,11 @@ class _Teller:
             parts.append("adaptation on" if new.adapt else "adaptation off")
         if new.rollback_to is not None and new.rollback_to != old.rollback_to:
             parts.append(f"back to assignment {new.rollback_to}")
+        old_links, links = ({each.node: each for each in tuning.foreseen} for tuning in (old, new))
+        parts += [
+            f"link of {node} planned as {links[node].quality.value}" for node in links if links[node] != old_links.get(node)
+        ]
+        parts += [f"link of {node} planned as measured" for node in old_links if node not in links]
         return ", ".join(parts)
 
 

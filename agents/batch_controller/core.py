@@ -95,6 +95,7 @@ class BatchController(Decider):
             return
         job.tuning_version = event.version
         job.policy, job.adapt, job.max_factor = event.policy, event.adapt, max(1.0, event.max_factor)
+        job.foreseen = event.foreseen
         if event.rollback_to is not None:
             yield from self._roll_back(job, event.rollback_to, event.reason)
         else:

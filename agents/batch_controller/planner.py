@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agents.batch_controller import deadlines, gradients, learning, links, microbatch, rounds, transfers, words
+from agents.batch_controller.foresight import as_foreseen
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
@@ -42,8 +43,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Before the optimizer speaks, a job's own wish holds: factor at once, and cooldowns between changes of a microbatch.
-_FACTOR: dict[AdaptationPolicy, float] = {"off": 1.0, "conservative": 2.0, "reactive": 2.0, "aggressive": 4.0}
-_COOLDOWNS: dict[AdaptationPolicy, float] = {"off": 1.0, "conservative": 2.0, "reactive": 1.0, "aggressive": 0.34}
+_FACTOR: dict[AdaptationPolicy, float] = {
+    "off": 1.0,
+    "conservative": 2.0,
+    "reactive": 2.0,
+    "proactive": 2.0,
+    "aggressive": 4.0,
+}
+_COOLDOWNS: dict[AdaptationPolicy, float] = {
+    "off": 1.0,
+    "conservative": 2.0,
+    "reactive": 1.0,
+    "proactive": 1.0,
+    "aggressive": 0.34,
+}
 
 
 def freedom(job: Job, request: JobRequest, settings: BatchControllerSettings) -> Freedom:
@@ -73,6 +86,10 @@ class Planner:
         self.roster = tuple(sorted(job.roster))
         self.nodes = {name: nodes.get(name) or Node() for name in self.roster}
         self.known = {name: job.nodes.get(name) or Known() for name in self.roster}
+        for foreseen in job.foreseen:
+            name = foreseen.node
+            if name in self.nodes:
+                self.nodes[name], self.known[name] = as_foreseen(self.nodes[name], self.known[name], foreseen)
         self.present = dict(job.current.shares) if job.current is not None else {}
         self.low, self.high = microbatch.bounds(request.microbatch_min, request.microbatch_max)
         self.start = microbatch.first(request.microbatch, self.low, self.high)

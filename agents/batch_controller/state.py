@@ -7,7 +7,7 @@ from agents.effects import Timer
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, JobRequest
 from schemas.network import LinkQuality
-from schemas.training import Share
+from schemas.training import Foreseen, Share
 
 LONG_AGO = -1_000_000
 """A round so long ago that no cooldown lasts from then."""
@@ -158,6 +158,8 @@ class Job(msgspec.Struct, kw_only=True):
     adapt: bool | None = None
     """None until the optimizer has spoken."""
     max_factor: float = 2.0
+    foreseen: tuple[Foreseen, ...] = ()
+    """Links that the optimizer wants planned with as they are about to be."""
     hold_until: int = 0
     """Round until which nothing but the roster changes shares."""
 

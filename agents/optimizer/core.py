@@ -6,16 +6,16 @@ from math import isfinite
 from typing import ClassVar, TypeVar
 
 from agents.base import Agent, Effect, Effects, on
-from agents.optimizer import cost, trial
+from agents.optimizer import cost, foresight, trial
 from agents.optimizer.invariants import broken
 from agents.optimizer.policy import next_phase, permission
 from agents.optimizer.settings import OptimizerSettings
-from agents.optimizer.state import OptimizerState, Phase, RoundSeen, Run, Said
+from agents.optimizer.state import LinkSeen, LookAhead, OptimizerState, Phase, RoundSeen, Run, Said
 from schemas.decisions import AgentUsage, NodeLost, RolledBack
-from schemas.ids import JobId
+from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobState
-from schemas.network import LinkQualityChanged
-from schemas.training import Assignment, RoundClosed, Tuning, Validated
+from schemas.network import LinkForecast, LinkQuality, LinkQualityChanged
+from schemas.training import Assignment, ContributionReceived, RoundClosed, Tuning, Validated
 
 # Jobs that ended and words on jobs not heard of yet that are kept: more than a day's jobs of a busy fleet.
 KEPT = 256
@@ -52,6 +52,8 @@ class Optimizer(Agent[OptimizerState]):
             account = cost.assess(event.job, run, self.state, now, self.settings)
             if account is not None:
                 yield self.publish(account)
+            if run.plans.judged > run.plans.told:
+                yield self.publish(foresight.judgement(event.job, run))
         yield from self._say(event.job, run, event.reason if done else "")
         if event.state.ended:
             self.state.runs.pop(event.job, None)
@@ -108,7 +110,51 @@ class Optimizer(Agent[OptimizerState]):
             account = cost.assess(event.job, run, self.state, now, self.settings)
             if account is not None:
                 yield self.publish(account)
+        if run.policy == "proactive":
+            yield from self._compare_plans(run, event, now)
         yield from self._say(event.job, run, words)
+
+    def _compare_plans(self, run: Run, event: RoundClosed, now: float) -> Effects:
+        """Forecasts against the last measurements, in the round that closed; the next plan is made within the open one."""
+        judged = foresight.settle(event.job, run, self.state.seen, event, self.settings)
+        if judged is not None:
+            yield self.publish(judged)
+        seconds = foresight.round_seconds(run)
+        if seconds > 0 and run.phase != "completed":
+            yield self.set_timer(LookAhead(job=event.job), now + foresight.LOOK_AT * seconds)
+
+    @on(LookAhead)
+    def look_ahead(self, timer: LookAhead, now: float) -> Effects:
+        """Plan the next round with links as they are about to be, before it opens."""
+        run = self.state.runs.get(timer.job)
+        if run is None or run.phase == "completed":
+            return
+        found = foresight.look_ahead(run, self.state.seen, now)
+        new = next((each.node for each in found if each not in run.plans.foreseen), None)
+        words = foresight.replaced(run, found)
+        if words:
+            trial.disturb(run, words, self.settings)
+            self._cause = self.state.seen[new].event if new is not None else self._cause  # the forecast, not the timer's
+        yield from self._say(timer.job, run, "")
+
+    @on(LinkForecast)
+    def note_forecast(self, event: LinkForecast, now: float) -> None:
+        """What a link will be like."""
+        foresight.hear(self._seen(event.node), event, now)
+
+    @on(ContributionReceived)
+    def note_upload(self, event: ContributionReceived, now: float) -> None:
+        """What a link carried. A reducer's own difference doesn't travel."""
+        run = self.state.runs.get(event.job)
+        if run is None or run.policy != "proactive" or event.contributor == event.node or event.seconds <= 0:
+            return
+        foresight.measure(self._seen(event.contributor), event, now)
+        foresight.note_upload(run, event)
+
+    def _seen(self, node: NodeId) -> LinkSeen:
+        seen = self.state.seen.get(node) or LinkSeen()
+        _keep(self.state.seen, node, seen, LINKS_KEPT)
+        return seen
 
     def _enter(self, run: Run, phase: Phase) -> str:
         if phase == run.phase:
@@ -163,6 +209,8 @@ class Optimizer(Agent[OptimizerState]):
         if event.version <= self.state.links.get(event.node, -1):
             return
         _keep(self.state.links, event.node, event.version, LINKS_KEPT)
+        if event.quality is not LinkQuality.OFFLINE:
+            foresight.regrade(self._seen(event.node), event.quality)
         if event.previous is not None and event.previous is not event.quality:
             words = f"the link of {event.node} went from {event.previous.value} to {event.quality.value}"
             yield from self._disturbed(event.node, words)
@@ -186,7 +234,8 @@ class Optimizer(Agent[OptimizerState]):
     def _say(self, job: JobId, run: Run, because: str) -> Effects:
         """Publish what is allowed, where it differs from what was said last."""
         allowed = permission(run, self.settings)
-        said = Said(run.phase, run.policy, allowed.adapt, allowed.factor, run.rollback_to)
+        planned = run.plans.foreseen if run.plans.acting and run.phase != "completed" else ()
+        said = Said(run.phase, run.policy, allowed.adapt, allowed.factor, run.rollback_to, planned)
         if said == run.said:
             return
         run.said, run.version = said, run.version + 1
@@ -199,6 +248,7 @@ class Optimizer(Agent[OptimizerState]):
                 adapt=said.adapt,
                 max_factor=said.factor,
                 rollback_to=said.rollback_to,
+                foreseen=said.foreseen,
                 reason="; ".join(words for words in (because, allowed.reason) if words),
             )
         )
@@ -210,7 +260,7 @@ class Optimizer(Agent[OptimizerState]):
 
 
 def _gist(tuning: Tuning) -> Said:
-    return Said(tuning.phase, tuning.policy, tuning.adapt, tuning.max_factor, tuning.rollback_to)
+    return Said(tuning.phase, tuning.policy, tuning.adapt, tuning.max_factor, tuning.rollback_to, tuning.foreseen)
 
 
 def _take_over(run: Run, tuning: Tuning) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from agents.optimizer.foresight import WAGERS
 from agents.optimizer.state import OptimizerState, Run
 from agents.optimizer.trial import ROUNDS, SNAPSHOTS
 from schemas.ids import JobId
@@ -9,7 +10,12 @@ from schemas.ids import JobId
 
 def broken(state: OptimizerState, kept: int, links_kept: int) -> Iterator[str]:
     """Each invariant that doesn't hold, in words."""
-    if len(state.ended) > kept or len(state.unclaimed) > kept or len(state.links) > links_kept:
+    if (
+        len(state.ended) > kept
+        or len(state.unclaimed) > kept
+        or len(state.links) > links_kept
+        or len(state.seen) > links_kept
+    ):
         yield "a table has grown too long"
     if any(usage.total < 0 for usage in state.usage.values()):
         yield "an agent used less than nothing"
@@ -27,6 +33,10 @@ def _broken_in(name: JobId, run: Run) -> Iterator[str]:
         yield f"{name}: a change is watched with nothing to compare it with"
     if run.rollback_to is not None and run.rollback_to > run.assignment:
         yield f"{name}: goes back to assignment {run.rollback_to}, which isn't there yet"
+    if len(run.plans.wagers) > WAGERS or any(wager.round <= run.round for wager in run.plans.wagers):
+        yield f"{name}: rounds that have closed are still planned"
+    if not run.plans.told <= run.plans.judged or run.plans.stake < 0:
+        yield f"{name}: more was told of forecasts than was judged"
     if run.state.ended:
         yield f"{name} has ended and is still remembered"
     said = run.said

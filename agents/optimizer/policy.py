@@ -37,8 +37,9 @@ def permission(run: Run, settings: OptimizerSettings) -> Permission:
             return Permission(False, NO_CHANGE, "conservative: the last change is given time")
         return Permission(True, settings.conservative_factor, "conservative: one change, then a pause")
     if opened:
-        return Permission(True, settings.reactive_factor, f"reactive: {run.event}")
-    return Permission(True, settings.reactive_quiet_factor, "reactive: nothing happened lately, only drift is followed")
+        return Permission(True, settings.reactive_factor, f"{run.policy}: {run.event}")
+    quiet = f"{run.policy}: nothing happened lately, only drift is followed"
+    return Permission(True, settings.reactive_quiet_factor, quiet)
 
 
 def _forbidden(run: Run) -> str:

@@ -44,6 +44,19 @@ class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     convergence_factor: Factor = 1.25
     """In convergence, and only after an event."""
 
+    # Foresight (policy `proactive`)
+    foresight_limit: Fraction = 0.05
+    """What planning by forecasts may cost beyond planning by the last measurements before it steps back, as a part of the
+    rounds' time: as much as adaptation may cost at all."""
+    foresight_memory: Annotated[float, Meta(gt=0, lt=1)] = 0.9
+    """What a round still counts one round later: some ten rounds are remembered."""
+    foresight_least: Rounds = 3
+    """Rounds that are judged before that: one bad round is chance, three are not."""
+    foresight_pause: Rounds = 10
+    """Rounds to stay back, as many as are remembered; doubles each time, up to 8 times."""
+    foresight_every: Rounds = 5
+    """Judged rounds between two words on the regret."""
+
     # Rollback
     baseline_rounds: Annotated[int, Meta(ge=2)] = 5
     """Rounds before a change that it is compared with."""

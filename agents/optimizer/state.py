@@ -4,9 +4,11 @@ from typing import Literal
 
 import msgspec
 
+from agents.effects import Timer
 from schemas.ids import AgentName, JobId, NodeId
 from schemas.jobs import AdaptationPolicy, JobPhase
-from schemas.training import Share, Tuning
+from schemas.network import LinkAhead, LinkQuality
+from schemas.training import Foreseen, Share, Tuning
 
 Phase = Literal["initialisation", "warm_up", "adaptive", "convergence", "completed"]
 
@@ -44,6 +46,78 @@ class Said(msgspec.Struct, frozen=True):
     adapt: bool
     factor: float
     rollback_to: int | None
+    foreseen: tuple[Foreseen, ...] = ()
+
+
+class LookAhead(Timer, frozen=True, kw_only=True):
+    """The next round is to be planned, with links as they are about to be (policy `proactive`)."""
+
+    job: JobId
+
+
+class LinkSeen(msgspec.Struct):
+    """A node's link: its grade, what its uploads carried, and what is expected of it."""
+
+    quality: LinkQuality | None = None
+    rates: list[float] = []
+    """Of the last uploads, bytes a second."""
+    fresh: int = 0
+    """How many of them came under the present grade."""
+    size: int = 0
+    """Bytes of the last one."""
+    by_grade: dict[str, list[float]] = {}
+    """The last rates by what the link was expected to be at the time, else by its grade."""
+    version: int = 0
+    """Of the last forecast."""
+    event: str = ""
+    """Its id: what is done for it names it as the cause."""
+    ahead: tuple[LinkAhead, ...] = ()
+    heard: float = 0.0
+    """When that came, in terms of `now`."""
+    until: float = 0.0
+    """How long it reaches."""
+
+
+class Bet(msgspec.Struct):
+    """The rates that two plans believe in for one upload (bytes a second), and what came."""
+
+    reactive: float
+    proactive: float
+    size: int = 0
+    seconds: float = 0.0
+    """0 until the upload has come."""
+
+
+class Wager(msgspec.Struct):
+    """A round planned both ways."""
+
+    round: int
+    bets: dict[NodeId, Bet]
+
+
+class Plans(msgspec.Struct):
+    """A job's plans by forecasts, and how they did."""
+
+    foreseen: tuple[Foreseen, ...] = ()
+    """Of the last plan, whether acted upon or not."""
+    wagers: list[Wager] = []
+    """Rounds planned and not closed yet."""
+    acting: bool = True
+    until: int = -1
+    """The round up to which it stays back."""
+    losses: int = 0
+    """Times it was told to stay back."""
+    judged: int = 0
+    """Rounds judged."""
+    told: int = 0
+    """Rounds judged when that was last told."""
+    proactive_seconds: float = 0.0
+    reactive_seconds: float = 0.0
+    """Cost of the two plans so far."""
+    lost: float = 0.0
+    """Cost over reactive's, each round counting less than the next."""
+    stake: float = 0.0
+    """Length of those rounds, counted likewise."""
 
 
 class Run(msgspec.Struct):
@@ -90,6 +164,7 @@ class Run(msgspec.Struct):
     cooling_until: int = -1
     rollback_to: int | None = None
     """In force until the cooldown ends."""
+    plans: Plans = msgspec.field(default_factory=Plans)
     resting_until: int = -1
     """Adaptation rests up to this round because of its cost."""
     began_at: float | None = None
@@ -121,3 +196,5 @@ class OptimizerState(msgspec.Struct):
     """Words of an earlier life of the optimizer on jobs not heard of yet."""
     links: dict[NodeId, int] = {}
     """Version of the last word on each link."""
+    seen: dict[NodeId, LinkSeen] = {}
+    """What plans by forecasts go by."""

@@ -59,6 +59,12 @@ class Machine:
         """Whether its line carries anything."""
         return all(each.up_cut <= now and each.down_cut <= now and each.paused <= now for each in self.endpoints)
 
+    def relink(self, round_trip: float, jitter: float, rate: float) -> None:
+        """Give it another line: seconds, seconds, bytes a second. What is under way arrives as it would have."""
+        self.round_trip, self.jitter, self.rate = round_trip, jitter, rate
+        for each in self.endpoints:
+            each.latency, each.jitter = round_trip / 2, jitter
+
     def endpoint(self, source: str) -> Endpoint:
         """The connection of one more process on this machine."""
         made = Endpoint(source, self.round_trip / 2, self.jitter)

@@ -7,6 +7,7 @@ from schemas.bus import BusDisturbed
 from schemas.decisions import (
     AgentStarted,
     ForceNode,
+    ForesightJudged,
     InputFailed,
     NodeJoined,
     NodeLost,
@@ -48,7 +49,7 @@ def said_by(event: Message) -> Said | None:
             return Said("job_desk", f"{event.job} {event.state.value}: {event.reason}", event.state.value == "failed")
         case JobRefused():
             return Said("job_desk", f"{event.job} refused at {event.field}: {event.reason}", True)
-        case Roster() | Assignment() | Tuning() | RolledBack() | NodesAppraised():
+        case Roster() | Assignment() | Tuning() | RolledBack() | NodesAppraised() | ForesightJudged():
             return Said(writer_of(type(event)), event.reason)
         case NodeJoined() | NodeReleased() | LinkQualityChanged() | CaughtUp() | NodeLeaving() | NodeYielding():
             return Said(event.node, event.reason)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agents.base import Publish
+from agents.base import Publish, SetTimer, Timer
 from agents.inputs import Woken
 from agents.optimizer import Optimizer, OptimizerSettings, OptimizerState
 from schemas.decisions import AgentUsage, NodeLost
@@ -33,6 +33,7 @@ class World:
         self.asked: dict[str, JobRequest] = {}
         self.round = 0
         self.assignment = 0
+        self.timers: dict[Timer, float] = {}
 
     def give(self, event: msgspec.Struct) -> list[Message]:
         """One input; gives what the optimizer published for it."""
@@ -41,6 +42,9 @@ class World:
             seal(event, id=f"x:1:{self.count}", cause="", at=self.now, source="x")
         published = []
         for effect in self.core.handle(event, self.now):
+            if isinstance(effect, SetTimer):
+                self.timers[effect.timer] = effect.at
+                continue
             assert isinstance(effect, Publish)
             published.append(effect.message)
             self.causes.append(effect.cause)
@@ -66,7 +70,14 @@ class World:
             )
         )
 
-    def close(self, rate: float = 100.0, loss: float | None = None, seconds: float = 6.0, name: str = "j") -> list[Message]:
+    def close(
+        self,
+        rate: float = 100.0,
+        loss: float | None = None,
+        seconds: float = 6.0,
+        name: str = "j",
+        missing: tuple[str, ...] = (),
+    ) -> list[Message]:
         """The next round closes; its loss falls by 3 % a round unless told."""
         self.round += 1
         self.now += seconds
@@ -78,7 +89,7 @@ class World:
                 reducer="a",
                 next_reducer="a",
                 contributions=(),
-                missing=(),
+                missing=missing,
                 average=AVERAGE,
                 samples=round(rate * seconds),
                 loss=5.0 * 0.97**self.round if loss is None else loss,

@@ -95,7 +95,7 @@ JOBS = ("one", "two")
 NODES = ("a", "b", "c")
 jobs = st.sampled_from(JOBS)
 phases = st.sampled_from([JobPhase.QUEUED, JobPhase.RUNNING, JobPhase.RUNNING, JobPhase.FINISHING, JobPhase.CANCELLED])
-policies = st.sampled_from(["off", "conservative", "aggressive", "reactive"])
+policies = st.sampled_from(["off", "conservative", "aggressive", "reactive", "proactive"])
 
 
 class OptimizerMachine(RuleBasedStateMachine):

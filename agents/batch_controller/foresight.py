@@ -1,0 +1,29 @@
+"""A link planned with as it is about to be, not as it was measured last."""
+
+import msgspec
+
+from agents.batch_controller.learning import FACTOR_BOUNDS
+from agents.batch_controller.links import expected_rate, streams_for
+from agents.batch_controller.state import Known, Node
+from schemas.network import LinkQuality
+from schemas.training import Foreseen
+
+GRADES = tuple(LinkQuality)
+"""Best first."""
+
+
+def as_foreseen(node: Node, known: Known, foreseen: Foreseen) -> tuple[Node, Known]:
+    """What to plan with, in place of what is known: the rate is the one foreseen.
+
+    Encoding and connections follow the worse of the two grades: a spell of good weather is no reason for a finer encoding,
+    which would still be under way when it ends.
+    """
+    worse = node.quality is None or GRADES.index(foreseen.quality) > GRADES.index(node.quality)
+    quality = foreseen.quality if worse else node.quality
+    least, most = FACTOR_BOUNDS
+    usual = expected_rate(quality, streams_for(quality))
+    factors = [min(most, max(least, foreseen.rate / usual))] * 2  # two, as an encoding isn't chosen by a single upload
+    return (
+        msgspec.structs.replace(node, quality=quality),
+        msgspec.structs.replace(known, up=factors, down=factors, regraded=known.regraded or worse),
+    )

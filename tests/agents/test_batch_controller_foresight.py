@@ -1,0 +1,62 @@
+"""Shares made with a link as it is about to be."""
+
+import pytest
+
+from agents.batch_controller.foresight import as_foreseen
+from agents.batch_controller.learning import observe_transfer, transfer_seconds
+from agents.batch_controller.planner import Planner
+from agents.batch_controller.settings import BatchControllerSettings
+from agents.batch_controller.state import Job, Known, Node
+from schemas.jobs import JobRequest
+from schemas.network import LinkQuality
+from schemas.training import Foreseen, Share
+
+SHARE = Share(microbatch=8, local_steps=10, encoding="float16")
+
+
+def measured(node: Node, rate: float) -> Known:
+    known = Known(steps={8: [0.1]})
+    for _ in range(5):
+        observe_transfer(known.up, round(rate), 1.0, 1, node)
+        observe_transfer(known.down, round(rate), 1.0, 1, node)
+    return known
+
+
+@pytest.mark.parametrize("rate", [2e5, 1e6, 1.5e7])
+@pytest.mark.parametrize("quality", [LinkQuality.GOOD, LinkQuality.POOR])
+def test_transfers_are_expected_at_the_rate_that_is_foreseen(rate: float, quality: LinkQuality) -> None:
+    node = Node(quality=LinkQuality.GOOD, latency_ms=0.0)
+    ahead, known = as_foreseen(node, measured(node, 5e6), Foreseen(node="a", quality=quality, rate=rate))
+    share = Share(microbatch=8, local_steps=10, encoding="int8", streams=1 if quality is LinkQuality.GOOD else 8)
+    assert transfer_seconds(known.up, 1e6, share, ahead) == pytest.approx(1e6 / rate)
+
+
+def test_a_better_link_ahead_makes_no_finer_encoding() -> None:
+    node = Node(quality=LinkQuality.POOR)
+    ahead, known = as_foreseen(node, measured(node, 2e5), Foreseen(node="a", quality=LinkQuality.GOOD, rate=2e7))
+    assert ahead.quality is LinkQuality.POOR
+    assert not known.regraded
+    worse, changed = as_foreseen(
+        Node(quality=LinkQuality.GOOD), measured(node, 2e5), Foreseen(node="a", quality=LinkQuality.POOR, rate=2e5)
+    )
+    assert worse.quality is LinkQuality.POOR
+    assert changed.regraded
+
+
+def test_a_node_whose_link_is_about_to_slow_down_gets_fewer_steps_and_keeps_what_was_measured() -> None:
+    request = JobRequest(kind="train", workload="w:w", local_steps=40)
+    job = Job(job="j", request=request, roster=("a", "b"), parameters=1_000_000, quorum=1, adapt=True, round=9)
+    nodes = {name: Node(quality=LinkQuality.GOOD) for name in ("a", "b")}
+    job.nodes = {name: measured(nodes[name], 2e7) for name in ("a", "b")}
+    factors = list(job.nodes["a"].up)
+    usual = Planner(job, request, nodes, BatchControllerSettings()).plan()
+    job.foreseen = (
+        Foreseen(node="a", quality=LinkQuality.POOR, rate=1e6),
+        Foreseen(node="gone", quality=LinkQuality.POOR, rate=1.0),
+    )
+    ahead = Planner(job, request, nodes, BatchControllerSettings()).plan()
+    assert ahead.shares["a"].local_steps < usual.shares["a"].local_steps
+    assert ahead.shares["b"].local_steps == usual.shares["b"].local_steps
+    assert ahead.shares["a"].encoding == "int8"
+    assert job.nodes["a"].up == factors
+    assert set(ahead.shares) == {"a", "b"}
