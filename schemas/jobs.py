@@ -12,7 +12,7 @@ from schemas.ids import WORKLOAD_PATTERN, JobId, NodeId
 from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
 BatchStrategy = Literal["fixed", "latency", "throughput", "hybrid", "goodput"]
-SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution"]
+SelectionStrategy = Literal["all", "quality", "top_n", "adaptive", "contribution", "useful"]
 AdaptationPolicy = Literal["off", "conservative", "aggressive", "reactive", "proactive"]
 Encoding = Literal["float32", "float16", "int8", "int4", "topk"]
 AverageEncoding = Literal["float32", "float16", "int8"]

@@ -1,6 +1,6 @@
 """What a job's events teach about its nodes: speed, efficiency, successes and failures."""
 
-from agents.node_selector import conduct
+from agents.node_selector import conduct, useful
 from agents.node_selector.policy import efficiency, smoothed
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Job, Member, NodeRecord, NodeSelectorState
@@ -43,6 +43,7 @@ def close_round(state: NodeSelectorState, job: Job, event: RoundClosed, settings
             continue
         conduct.fail(state.nodes[node].conduct, settings, strike=conduct.SLOW if member.busy else 1.0)
         failed.append(node)
+    useful.learn(job, event)
     for member in job.members.values():
         if member.compute > 0:
             waiting = max(event.seconds - member.compute, 0.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from agents.node_selector import useful
 from agents.node_selector.policy import UNKNOWN, line_level, quorum_of, reducer_merit, reliability, turn_after
 from agents.node_selector.reducers import Standing, order_reducers
 from agents.node_selector.rules import NOBODY, relative_speeds, rule_for, scores
@@ -114,6 +115,8 @@ def _eligible(state: NodeSelectorState, fair: dict[NodeId, Right]) -> dict[NodeI
 def _candidate(job: Job, node: NodeId, score: float | None, *, forced: bool, settings: NodeSelectorSettings) -> Candidate:
     member = job.members.get(node, NOBODY)
     rounds_out = job.round - member.out_at if member.out else 0
+    due = bool(member.out) and rounds_out >= turn_after(member.times_out, settings)
+    exploring = job.request.selection == "useful"
     return Candidate(
         node=node,
         score=score,
@@ -123,8 +126,9 @@ def _candidate(job: Job, node: NodeId, score: float | None, *, forced: bool, set
         why=member.out_reason,
         low_rounds=member.low_rounds,
         rounds_out=rounds_out,
-        turn_due=bool(member.out) and rounds_out >= turn_after(member.times_out, settings),
+        turn_due=due or (exploring and member.out == "full" and member.weighed == 0),
         trial=job.round < member.trial_until,
+        curiosity=useful.curiosity(job, node, score) if exploring else 0.0,
     )
 
 
@@ -180,7 +184,7 @@ def adopt(job: Job, draft: Draft, settings: NodeSelectorSettings, *, chosen_now:
         member.out, member.out_reason = left.kind, left.reason
     for node in draft.nodes:
         member = job.members.setdefault(node, Member())
-        if node == draft.selection.turn:
+        if node in draft.selection.turns:
             words.append(f"{node} gets a turn again after {job.round - member.out_at} rounds")
             member.trial_until = job.round + settings.trial_rounds
         elif member.out == "low":

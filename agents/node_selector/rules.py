@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from statistics import median
 
+import msgspec
+
+from agents.node_selector import useful
 from agents.node_selector.policy import (
     UNKNOWN,
     adaptive_threshold,
@@ -40,10 +43,12 @@ def relative_speeds(job: Job, nodes: Mapping[NodeId, NodeRecord]) -> dict[NodeId
 
 
 def scores(job: Job, nodes: Mapping[NodeId, NodeRecord], settings: NodeSelectorSettings) -> dict[NodeId, float | None]:
-    """Each node's score under the job's policy, 0 to 1; None where nothing is known that speaks for or against it."""
+    """Each node's score under the job's policy, 0 to 1 (`useful`: from -1 on); None where nothing speaks for or against."""
     strategy = job.request.selection
     if strategy == "contribution":
         return _contributions(job, nodes, settings)
+    if strategy == "useful":
+        return useful.scores(job, nodes, settings)
     if strategy in ("quality", "adaptive"):
         return {node: None if record.link is None else record.link / 100 for node, record in nodes.items()}
     speeds = relative_speeds(job, nodes)
@@ -81,6 +86,10 @@ def rule_for(job: Job, found: Mapping[NodeId, float | None], floor: int, setting
             return terms.rule("link", threshold_now, "well below the mean of the fleet", at_entry=True)
         case "contribution":
             return terms.rule("contribution", outlier_threshold(known, settings), "well below the others")
+        case "useful":
+            rule = terms.rule("use", 0.0, "waiting for it costs more than it brings")
+            places = rule.cap or len(found)
+            return msgspec.structs.replace(rule, explore=useful.places_to_explore(job, places, settings))
         case "all" | "top_n":
             return terms.rule("speed and link", None, "")
 

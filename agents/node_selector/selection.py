@@ -27,6 +27,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """It has been left out for so long that it gets a turn."""
     trial: bool = False
     """It has its turn now."""
+    curiosity: float = 0.0
+    """Who gets the turn first, where several are due; the longest out where these are equal."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Choice leaves at least so many."""
     cap: int | None = None
     patience: int = 3
+    explore: int = 1
+    """Turns that one choice gives at most."""
     margin: float = 0.1
     """By how much an outsider must beat a member for its place."""
 
@@ -63,8 +67,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     chosen: tuple[NodeId, ...]
     out: dict[NodeId, LeftOut]
-    turn: NodeId | None = None
-    """The node that gets a turn with this choice."""
+    turns: tuple[NodeId, ...] = ()
+    """The nodes that get a turn with this choice."""
     needed: tuple[NodeId, ...] = ()
     """Nodes taken although the score speaks against them: without them there would be too few."""
 
@@ -75,10 +79,10 @@ def select(candidates: Sequence[Candidate], rule: Rule, *, choosing: bool) -> Se
     `choosing`: whether members may be left out and others brought back by choice now. Otherwise nodes only come in (new
     ones, and those that a limit had kept out while there was no room) or are kept out as before.
     """
-    turn = _turn(candidates, rule) if choosing else None
+    turns = _turns(candidates, rule) if choosing else ()
     out: dict[NodeId, LeftOut] = {}
     for candidate in candidates:
-        verdict = _below(candidate, rule, choosing=choosing, turn=turn)
+        verdict = _below(candidate, rule, choosing=choosing, turns=turns)
         if verdict:
             out[candidate.node] = LeftOut("low", verdict)
     needed = _needed(candidates, out, rule.floor)
@@ -86,25 +90,26 @@ def select(candidates: Sequence[Candidate], rule: Rule, *, choosing: bool) -> Se
         del out[node]
     chosen = [candidate for candidate in candidates if candidate.node not in out]
     if rule.cap is not None and len(chosen) > rule.cap:
-        ranked = sorted(chosen, key=lambda c: _rank(c, rule, choosing=choosing, turn=turn))
+        ranked = sorted(chosen, key=lambda c: _rank(c, rule, choosing=choosing, turns=turns))
         reason = f"the job takes {rule.cap} nodes and others come first by {rule.measure}"
         forced = sum(candidate.forced for candidate in chosen)
         for candidate in ranked[max(rule.cap, forced) :]:
             out[candidate.node] = LeftOut("full", reason)
     return Selection(
-        chosen=tuple(c.node for c in candidates if c.node not in out), out=out, turn=turn, needed=tuple(needed)
+        chosen=tuple(c.node for c in candidates if c.node not in out), out=out, turns=turns, needed=tuple(needed)
     )
 
 
-def _turn(candidates: Sequence[Candidate], rule: Rule) -> NodeId | None:
-    """One node at a time gets a turn: the one that has been out longest."""
+def _turns(candidates: Sequence[Candidate], rule: Rule) -> tuple[NodeId, ...]:
+    """A few nodes at a time get a turn, as a rule one: whom it is most worth while to look at, then who is out longest."""
     due = [c for c in candidates if c.turn_due and not c.forced and (c.out == "full" or rule.turns)]
-    return max(due, key=lambda candidate: candidate.rounds_out).node if due else None
+    due.sort(key=lambda candidate: (-candidate.curiosity, -candidate.rounds_out))
+    return tuple(candidate.node for candidate in due[: rule.explore])
 
 
-def _below(candidate: Candidate, rule: Rule, *, choosing: bool, turn: NodeId | None) -> str:
+def _below(candidate: Candidate, rule: Rule, *, choosing: bool, turns: tuple[NodeId, ...]) -> str:
     """Why the threshold leaves a candidate out; empty where it doesn't."""
-    if candidate.forced or candidate.node == turn:
+    if candidate.forced or candidate.node in turns:
         return ""
     if candidate.out == "low":
         back = rule.at_entry and choosing and _meets(candidate.score, rule, rule.band)
@@ -137,12 +142,12 @@ def _needed(candidates: Sequence[Candidate], out: dict[NodeId, LeftOut], floor: 
     return [candidate.node for candidate in rest[:lacking]]
 
 
-def _rank(candidate: Candidate, rule: Rule, *, choosing: bool, turn: NodeId | None) -> tuple[int, float]:
+def _rank(candidate: Candidate, rule: Rule, *, choosing: bool, turns: tuple[NodeId, ...]) -> tuple[int, float]:
     """Sort key for places under a limit, best first: forced, on their turn, then by score with members ahead."""
     score = candidate.score if candidate.score is not None else 0.5
     if candidate.forced:
         tier = 0
-    elif candidate.node == turn or candidate.trial or (candidate.member and not choosing):
+    elif candidate.node in turns or candidate.trial or (candidate.member and not choosing):
         tier = 1
     else:
         tier = 2

@@ -93,6 +93,16 @@ class Member(msgspec.Struct):
     times_out: int = 0
     trial_until: int = 0
     """It isn't left out before this round has closed."""
+    weighed: int = 0
+    """Rounds that the next two are means of."""
+    brought: float = 0.0
+    """Useful samples a round; less than nothing where waiting for it cost more."""
+    spanned: float = 0.0
+    """Seconds of those rounds."""
+    measured: int = 0
+    """The last of them."""
+    served: int = 0
+    """Rounds it was in, ready."""
 
 
 class Job(msgspec.Struct):
@@ -110,6 +120,9 @@ class Job(msgspec.Struct):
     members: dict[NodeId, Member] = {}
     round: int = 0
     """The last that closed."""
+    calm: float = 0.0
+    """Seconds of a round in which nobody is missed."""
+    calm_rounds: int = 0
     chose_at: int = 0
     """The round after which the roster was last changed by choice."""
     adapt: bool = True

@@ -162,13 +162,16 @@ class World:
         late: dict[str, int] | None = None,
         seconds: float = 6.0,
         name: str = "j",
+        samples: dict[str, int] | None = None,
     ) -> list[Message]:
         """The next round closes with contributions of `there` and `late` (rounds late)."""
         job = self.core.state.jobs[name]
         number = job.round + 1
         behind = dict.fromkeys(there, 0) | (late or {})
         given = tuple(
-            Contribution(node=node, round=number - rounds, late=rounds, samples=8, weight=0.1, loss=1.0)
+            Contribution(
+                node=node, round=number - rounds, late=rounds, samples=(samples or {}).get(node, 8), weight=0.1, loss=1.0
+            )
             for node, rounds in behind.items()
         )
         reducer = job.reducers[0] if job.reducers else "n"

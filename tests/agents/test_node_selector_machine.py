@@ -14,7 +14,7 @@ from schemas.training import ContributionRefused, DigestMismatch, Roster, Tuning
 NODES = ("ant", "bee", "cat", "dog", "eel", "fox")
 JOBS = ("one", "two")
 nodes, jobs = st.sampled_from(NODES), st.sampled_from(JOBS)
-strategies = st.sampled_from(["all", "quality", "top_n", "adaptive", "contribution"])
+strategies = st.sampled_from(["all", "quality", "top_n", "adaptive", "contribution", "useful"])
 some_nodes = st.lists(nodes, max_size=2, unique=True).map(tuple)
 
 
