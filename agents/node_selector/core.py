@@ -151,7 +151,7 @@ class NodeSelector(Fleet):
         """A job process that was just started can't reduce yet."""
         member = self._member(event.job, event.node)
         if member is not None:
-            member.ready = False
+            member.ready = member.begun = False
 
     @on(TrainerReady)
     def note_ready(self, event: TrainerReady, now: float) -> None:

@@ -97,7 +97,11 @@ def draw_up(
     # A choice leaves the present quorum, so that a round opened under the old roster still closes under the new one.
     floor = max(job.request.min_nodes, job.quorum if choosing and job.version else 1)
     rule = rule_for(job, found, floor, settings)
-    candidates = [_candidate(job, node, found[node], forced=fair[node].forced, settings=settings) for node in eligible]
+    eager = useful.promising(job, found, settings) if job.request.selection == "useful" else frozenset()
+    candidates = [
+        _candidate(job, node, found[node], forced=fair[node].forced, eager=node in eager, settings=settings)
+        for node in eligible
+    ]
     selection = select(candidates, rule, choosing=choosing)
     return Draft(
         nodes=selection.chosen,
@@ -112,11 +116,12 @@ def _eligible(state: NodeSelectorState, fair: dict[NodeId, Right]) -> dict[NodeI
     return {node: state.nodes[node] for node, right in fair.items() if right.eligible}
 
 
-def _candidate(job: Job, node: NodeId, score: float | None, *, forced: bool, settings: NodeSelectorSettings) -> Candidate:
+def _candidate(
+    job: Job, node: NodeId, score: float | None, *, forced: bool, eager: bool, settings: NodeSelectorSettings
+) -> Candidate:
     member = job.members.get(node, NOBODY)
     rounds_out = job.round - member.out_at if member.out else 0
     due = bool(member.out) and rounds_out >= turn_after(member.times_out, settings)
-    exploring = job.request.selection == "useful"
     return Candidate(
         node=node,
         score=score,
@@ -126,9 +131,10 @@ def _candidate(job: Job, node: NodeId, score: float | None, *, forced: bool, set
         why=member.out_reason,
         low_rounds=member.low_rounds,
         rounds_out=rounds_out,
-        turn_due=due or (exploring and member.out == "full" and member.weighed == 0),
+        turn_due=due or (eager and member.out == "full"),
         trial=job.round < member.trial_until,
-        curiosity=useful.curiosity(job, node, score) if exploring else 0.0,
+        eager=eager,
+        curiosity=useful.curiosity(job, node, score) if job.request.selection == "useful" else 0.0,
     )
 
 

@@ -27,6 +27,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """It has been left out for so long that it gets a turn."""
     trial: bool = False
     """It has its turn now."""
+    eager: bool = False
+    """It needn't wait for its turn: it is expected to do better than who is in."""
     curiosity: float = 0.0
     """Who gets the turn first, where several are due; the longest out where these are equal."""
 
@@ -50,7 +52,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     cap: int | None = None
     patience: int = 3
     explore: int = 1
-    """Turns that one choice gives at most."""
+    """Turns that one choice gives at most to those who needn't wait."""
     margin: float = 0.1
     """By how much an outsider must beat a member for its place."""
 
@@ -101,10 +103,12 @@ def select(candidates: Sequence[Candidate], rule: Rule, *, choosing: bool) -> Se
 
 
 def _turns(candidates: Sequence[Candidate], rule: Rule) -> tuple[NodeId, ...]:
-    """A few nodes at a time get a turn, as a rule one: whom it is most worth while to look at, then who is out longest."""
+    """One node at a time gets a turn: whom it is most worth while to look at, then who is out longest. Several at once only
+    where nobody has to wait for one, being expected to do better than who is in."""
     due = [c for c in candidates if c.turn_due and not c.forced and (c.out == "full" or rule.turns)]
     due.sort(key=lambda candidate: (-candidate.curiosity, -candidate.rounds_out))
-    return tuple(candidate.node for candidate in due[: rule.explore])
+    eager = [candidate for candidate in due if candidate.eager][: rule.explore]
+    return tuple(candidate.node for candidate in eager or due[:1])
 
 
 def _below(candidate: Candidate, rule: Rule, *, choosing: bool, turns: tuple[NodeId, ...]) -> str:

@@ -63,8 +63,9 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     smoothing: Annotated[float, Meta(gt=0, le=1)] = 0.3
     """Weight of the newest value in the means of speed and efficiency: the last three or four rounds decide."""
 
-    fairness: Fraction = 0.1
-    """`useful`: part of a score that goes to who was seldom in; as much as `rank_margin`: it settles close calls."""
+    fairness: Fraction = 0.05
+    """`useful`: part of a score that goes to who was seldom in: half of `rank_margin`, so that it settles close calls and
+    equal nodes don't change places for nothing. Oort leaves it to its users."""
     explore: Fraction = 0.3
     """`useful`: part of a job's places that go to nodes nobody knows, at first: a third of Oort's 0.9, since each costs a
     start of a process and a copy of the model."""

@@ -93,6 +93,8 @@ class Member(msgspec.Struct):
     times_out: int = 0
     trial_until: int = 0
     """It isn't left out before this round has closed."""
+    begun: bool = False
+    """It has contributed since its process was started."""
     weighed: int = 0
     """Rounds that the next two are means of."""
     brought: float = 0.0

@@ -47,8 +47,9 @@ def learn(job: Job, event: RoundClosed) -> None:
     blame = sum(counted.values()) / event.seconds * waited / max(1, len(missing))
     for node in job.nodes:
         member = job.members.setdefault(node, Member())
-        if node not in counted and not member.ready:
-            continue  # it is still on its way in
+        if not member.begun and node not in missing:
+            member.begun = node in counted  # a newcomer's first one is late or short: it says nothing of the next
+            continue
         brought = counted.get(node, 0.0) - (blame if node in missing else 0.0)
         member.weighed = min(member.weighed + 1, MEMORY)
         member.brought = _mean(member.brought, brought, member.weighed)
@@ -63,15 +64,15 @@ def worth(member: Member) -> float | None:
 
 
 def scores(job: Job, nodes: Mapping[NodeId, NodeRecord], settings: NodeSelectorSettings) -> dict[NodeId, float | None]:
-    """-1 to 1, best 1: worth over the best node's, with a part for those who were seldom in; None before anything is known.
+    """-1 to 1, best 1: worth over the best node's, with a part for those who were seldom in.
 
-    A node that was never in is expected to do as well as its link looks.
+    A node that was never in is expected to do as well as its link looks; None where not even that is known.
     """
     members = {node: job.members.get(node, NOBODY) for node in nodes}
     known = {node: value for node, member in members.items() if (value := worth(member)) is not None}
     best = max(known.values(), default=0.0)
     if best <= 0:
-        return dict.fromkeys(nodes)
+        return {node: None if record.link is None else record.link / 100 for node, record in nodes.items()}
     most = max(member.served for member in members.values())
     found: dict[NodeId, float | None] = {}
     for node, record in nodes.items():
@@ -80,6 +81,17 @@ def scores(job: Job, nodes: Mapping[NodeId, NodeRecord], settings: NodeSelectorS
         seldom = 1.0 - members[node].served / max(1, most)
         found[node] = use if use < 0 else (1 - settings.fairness) * use + settings.fairness * seldom
     return found
+
+
+def promising(job: Job, found: Mapping[NodeId, float | None], settings: NodeSelectorSettings) -> frozenset[NodeId]:
+    """Nodes that never had a turn and are expected to do clearly better than the weakest of the roster: they wait for none.
+
+    A member counts once it has been measured for as long as it takes to leave one out.
+    """
+    inside = [found.get(node) for node in job.nodes if job.members.get(node, NOBODY).weighed >= settings.patience]
+    weakest = min((score for score in inside if score is not None), default=math.inf)
+    strangers = [node for node in found if (member := job.members.get(node, NOBODY)).times_out <= 1 and not member.weighed]
+    return frozenset(node for node in strangers if (found[node] or 0.0) > weakest + settings.rank_margin)
 
 
 def curiosity(job: Job, node: NodeId, score: float | None) -> float:

@@ -239,7 +239,7 @@ def unsteady(world: World, rounds: int) -> None:
 
 
 def test_contribution_leaves_out_who_is_idle_and_unreliable_for_long(world: World) -> None:
-    world.start()
+    world.start(selection="contribution")
     unsteady(world, 2)
     assert len(world.all(Roster)) == 1
     unsteady(world, 25)
@@ -249,7 +249,7 @@ def test_contribution_leaves_out_who_is_idle_and_unreliable_for_long(world: Worl
 
 
 def test_contribution_keeps_a_slow_link_that_does_contribute(world: World) -> None:
-    world.start()
+    world.start(selection="contribution")
     for _ in range(30):
         for node in FIVE:
             world.steps(node, *((0.3, 4) if node == "e" else (5.5, 80)))
@@ -258,7 +258,7 @@ def test_contribution_keeps_a_slow_link_that_does_contribute(world: World) -> No
 
 
 def test_contribution_gives_another_chance_that_comes_later_each_time(world: World) -> None:
-    world.start()
+    world.start(selection="contribution")
     unsteady(world, 150)
     rosters = world.all(Roster)
     assert rosters[-1].version > 3

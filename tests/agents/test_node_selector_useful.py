@@ -9,6 +9,7 @@ from agents.node_selector import useful
 from agents.node_selector.policy import quorum_of
 from agents.node_selector.state import Member
 from schemas.decisions import NodeQuarantined
+from schemas.nodes import WorkStarted
 
 NODES = tuple("abcdef")
 
@@ -34,15 +35,28 @@ def member(world: World, node: str) -> Member:
 def test_worth_is_what_counted_over_the_time_it_took(world: World) -> None:
     world.fleet("a", "b")
     world.start(selection="useful")
+    world.close("a", "b")
     world.close("a", late={"b": 3}, samples={"a": 600, "b": 600}, seconds=6.0)
     assert useful.worth(member(world, "a")) == pytest.approx(100.0)
     assert useful.worth(member(world, "b")) == pytest.approx(25.0)
 
 
+def test_a_newcomer_s_first_contribution_is_not_held_against_it(world: World) -> None:
+    world.fleet("a", "b")
+    world.start(selection="useful")
+    world.close("a", "b", samples={"a": 60, "b": 5})
+    assert member(world, "b").weighed == 0
+    world.close("a", "b", samples={"a": 60, "b": 60})
+    assert useful.worth(member(world, "b")) == useful.worth(member(world, "a"))
+    world.give(WorkStarted(node="b", job="j", attempt=2, reason="again"))
+    world.close("a", samples={"a": 60})
+    assert member(world, "b").weighed == 1
+
+
 def test_waiting_for_a_node_is_taken_off_its_worth(world: World) -> None:
     world.fleet("a", "b", "c")
     world.start(selection="useful")
-    for _ in range(3):
+    for _ in range(4):
         world.close("a", "b", "c", samples=dict.fromkeys("abc", 60), seconds=6.0)
     world.close("a", "b", missing=("c",), samples={"a": 60, "b": 60}, seconds=24.0)
     assert member(world, "c").brought == pytest.approx((3 * 60 - 120 / 24 * 18) / 4)
@@ -118,11 +132,34 @@ def test_places_for_exploration_decay_to_one(world: World) -> None:
     assert counts == [6, 4, 2, 1]
 
 
-def test_nothing_is_scored_before_anything_was_brought(world: World) -> None:
+def test_before_anything_was_brought_links_are_all_there_is_to_go_by(world: World) -> None:
     world.fleet("a", "b")
     world.start(selection="useful")
+    world.link("a", 80.0)
     state = world.core.state
-    assert useful.scores(state.jobs["j"], state.nodes, world.settings) == {"a": None, "b": None}
+    assert useful.scores(state.jobs["j"], state.nodes, world.settings) == {"a": 0.8, "b": None}
+
+
+def test_strangers_with_better_links_than_the_weakest_wait_for_no_turn_and_come_a_few_at_a_time(world: World) -> None:
+    world.fleet(*NODES)
+    world.start(selection="useful", max_nodes=2, min_nodes=1)
+    for node in "cde":
+        world.link(node, 95.0)
+    world.link("f", 20.0)
+    play(world, 1, {"a": 100, "b": 50})
+    job = world.core.state.jobs["j"]
+    found = useful.scores(job, world.core.state.nodes, world.settings)
+    assert useful.promising(job, found, world.settings) == set(), "one round says little of those who are in"
+    job.members["a"].weighed = job.members["b"].weighed = world.settings.patience
+    job.members["a"].brought, job.members["b"].brought = 100.0, 50.0
+    job.members["a"].spanned = job.members["b"].spanned = 6.0
+    found = useful.scores(job, world.core.state.nodes, world.settings)
+    assert useful.promising(job, found, world.settings) == {"c", "d", "e"}
+    before = set(world.roster().nodes)
+    play(world, 2, {"a": 100, "b": 50})
+    came = set(world.roster().nodes) - before
+    assert len(came) == 1
+    assert came < {"c", "d", "e"}
 
 
 ROUND = st.tuples(
