@@ -74,7 +74,7 @@ class JobRequest(Request, frozen=True, kw_only=True):
     the two 60 to 40. `goodput` also chooses how long rounds are, `local_steps` or up to four times as many, for the most
     useful progress a second by the measured noise of gradients; the job ends when as many steps and samples are done as
     `rounds` rounds of `local_steps` have, so mostly after fewer rounds."""
-    selection: SelectionStrategy = "contribution"
+    selection: SelectionStrategy = "useful"
     adaptation: AdaptationPolicy = "reactive"
     encoding: Literal["auto", "float32", "float16", "int8", "int4", "topk"] = "auto"
     """How differences are sent; `auto` chooses per node from its measured link, with `sync = "step"` always float32. `int4`
