@@ -1,0 +1,1 @@
+"""Measurements of Shoal, and of Shoal beside others; README.md lists them."""
