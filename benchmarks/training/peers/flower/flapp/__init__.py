@@ -1,0 +1,1 @@
+"""Flower: federated averaging over all nodes that are connected."""
