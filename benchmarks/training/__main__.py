@@ -30,6 +30,7 @@ EXAMPLE = """examples:
   python -m benchmarks.training ddp perfect                    a peer
   python -m benchmarks.training compare mixed --cc cubic       the two fastest, one after the other
   python -m benchmarks.training average shoal --link average   averaging 25 MB over four workers
+  python -m benchmarks.training suite --seeds 0,1,2,3,4        Shoal in everything that is judged
   python -m benchmarks.training table                          all results kept, beside the peers' cached figures
 """
 
@@ -52,10 +53,10 @@ def parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", parents=[runs], help="run the two fastest of a scenario, one after the other")
     compare.add_argument("scenario", choices=SCENARIOS)
     compare.add_argument("--tools", help="these instead, separated by commas")
-    average = commands.add_parser("average", parents=[runs], help="seconds to average 25 MB over four workers")
-    average.add_argument("tool", choices=("shoal", "gloo", "hivemind", "flower"))
-    average.add_argument("--link", default="average", help="everybody's profile")
-    average.add_argument("--rounds", type=int, default=5)
+    averaging = commands.add_parser("average", parents=[runs], help="seconds to average 25 MB over four workers")
+    averaging.add_argument("tool", choices=("shoal", "gloo", "hivemind", "flower"))
+    averaging.add_argument("--link", default="average", help="everybody's profile")
+    commands.add_parser("suite", parents=[runs], help="Shoal in every scenario that is judged, each seed; some 25 minutes")
     ideal = commands.add_parser("ideal", parents=[runs], help="work the ideal out: steps and seconds without a network")
     ideal.set_defaults(scenario="perfect")
     commands.add_parser("table", parents=[runs], help="results that are kept, and the cached figures")
@@ -69,6 +70,7 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument("--cc", default="bbr", choices=get_args(Congestion), help="TCP's congestion control: run both")
     options.add_argument("--seeds", default="0", help="one run each, separated by commas")
     options.add_argument("--budget", type=float, default=170.0, metavar="S", help="seconds until a run is given up")
+    options.add_argument("--rounds", type=int, default=8, help="of averaging alone")
     options.add_argument("--out", type=Path, default=Path("runs/training"), help="logs, results.jsonl and pictures")
     options.add_argument(
         "--request", action="append", default=[], metavar="FIELD=VALUE", help="of Shoal's job, besides the defaults"
@@ -137,6 +139,40 @@ def compare(asked: argparse.Namespace, seeds: list[int]) -> None:
         print(f"{tool}: {ratios[len(ratios) // 2]:.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f}), {reached}")
 
 
+SUITE: tuple[tuple[str, str, Congestion], ...] = (
+    ("perfect", "gpt", "bbr"),
+    ("slow", "gpt", "bbr"),
+    ("kill", "gpt", "bbr"),
+    ("mixed", "gpt", "bbr"),
+    ("mixed", "gpt", "cubic"),
+    ("mixed", "digits", "bbr"),
+    ("changing", "gpt", "bbr"),
+    ("changing", "gpt", "cubic"),
+)
+
+
+def suite(asked: argparse.Namespace, seeds: list[int]) -> None:
+    """Shoal in every scenario that is judged, then its averaging; goes on where one can't be had."""
+    for seed in seeds:
+        for asked.scenario, asked.task, asked.cc in SUITE:
+            try:
+                run("shoal", asked, seed)
+            except LabError as error:
+                print(f"{asked.scenario} {asked.task} {asked.cc} seed {seed}: {error}", file=sys.stderr)
+    for asked.cc in get_args(Congestion):
+        average("shoal", "average", asked)
+
+
+def average(tool: str, link: str, asked: argparse.Namespace) -> None:
+    """Averaging alone, told and kept."""
+    from benchmarks.training.averaging import run_averaging  # torch, which the others do without
+
+    found = run_averaging(tool, link, asked.cc, asked.rounds, asked.budget, asked.out, fields(asked.request))
+    with (asked.out / "averaging.jsonl").open("a") as file:
+        file.write(json.dumps(found) + "\n")
+    print(json.dumps(found), flush=True)
+
+
 def show_table(asked: argparse.Namespace) -> None:
     """What is kept here and what is cached."""
     for result in kept(asked.out):
@@ -157,15 +193,9 @@ def do(asked: argparse.Namespace) -> None:
         case "compare":
             compare(asked, seeds)
         case "average":
-            from benchmarks.training.averaging import run_averaging  # torch, which the others do without
-
-            print(
-                json.dumps(
-                    run_averaging(
-                        asked.tool, asked.link, asked.cc, asked.rounds, asked.budget, asked.out, fields(asked.request)
-                    )
-                )
-            )
+            average(asked.tool, asked.link, asked)
+        case "suite":
+            suite(asked, seeds)
         case "ideal":
             from benchmarks.training.reference import reference_steps
 

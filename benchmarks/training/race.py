@@ -19,7 +19,7 @@ from benchmarks.training.reference import reference_steps
 from benchmarks.training.results import Result
 from benchmarks.training.scenarios import Event, Scenario
 from benchmarks.training.tasks import TASKS, WORKERS
-from benchmarks.training.where import where
+from benchmarks.training.where import Where, where
 
 JOB = "race"
 BEGIN_WITHIN = 120.0  # seconds from the submission to the first round: four imports of torch on however busy a machine
@@ -94,7 +94,7 @@ def run_shoal(setting: Setting) -> Result:
         for way in ("tx_offered_bytes", "rx_bytes")
     )
     curve = [(e["at"] - start, e["loss"]) for e in fleet.heard if e["type"] == "Validated" and e["at"] <= end]
-    found = where(fleet.heard, start, end)
+    found = where(fleet.heard, start, end, task.batch)
     return Result(
         tool="shoal",
         scenario=setting.scenario.name,
@@ -119,9 +119,18 @@ def run_shoal(setting: Setting) -> Result:
             "samples_of_ideal": found.counted / (steps * task.batch),
             "capacity_used": found.counted / task.batch / _capacity(setting, end - start),
             "stall": stall(fleet.heard, start, setting.scenario),
+            "steps_overran": _overran(found, setting),
             "request": setting.request,
         },
     )
+
+
+def _overran(found: Where, setting: Setting) -> float:
+    """Mean time of a step over what it is padded to: above 1 the machine had too few free cores for a fair run."""
+    nominal = TASKS[setting.task].step_ms / 1e3
+    speeds = {f"worker-{worker}": slowdown for worker, slowdown in enumerate(setting.scenario.slowdown)}
+    steps = [(node.step_seconds / nominal / speeds[node.node], node.samples) for node in found.nodes]
+    return sum(over * samples for over, samples in steps) / max(1, sum(samples for _, samples in steps))
 
 
 def _capacity(setting: Setting, seconds: float) -> float:

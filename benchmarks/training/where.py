@@ -38,6 +38,8 @@ class NodeTime:
     """Mean rounds that its contributions were late."""
     weight: float
     """Its part of all averages, 0 to 1."""
+    step_seconds: float
+    """Mean of a step of the starting microbatch; above what it is padded to where the machine had no core for it."""
     shares: str
     """The last share: microbatch x steps, encoding, streams, every."""
 
@@ -67,8 +69,8 @@ class Where:
     """All that were used."""
 
 
-def where(events: Sequence[Event], start: float, end: float) -> Where:
-    """Take a run apart; `start` and `end` in seconds since the epoch."""
+def where(events: Sequence[Event], start: float, end: float, batch: int) -> Where:
+    """Take a run apart; `start` and `end` in seconds since the epoch, `batch`: the starting microbatch."""
     inside = [e for e in events if start <= e.get("at", 0.0) <= end]
     closed = _first_of(inside, "RoundClosed", "round")
     names = sorted({e["node"] for e in inside if e["type"] == "StepTimed"})
@@ -80,7 +82,7 @@ def where(events: Sequence[Event], start: float, end: float) -> Where:
     steps = [e for e in inside if e["type"] == "StepTimed"]
     return Where(
         seconds=end - start,
-        nodes=tuple(_node(name, inside, closed, end) for name in names),
+        nodes=tuple(_node(name, inside, closed, end, batch) for name in names),
         rounds=len(closed),
         round_seconds=statistics.median(periods) if periods else end - start,
         parts=_round_parts(inside, closed, dict(opened)),
@@ -101,7 +103,7 @@ def _first_of(events: Iterable[Event], kind: str, key: str) -> dict[int, Event]:
     return found
 
 
-def _node(name: str, events: Sequence[Event], closed: dict[int, Event], end: float) -> NodeTime:
+def _node(name: str, events: Sequence[Event], closed: dict[int, Event], end: float, batch: int) -> NodeTime:
     own = [e for e in events if e.get("node") == name]
     received = [e["at"] for e in events if e["type"] == "ContributionReceived" and e["contributor"] == name]
     applied = [e["at"] for e in own if e["type"] == "RoundApplied"]
@@ -127,6 +129,7 @@ def _node(name: str, events: Sequence[Event], closed: dict[int, Event], end: flo
         contributions=len(counted),
         late=statistics.mean(c["late"] for c in counted) if counted else 0.0,
         weight=sum(c["weight"] for c in counted) / max(1, len(closed)),
+        step_seconds=sum(e["seconds"] for e in steps) / max(1, sum(e["samples"] for e in steps)) * batch,
         shares=_last_share(name, events),
     )
 
@@ -189,6 +192,7 @@ def told(result: Result) -> list[str]:
     used, samples = result.details["capacity_used"], result.details["samples_of_ideal"]
     lines = [
         f"{used:.0%} of the machines' steps were counted, and it took {samples:.2f} times the ideal's samples",
+        f"steps took {result.details['steps_overran']:.2f} of what they are padded to (above 1: the machine was too busy)",
         f"{found['rounds']} rounds, {found['round_seconds']:.2f} s each (median); mean {parts}",
         f"{found['deadlines_missed']} closed at the deadline (the last one {found['deadline']:.1f} s); longest time "
         f"without a closed round {found['longest_gap']:.1f} s, from {found['gap_at']:.1f} s on",
@@ -196,10 +200,12 @@ def told(result: Result) -> list[str]:
     if result.details["stall"] is not None:
         lines.append(f"the kill made rounds stand still for {result.details['stall']:.1f} s longer than usual")
     lines.append(
-        f"{'node':10}" + "".join(f"{part:>11}" for part in NODE_PARTS) + "   steps  samples  counted  weight  late  share"
+        f"{'node':10}"
+        + "".join(f"{part:>11}" for part in NODE_PARTS)
+        + "   steps  samples  counted  weight  late   step  share"
     )
     for node in found["nodes"]:
         whole = "".join(f"{node['seconds'][part] / found['seconds']:>11.0%}" for part in NODE_PARTS)
         figures = f"{node['steps']:>8}{node['samples']:>9}{node['counted']:>9}{node['weight']:>8.0%}{node['late']:>6.1f}"
-        lines.append(f"{node['node']:10}{whole}{figures}  {node['shares']}")
+        lines.append(f"{node['node']:10}{whole}{figures}{node['step_seconds']:>7.3f}  {node['shares']}")
     return lines

@@ -90,7 +90,7 @@ def story() -> list[dict[str, Any]]:
             events += [
                 event("TrainingProgress", begun, node=node, doing="computing", step=0),
                 event("ContributionOffered", done, node=node, round=number),
-                event("StepTimed", done, node=node, round=number, steps=10, samples=40, microbatch=4),
+                event("StepTimed", done, node=node, round=number, steps=5, samples=40, microbatch=8, seconds=2.0),
             ]
         events += [
             event("ContributionReceived", at + 2, node="a", contributor="a", round=number),
@@ -104,22 +104,23 @@ def story() -> list[dict[str, Any]]:
 
 
 def test_where_the_time_of_a_round_went() -> None:
-    found = where(story(), 0.0, 12.0)
+    found = where(story(), 0.0, 12.0, 4)
     assert (found.rounds, found.round_seconds, found.counted, found.deadlines_missed) == (2, 6.0, 160, 0)
     # Of the first round: there is no opening after the second.
     assert found.parts == pytest.approx(dict(zip(ROUND_PARTS, (3.0, 1.0, 0.5, 0.5, 1.0), strict=True)))
 
 
 def test_where_the_time_of_a_node_went() -> None:
-    a, b = where(story(), 0.0, 12.0).nodes
+    a, b = where(story(), 0.0, 12.0, 4).nodes
     assert a.seconds == pytest.approx(dict(zip(NODE_PARTS, (4.0, 0.0, 6.0, 0.5, 1.5), strict=True)))
     assert b.seconds == pytest.approx(dict(zip(NODE_PARTS, (4.0, 2.0, 2.0, 1.0, 2.0), strict=True)))
-    assert (b.steps, b.samples, b.counted, b.contributions, b.weight) == (20, 80, 80, 2, 0.5)
+    assert (b.steps, b.samples, b.counted, b.contributions, b.weight) == (10, 80, 80, 2, 0.5)
+    assert b.step_seconds == pytest.approx(0.2)  # of four samples
 
 
 def test_steps_that_no_round_counted_are_computed_but_not_counted() -> None:
     events = [one for one in story() if not (one["type"] == "RoundClosed" and one["round"] == 2)]
-    found = where(events, 0.0, 12.0)
+    found = where(events, 0.0, 12.0, 4)
     assert found.counted == 80
     assert [node.samples for node in found.nodes] == [80, 80]
     assert found.longest_gap == pytest.approx(5.0)
@@ -167,7 +168,8 @@ def test_cached_figures_are_of_scenarios_and_peers_that_there_are() -> None:
 
 
 def test_a_run_of_shoal_is_told_with_where_its_time_went() -> None:
-    details = {"where": asdict(where(story(), 0.0, 12.0)), "capacity_used": 0.5, "samples_of_ideal": 1.25, "stall": 3.0}
+    details = {"where": asdict(where(story(), 0.0, 12.0, 4)), "capacity_used": 0.5, "samples_of_ideal": 1.25, "stall": 3.0}
+    details["steps_overran"] = 1.05
     text = "\n".join(told(result("shoal", 64.0, details=details)))
     assert "50% of the machines' steps were counted, and it took 1.25 times the ideal's samples" in text
     assert "stand still for 3.0 s longer" in text
