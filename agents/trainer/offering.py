@@ -14,7 +14,10 @@ class Offering(Custodian):
     """The part of a trainer that looks after its own differences and gradients."""
 
     def _offer(self, done: works.LocalRoundDone) -> Iterator[Effect]:
-        """Say that it is ready, and send it on its way; a gradient whose round closed meanwhile goes nowhere."""
+        """Say that it is ready, and send it on its way; a gradient whose round closed meanwhile goes nowhere.
+
+        Nor does what this node will average itself: a reducer that takes over asks for it.
+        """
         s = self.state
         if not s.counts(done.round):
             reason = f"round {done.round} closed before its gradient was ready"
@@ -36,6 +39,8 @@ class Offering(Custodian):
         )
         s.offers[done.round] = offer
         yield self.publish(again(offer))
+        if s.opener == s.node:
+            return  # this node reduces, and has the bytes at hand: they would only keep its link from the others'
         yield self._work(
             f"stream/{done.key}", works.Stream(kind="delta", name=str(done.round)), "a difference is ready to be averaged"
         )

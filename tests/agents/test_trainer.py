@@ -3,11 +3,13 @@
 import random
 from typing import Any
 
-from agents.base import Effect, StartWork
+import pytest
+
+from agents.base import Effect, Publish, StartWork
 from agents.inputs import Woken
 from agents.trainer import Trainer, TrainerSettings, works
 from schemas.jobs import JobPhase, JobRequest, JobState
-from schemas.training import Average, Roster, RoundClosed
+from schemas.training import Assignment, Average, ContributionOffered, Roster, RoundClosed, RoundOpened, Share
 
 NOW = 1_000.0
 
@@ -68,3 +70,33 @@ def test_the_final_model_has_the_last_round_in_it_although_the_desk_is_heard_fir
     assert asked(tell(trainer, closed(2)), works.ApplyAverage)
     stored = asked(tell(trainer, works.Applied(version=2, digest="2", seconds=0.1)), works.StoreAnchor)
     assert [(work.round, work.final) for work in stored] == [(2, True)]
+
+
+@pytest.mark.parametrize(("opener", "sent"), [("b", ["1"]), ("a", [])])
+def test_a_difference_goes_on_its_way_unless_this_node_averages_it(opener: str, sent: list[str]) -> None:
+    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
+    tell(trainer, Woken(incarnation=1, resumed=False, at=NOW))
+    tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
+    tell(trainer, a_state(JobPhase.RUNNING, 0, 1))
+    tell(trainer, Roster(id="sel:1", job="j", version=1, nodes=("a", "b"), reducers=("b", "a"), quorum=1, reason="r"))
+    share = Share(microbatch=4, local_steps=3, encoding="int8")
+    tell(
+        trainer,
+        Assignment(
+            id="ctl:1", job="j", version=1, roster_version=1, shares={"a": share, "b": share}, average_encoding="int8",
+            round_seconds=1.0, deadline_seconds=3.0, strategy="hybrid", reason="r",
+        ),
+    )  # fmt: skip
+    opening = RoundOpened(
+        id=f"reducer/{opener}:1:1", job="j", node=opener, round=1, term=0, deadline_seconds=3.0, expected=("a", "b"),
+        digest="0", reason="r",
+    )  # fmt: skip
+    assert asked(tell(trainer, opening), works.LocalRound)
+    done = works.LocalRoundDone(
+        round=1, base_digest="0", samples=12, steps=3, microbatch=4, loss=1.0, seconds=1.0, encoding="int8", key="1",
+        size=10, digest="d",
+    )  # fmt: skip
+    effects = tell(trainer, done)
+    assert [work.name for work in asked(effects, works.Stream)] == sent
+    offers = [e.message for e in effects if isinstance(e, Publish) and isinstance(e.message, ContributionOffered)]
+    assert [offer.round for offer in offers] == [1], "whoever takes over from the reducer must know of it"
