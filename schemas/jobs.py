@@ -18,7 +18,7 @@ Encoding = Literal["float32", "float16", "int8", "int4", "topk"]
 AverageEncoding = Literal["float32", "float16", "int8"]
 OuterStep = Literal["average", "nesterov"]
 Precision = Literal["auto", "float32", "bfloat16"]
-SyncMode = Literal["round", "step"]
+SyncMode = Literal["round", "step", "overlap"]
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Power = Annotated[int, Meta(ge=1, le=65_536)]
@@ -66,8 +66,12 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Steps a round on the fastest node, of the starting microbatch; others take theirs in proportion to their speed. With
     `sync = "step"` everybody takes one."""
     sync: SyncMode = "round"
-    """What is averaged: with `round` what local steps added; with `step` gradients, and a round is one optimizer step on
-    the union of the nodes' microbatches, whose sizes are in proportion to speed."""
+    """What is averaged: with `round` what local steps added; with `overlap` the same, while the next round's steps are
+    under way; with `step` gradients, and a round is one optimizer step on the union of the nodes' microbatches, whose
+    sizes are in proportion to speed."""
+    fragments: Annotated[int, Meta(ge=1, le=16)] | None = None
+    """With `sync = "overlap"`: parts of the model, of which each round exchanges the next, with all that was done to it
+    since its last turn, and the job's last round all. By default one for every 4 million parameters, 8 at most."""
     batch: BatchStrategy = "hybrid"
     """Who does how much. `fixed`: equal work for all. The others give steps in proportion to speed, and move microbatches:
     `latency` makes them larger for a longer round trip, `throughput` climbs while samples a second improve, `hybrid` weighs

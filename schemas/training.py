@@ -148,7 +148,8 @@ class ContributionOffered(Message, frozen=True, kw_only=True):
     round: int
     """The round it was made for; (node, round) names the contribution, and it counts once."""
     base_digest: str
-    """Digest of the anchor at version round - 1 that it is a difference to."""
+    """Digest of the anchor that it is a difference to: of version round - 1, or of a later one where the difference is
+    late or `sync = "overlap"`."""
     samples: int
     steps: int
     loss: float
@@ -234,7 +235,8 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds late."""
     samples: int
     weight: float
-    """Its part of the average, 0 to 1: samples / (1 + late), over the sum; its node's one vote where each has one."""
+    """Its part of the average, 0 to 1: samples / (1 + late), over the sum; its node's one vote where each has one. Of a
+    model in fragments, lateness counts in turns of the fragment."""
     loss: float
     norm: float = 0.0
     """L2 norm of the difference's parameters, as it came."""

@@ -228,7 +228,8 @@ class BatchController(Decider):
         if event.contributor == event.node:
             return
         if not job.parameters:
-            job.parameters = round(event.size / BYTES[share.encoding])
+            fragments = (job.request.fragments if job.request is not None else None) or 1
+            job.parameters = round(event.size / BYTES[share.encoding]) * fragments
         transfers.observe(known.up, event.size, event.seconds, share.streams, node)
         yield from self._weigh_transfers(job, event.contributor, known, share, node, now)
 
@@ -247,7 +248,7 @@ class BatchController(Decider):
         """Look again if transfers take another part of the round than planned."""
         if job.current is None:
             return
-        size = job.parameters
+        size = job.exchanged
         up = transfers.seconds_for(known.up, size * BYTES[share.encoding], share, node)
         down = transfers.seconds_for(known.down, size * BYTES[job.current.average_encoding], share, node)
         off = abs(up + down - known.planned_transfer)

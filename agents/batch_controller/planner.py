@@ -80,6 +80,7 @@ class Planner:
         self.job = job
         self.request = request
         self.settings = settings
+        self.beside = request.sync == "overlap"
         self.by_gradient = request.sync == "step"
         self.steps_asked = 1 if self.by_gradient else request.local_steps
         self.free = freedom(job, request, settings)
@@ -246,7 +247,7 @@ class Planner:
         if len(transfers.newest(known.up)) < 2 or not self.job.parameters or self.job.current is None:
             return {}
         whole = self.job.current.round_seconds * transfers.rate(known.up, streams, node)
-        return links.upload_shares(self.job.parameters, whole)
+        return links.upload_shares(self.job.exchanged, whole)
 
     # How long things take
 
@@ -270,12 +271,20 @@ class Planner:
         """Before anything was measured, only steps count: guesses of seconds and of rates don't add up to a round."""
         step = self._step(name, share.microbatch)
         if not self.measured:
-            return Pace(step=step, up=0.0, down=0.0)
-        known, node, size = self.known[name], self.nodes[name], self.job.parameters
+            return Pace(step=step, up=0.0, down=0.0, beside=self.beside)
+        known, node, size = self.known[name], self.nodes[name], self.job.exchanged
         sizes = ((known.up, size * links.BYTES[share.encoding]), (known.down, size * links.BYTES[average]))
         up, down = (transfers.seconds_for(moved, much, share, node) for moved, much in sizes)
         slowest = sum(transfers.slowest_seconds_for(moved, much, share, node) for moved, much in sizes)
-        return Pace(step=step, up=up, down=down, spread=slowest - up - down, misses=known.misses)
+        return Pace(
+            step=step,
+            up=up,
+            down=down,
+            spread=slowest - up - down,
+            misses=known.misses,
+            beside=self.beside,
+            parts=self.job.parts,
+        )
 
     def _asked(self, size: int) -> int:
         """Steps of so many samples that make up a round: a larger microbatch means fewer steps, not a longer round."""
@@ -294,7 +303,7 @@ class Planner:
             return known.ceiling
         if name not in self.present or not self.free.adapt or self.free.factor < 2:
             return size
-        room = seconds - pace.up - pace.down
+        room = rounds.room_for_steps(pace, seconds, 1)
         tight = room <= rounds.LEAST_ROOM * seconds
         if size > self.low and pace.step > room and not tight:
             self._because(name, f"one step of {size} samples takes longer than a round")

@@ -35,9 +35,15 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds more that the slowest transfers of late took: what everybody would wait for."""
     misses: int = 0
     """Deadlines it missed in a row."""
+    beside: bool = False
+    """With `sync = "overlap"`: transfers go on beside the steps of the next round."""
+    parts: int = 1
+    """Fragments of the model, of which each round exchanges the next."""
 
     def time(self, steps: int) -> float:
         """For a round with so many steps."""
+        if self.beside:
+            return max(steps * self.step, self.up + self.down)
         return steps * self.step + self.up + self.down
 
 
@@ -50,7 +56,10 @@ def round_time(paces: Mapping[NodeId, Pace], asked: Mapping[NodeId, int], quorum
 
 
 def room_for_steps(pace: Pace, seconds: float, every: int) -> float:
-    """Seconds of computing between two contributions. Averages that come meanwhile do so beside it, but for the first."""
+    """Seconds of computing between two contributions. Averages that come meanwhile do so beside it, but for the first; with
+    `sync = "overlap"` all transfers do, if they fit."""
+    if pace.beside:
+        return every * seconds if pace.up + pace.down <= every * seconds else 0.0
     return every * seconds - pace.down - pace.up
 
 
@@ -68,11 +77,15 @@ def counted(pace: Pace, seconds: float, every: int, asked: int) -> float:
 
 
 def rounds_between(pace: Pace, seconds: float, present: int, asked: int, settings: BatchControllerSettings) -> int:
-    """Rounds between a node's contributions, such that most of its steps count; `present` stays while it is nearly best."""
-    values = {every: counted(pace, seconds, every, asked) for every in range(1, settings.every_max + 1)}
+    """Rounds between a node's contributions, such that most of its steps count; `present` stays while it is nearly best.
+
+    They have no divisor in common with the number of fragments: else some fragments never had this node's turn.
+    """
+    allowed = (every for every in range(1, settings.every_max + 1) if math.gcd(every, pace.parts) == 1)
+    values = {every: counted(pace, seconds, every, asked) for every in allowed}
     best = max(values, key=lambda every: (values[every], -every))
     if values[best] <= 0:
-        return settings.every_max
+        return max(values)
     return present if values.get(present, 0.0) * BETTER >= values[best] else best
 
 

@@ -4,6 +4,7 @@ import msgspec
 
 from agents.batch_controller.noise import Spread
 from agents.effects import Timer
+from schemas.fragments import parts_of
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, JobRequest
 from schemas.network import LinkQuality
@@ -162,6 +163,16 @@ class Job(msgspec.Struct, kw_only=True):
     """Links that the optimizer wants planned with as they are about to be."""
     hold_until: int = 0
     """Round until which nothing but the roster changes shares."""
+
+    @property
+    def parts(self) -> int:
+        """Fragments of the model, which rounds exchange in turn."""
+        return parts_of(self.request, self.parameters) if self.request is not None else 1
+
+    @property
+    def exchanged(self) -> int:
+        """Elements that a round exchanges; 0 where the model's size isn't known."""
+        return -(-self.parameters // self.parts)
 
 
 class BatchControllerState(msgspec.Struct, kw_only=True):

@@ -27,6 +27,9 @@ def objection(request: JobRequest) -> Refusal | None:
     """What is wrong with a request that decoded, or None. `$.resume` and the queue's bound are the desk's to judge."""
     if request.target_loss is not None and request.validate_every == 0:
         return "$.validate_every", "0 is never before the end, but target_loss is compared with validations: set 1 or more"
+    if request.fragments is not None and request.sync != "overlap":
+        reason = f'only sync = "overlap" exchanges the model in fragments, and sync is {request.sync}'
+        return "$.fragments", f"{reason}: leave it out, or set sync too"
     return _in_averaging(request) or _in_microbatch(request) or _in_nodes(request)
 
 

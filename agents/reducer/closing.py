@@ -194,13 +194,13 @@ class Closing(Agent[ReducerState]):
         s = self.state
         if not s.opened or s.reducing or s.over:
             return
-        here = sorted(key for key, offer in s.offers.items() if offer.status == "here")
+        here = sorted(key for key, offer in s.offers.items() if self._counts_now(offer))
         there = self._contributors()
         waited_for = self._missing()
         if not here or (waited_for and not s.due) or ((waited_for or self._refused()) and len(there) < self._needed()):
             return
         s.reducing = tuple(here)
-        parts = policy.weights([s.offers[key].message for key in here], s.round)
+        parts = policy.weights([s.offers[key].message for key in here], s.round, s.parts)
         method = policy.method(s.aggregation, len(there))
         yield CancelTimer(timer=RoundDeadline(round=s.round))
         yield self._work(
@@ -255,7 +255,7 @@ class Closing(Agent[ReducerState]):
         s = self.state
         if s.average is None:
             raise AssertionError("a round is closed with an average")
-        counted = words.contributions([s.offers[key].message for key in s.reducing], s.treated, s.round)
+        counted = words.contributions([s.offers[key].message for key in s.reducing], s.treated, s.round, s.parts)
         method = policy.method(s.aggregation, len({c.node for c in counted}))
         missing = self._missing()
         samples = sum(c.samples for c in counted)
@@ -307,7 +307,11 @@ class Closing(Agent[ReducerState]):
         return {message.node for message in there if message.round == self.state.round}
 
     def _contributors(self) -> set[NodeId]:
-        return {offer.message.node for offer in self.state.offers.values() if offer.status == "here"}
+        return {offer.message.node for offer in self.state.offers.values() if self._counts_now(offer)}
+
+    def _counts_now(self, offer: Offer) -> bool:
+        """Whether it is here, and its fragment is the one that the open round exchanges; else it waits for its turn."""
+        return offer.status == "here" and self.state.in_turn(offer.message.round)
 
     def _needed(self) -> int:
         s = self.state

@@ -50,7 +50,8 @@ class Reducer(Verifying, Closing):
         """The job's size and phase."""
         s = self.state
         s.phase, s.rounds, s.sync = event.state, event.rounds, event.request.sync
-        s.aggregation = policy.averaging(event.request)
+        s.aggregation, s.request = policy.averaging(event.request), event.request
+        s.split()
         if s.over:
             yield from self._step_down()
         yield from self._maybe_open(now)
@@ -95,7 +96,8 @@ class Reducer(Verifying, Closing):
         if event.node in s.refused:
             s.refused.remove(event.node)  # it was started again: it may run the right code now
         if event.node == s.node:
-            s.digests = {event.version: event.digest}
+            s.digests, s.parameters = {event.version: event.digest}, event.parameters
+            s.split()
             s.ready_at = now
             yield self.set_timer(StartPatience(), now + self.settings.start_patience_seconds)
             if s.active != s.node:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from agents.reducer.works import Part
 from schemas.aggregation import LEAST_NODES, Aggregation
+from schemas.fragments import turns_late
 from schemas.jobs import JobRequest
 from schemas.training import ContributionOffered
 
@@ -16,13 +17,14 @@ def discount(late: int) -> float:
     return 1.0 / (1.0 + late)
 
 
-def weights(offers: Iterable[ContributionOffered], round_: int) -> tuple[Part, ...]:
+def weights(offers: Iterable[ContributionOffered], round_: int, fragments: int = 1) -> tuple[Part, ...]:
     """The parts of a round's average, in order of node and round.
 
-    Each counts by its samples, discounted by its lateness; the weights sum to 1. With samples all 0 they are equal.
+    Each counts by its samples, discounted by its lateness; the weights sum to 1. With samples all 0 they are equal. Of a
+    model in fragments, a difference that is late is one that missed turns of its fragment.
     """
     ordered = sorted(offers, key=lambda offer: (offer.node, offer.round))
-    raw = [offer.samples * discount(round_ - offer.round) for offer in ordered]
+    raw = [offer.samples * discount(turns_late(offer.round, round_, fragments)) for offer in ordered]
     total = sum(raw)
     return tuple(
         Part(

@@ -4,8 +4,9 @@ import msgspec
 
 from agents.reducer.works import Treated
 from schemas.aggregation import Aggregation
+from schemas.fragments import parts_of, turn_of
 from schemas.ids import JobId, NodeId
-from schemas.jobs import AverageEncoding, JobPhase, SyncMode
+from schemas.jobs import AverageEncoding, JobPhase, JobRequest, SyncMode
 from schemas.training import Average, ContributionOffered, Roster, RoundClosed
 from schemas.verification import GradientVerified
 
@@ -33,6 +34,11 @@ class ReducerState(msgspec.Struct, kw_only=True):
     aggregation: Aggregation = "mean"
     """How the job wants its differences made one."""
     sync: SyncMode = "round"
+    parts: int = 1
+    """Fragments of the model, which rounds exchange in turn."""
+    request: JobRequest | None = None
+    parameters: int = 0
+    """Elements of the model; 0 until this node's own is there."""
     absences: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """With `sync = "step"`: deadlines that a node has missed in a row."""
     roster: Roster | None = None
@@ -96,6 +102,14 @@ class ReducerState(msgspec.Struct, kw_only=True):
     def round(self) -> int:
         """The round that is open, or to be opened."""
         return self.closed + 1
+
+    def split(self) -> None:
+        """Take note of how many fragments the model has, once the request or its size is known."""
+        self.parts = parts_of(self.request, self.parameters) if self.request is not None else 1
+
+    def in_turn(self, made_for: int) -> bool:
+        """Whether a difference for a round is one of the fragment that the open round exchanges."""
+        return turn_of(made_for, self.parts, self.rounds) == turn_of(self.round, self.parts, self.rounds)
 
     def agrees(self, node: NodeId) -> bool:
         """Whether a node runs the same code as this one, as far as is known."""

@@ -10,13 +10,13 @@ from schemas.training import Contribution, ContributionOffered
 
 
 def contributions(
-    messages: Sequence[ContributionOffered], treated: Sequence[Treated], round_: int
+    messages: Sequence[ContributionOffered], treated: Sequence[Treated], round_: int, fragments: int = 1
 ) -> tuple[Contribution, ...]:
     """The listing of a round's contributions in the order of its parts; `treated`: how each counted, where it is known."""
     offers = {(m.node, m.round): m for m in messages}
     told = {(t.node, t.round): t for t in treated}
     listed = []
-    for part in policy.weights(messages, round_):
+    for part in policy.weights(messages, round_, fragments):
         offer, how = offers[part.node, part.round], told.get((part.node, part.round))
         listed.append(
             Contribution(

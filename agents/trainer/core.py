@@ -11,7 +11,8 @@ from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
 from agents.trainer import works
 from agents.trainer.custody import StoreInstead
-from agents.trainer.offering import Offering, again
+from agents.trainer.offering import again
+from agents.trainer.overlapping import Overlapping
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase, JobState
@@ -40,7 +41,7 @@ class TryAgain(Timer, frozen=True, kw_only=True):
     """A fetch that failed may be tried again."""
 
 
-class Trainer(Offering):
+class Trainer(Overlapping):
     """Takes local steps, offers differences, applies averages, catches up; the same on every node of a job."""
 
     # What the fleet decides.
@@ -49,7 +50,7 @@ class Trainer(Offering):
     def follow_job(self, event: JobState, now: float) -> Effects:
         """The job's size and phase."""
         s = self.state
-        s.rounds, s.phase, s.sync = event.rounds, event.state, event.request.sync
+        s.rounds, s.phase, s.sync, s.request = event.rounds, event.state, event.request.sync, event.request
         s.last_round = event.round if event.state is JobPhase.FINISHING else 0
         s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
         s.verify_every = event.request.verify_every
@@ -64,7 +65,7 @@ class Trainer(Offering):
         """Who takes part."""
         if self.state.roster is None or event.version > self.state.roster.version:
             self.state.roster = event
-            if self.state.computing and self.state.node not in event.nodes:
+            if self.state.at_work and self.state.node not in event.nodes:
                 yield from self._give_up_steps(f"out of the roster: {event.reason}")
             yield from self._advance(now)
 
@@ -100,7 +101,7 @@ class Trainer(Offering):
     def have_model(self, event: works.ModelBuilt, now: float) -> Effects:
         """Version 0 is here; a job that is further on is caught up with first."""
         s = self.state
-        s.version, s.digest = 0, event.digest
+        s.version, s.digest, s.parameters = 0, event.digest, event.parameters
         yield self.publish(
             TrainerReady(
                 job=s.job,
@@ -125,22 +126,35 @@ class Trainer(Offering):
     def offer_difference(self, event: works.LocalRoundDone, now: float) -> Effects:
         """Local steps are done: say so, and send the difference on its way."""
         s = self.state
-        s.computing = 0
         yield from self._offer(event)
-        yield self.publish(
-            StepTimed(
-                job=s.job,
-                node=s.node,
-                round=event.round,
-                steps=event.steps,
-                samples=event.samples,
-                seconds=event.seconds,
-                microbatch=event.microbatch,
-                loss=event.loss,
-            )
-        )
+        if s.overlaps:
+            s.made, s.ready, s.taking = event.round, None, False
+        else:
+            s.computing = 0
+            yield self._timed(event)
         yield self._progress("sending")
         yield from self._advance(now)
+
+    @on(works.StepsDone)
+    def have_steps(self, event: works.StepsDone, now: float) -> Effects:
+        """Steps are taken; their difference waits for the anchor of the round before, if that isn't here yet."""
+        self.state.computing, self.state.ready = 0, event
+        yield self._timed(event)
+        yield from self._advance(now)
+
+    def _timed(self, done: works.LocalRoundDone | works.StepsDone) -> Effect:
+        return self.publish(
+            StepTimed(
+                job=self.state.job,
+                node=self.state.node,
+                round=done.round,
+                steps=done.steps,
+                samples=done.samples,
+                seconds=done.seconds,
+                microbatch=done.microbatch,
+                loss=done.loss,
+            )
+        )
 
     # Closed rounds.
 
@@ -225,6 +239,7 @@ class Trainer(Offering):
         s = self.state
         if event.contributor == s.node and s.offers.pop(event.round, None) is not None:
             yield self._drop(f"drop/refused/{event.round}", [event.round], event.reason)
+            yield from self._begin_again(event.round, event.reason)
             yield from self._advance(now)
 
     @on(NodeRefused)
@@ -256,7 +271,7 @@ class Trainer(Offering):
     @on(Stopping)
     def stop(self, event: Stopping, now: float) -> Effects:
         """Local steps under way are given up."""
-        if self.state.computing:
+        if self.state.at_work:
             yield from self._give_up_steps(event.reason)
 
     @on(NodeLost)
@@ -278,8 +293,10 @@ class Trainer(Offering):
         if s.over:
             if not s.behind:
                 yield from self._finish(now)
-        elif self._may_train(s.version + 1) and (not s.behind or self._trains_behind()):
-            yield from self._train(s.version + 1)
+            return
+        yield from self._take_difference()
+        if self._may_train(s.next_round) and (not s.behind or self._trains_behind()):
+            yield from self._train(s.next_round)
 
     def _trains_behind(self) -> bool:
         """Whether to take steps from an older anchor: where averages take a round or more to come, there is no other.
@@ -287,17 +304,19 @@ class Trainer(Offering):
         The anchor moves on beneath the steps as averages arrive; the difference counts as late as the round it is made for.
         """
         s = self.state
-        return s.share is not None and s.share.every > 1 and s.busy != "catch_up"
+        if s.share is None or s.busy == "catch_up":
+            return False
+        return s.share.every > 1 or (s.overlaps and s.latest_round <= s.version + 1)
 
     def _may_train(self, round_: int) -> bool:
         s = self.state
-        if s.computing or s.phase is not JobPhase.RUNNING or s.share is None:
+        if s.computing or s.ready is not None or s.phase is not JobPhase.RUNNING or s.share is None:
             return False
-        if s.roster is None or s.node not in s.roster.nodes:
+        if s.roster is None or s.node not in s.roster.nodes or round_ > s.rounds:
             return False
-        if s.version == 0 and s.opened < round_:
+        if s.version == 0 and s.opened < 1:
             return False  # the first round starts from the reducer's parameters: wait for its word on them
-        return round_ not in s.offers and len(s.offers) < self.settings.pending_differences
+        return round_ not in s.offers and len(s.offers) < self._most_pending
 
     def _train(self, round_: int) -> Iterator[Effect]:
         s = self.state
@@ -314,6 +333,7 @@ class Trainer(Offering):
                 steps=share.local_steps,
                 encoding=share.encoding,
                 streams=share.streams,
+                going_on=s.overlaps,
             ),
             f"round {round_}: {share.local_steps} steps of {share.microbatch} samples",
         )
@@ -351,7 +371,7 @@ class Trainer(Offering):
     def check(self) -> None:
         """Offers are bounded and this node's; closed rounds are ahead of the anchor."""
         s = self.state
-        self.require(len(s.offers) <= self.settings.pending_differences, f"{len(s.offers)} differences wait")
+        self.require(len(s.offers) <= self._most_pending, f"{len(s.offers)} differences wait")
         self.require(all(o.node == s.node for o in s.offers.values()), "an offer of another node")
         self.require(all(r > s.version for r in s.closed), "a closed round was applied and kept")
         self.require(len(s.closed) <= self.settings.replay_updates + 1, "too many closed rounds kept")

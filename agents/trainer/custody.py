@@ -148,7 +148,7 @@ class Custodian(Agent[TrainerState]):
 
     def _give_up_steps(self, reason: str) -> Iterator[Effect]:
         """Local steps under way come to nothing: the next ones start from the anchor again."""
-        self.state.computing = 0
+        self.state.computing, self.state.ready, self.state.taking = 0, None, False
         yield StopWork(key="steps", reason=reason, cause=self._cause)
 
     def _work(self, key: str, work: Work, reason: str) -> StartWork:

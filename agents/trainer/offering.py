@@ -45,6 +45,11 @@ class Offering(Custodian):
             f"stream/{done.key}", works.Stream(kind="delta", name=str(done.round)), "a difference is ready to be averaged"
         )
 
+    @property
+    def _most_pending(self) -> int:
+        """Differences that may wait at once; one of a fragment that missed its turn waits for the next."""
+        return self.settings.pending_differences * self.state.parts
+
     def _settle(self, closed: RoundClosed) -> Iterator[Effect]:
         """What a round listed is counted, and late gradients never will be: forget them."""
         s = self.state

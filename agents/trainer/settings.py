@@ -7,7 +7,8 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one node's part in a job."""
 
     pending_differences: int = 2
-    """Differences that may wait to be counted at once: one travels while the next is computed; more would be staler."""
+    """Differences that may wait to be counted at once: one travels while the next is computed; more would be staler. Of a
+    model in fragments, so many of each fragment."""
     replay_updates: int = 4
     """Missing updates that are applied one by one; further behind, a snapshot is less to fetch (an update in int8 is about
     a quarter of the float32 parameters)."""

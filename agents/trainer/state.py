@@ -2,8 +2,10 @@
 
 import msgspec
 
+from agents.trainer.works import StepsDone
+from schemas.fragments import parts_of
 from schemas.ids import JobId, NodeId
-from schemas.jobs import JobPhase, SyncMode
+from schemas.jobs import JobPhase, JobRequest, SyncMode
 from schemas.training import ContributionOffered, Doing, Roster, RoundClosed, Share
 
 
@@ -18,6 +20,9 @@ class TrainerState(msgspec.Struct, kw_only=True):
     """Rounds of the job; 0 until its state is known."""
     phase: JobPhase = JobPhase.QUEUED
     sync: SyncMode = "round"
+    request: JobRequest | None = None
+    parameters: int = 0
+    """Elements of the model; 0 until it is there."""
     validate_every: int = 1
     checkpoint_every: int = 0
     verify_every: int = 0
@@ -36,6 +41,12 @@ class TrainerState(msgspec.Struct, kw_only=True):
     """Closed rounds that are not applied yet."""
     computing: int = 0
     """The round whose local steps are under way; 0: none."""
+    made: int = 0
+    """With `sync = "overlap"`: the last round that a difference was made for."""
+    ready: StepsDone | None = None
+    """With `sync = "overlap"`: steps that were taken, whose difference waits for the anchor of the round before."""
+    taking: bool = False
+    """That difference is being made."""
     busy: str = ""
     """`apply` or `catch_up` while the anchor is being moved."""
     failures: int = 0
@@ -59,6 +70,26 @@ class TrainerState(msgspec.Struct, kw_only=True):
     def counts(self, round_: int) -> bool:
         """Whether what was made for a round may still be listed: late differences are, late gradients are not."""
         return self.sync != "step" or round_ > self.latest_round
+
+    @property
+    def at_work(self) -> bool:
+        """Whether steps are under way, or taken and not offered yet."""
+        return self.computing > 0 or self.ready is not None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next steps are taken while the last difference travels."""
+        return self.sync == "overlap"
+
+    @property
+    def parts(self) -> int:
+        """Fragments of the model, which rounds exchange in turn."""
+        return parts_of(self.request, self.parameters) if self.request is not None else 1
+
+    @property
+    def next_round(self) -> int:
+        """The round to take steps for: the one after the anchor's version, or with `sync = "overlap"` the one after."""
+        return max(self.version, self.made if self.overlaps else 0) + 1
 
     @property
     def behind(self) -> bool:

@@ -16,6 +16,8 @@ class LocalRound(Work, frozen=True, kw_only=True):
     steps: int
     encoding: Encoding
     streams: int
+    going_on: bool = False
+    """With `sync = "overlap"`: go on from where the last steps ended, and keep no difference until `TakeDifference`."""
 
 
 class StepTaken(Result, frozen=True, kw_only=True):
@@ -40,6 +42,24 @@ class LocalRoundDone(Result, frozen=True, kw_only=True):
     key: str
     size: int
     digest: str
+
+
+class StepsDone(Result, frozen=True, kw_only=True):
+    """A local round's steps are taken; its difference is made once the anchor is near enough."""
+
+    round: int
+    samples: int
+    steps: int
+    microbatch: int
+    loss: float
+    seconds: float
+    encoding: Encoding
+
+
+class TakeDifference(Work, frozen=True, kw_only=True):
+    """Encode what was done since the last difference, keep it as tensor `delta/<round>`; ends in `LocalRoundDone`."""
+
+    done: StepsDone
 
 
 class Stream(Work, frozen=True, kw_only=True):

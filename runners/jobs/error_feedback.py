@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from runners.jobs.codecs import CodecError, decode, encode
+from runners.jobs.fragments import Fragment
 from schemas.jobs import Encoding
 
 
@@ -18,6 +19,16 @@ class ErrorFeedback:
         self.residual = torch.zeros(count)
         """What is still owed, shape (count,), float32. Local to the node; never compared."""
         self._statistics = statistics
+
+    def encode_part(self, delta: Tensor, encoding: Encoding, fragment: Fragment) -> bytes:
+        """`encode` for one fragment of the elements, with its own statistics last: what the others are owed stays."""
+        if fragment.layout.count == self.residual.numel():
+            return self.encode(delta, encoding)
+        part = ErrorFeedback(0, fragment.layout.count - fragment.layout.parameters)
+        part.residual = fragment.of(self.residual)
+        payload = part.encode(delta, encoding)
+        fragment.put(part.residual, self.residual)
+        return payload
 
     def encode(self, delta: Tensor, encoding: Encoding) -> bytes:
         """The payload of `delta` plus what is owed.

@@ -33,6 +33,11 @@ class Slot:
         """Elements."""
         return torch.Size(self.shape).numel()
 
+    @property
+    def variance(self) -> bool:
+        """Whether it is a running variance, which the name says: that of torch's normalisation layers."""
+        return self.buffer and self.name.rpartition(".")[2] == "running_var"
+
     def of(self, flat: Tensor) -> Tensor:
         """This tensor's part of a flat vector, in its shape; not a copy."""
         return flat[self.offset : self.offset + self.count].view(self.shape)
@@ -79,13 +84,9 @@ class Layout:
 
     @property
     def variances(self) -> tuple[tuple[int, int], ...]:
-        """Where running variances lie (the name is that of torch's normalisation layers): they must not get negative,
-        which a late difference, made when the variance was much larger, could otherwise bring about."""
-        return tuple(
-            (slot.offset, slot.offset + slot.count)
-            for slot in self.slots
-            if slot.buffer and slot.name.rpartition(".")[2] == "running_var"
-        )
+        """Where running variances lie: they must not get negative, which a late difference, made when the variance was
+        much larger, could otherwise bring about."""
+        return tuple((slot.offset, slot.offset + slot.count) for slot in self.slots if slot.variance)
 
     def signature(self) -> bytes:
         """SHA-256 over names, shapes and kinds, in order."""

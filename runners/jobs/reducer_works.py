@@ -24,9 +24,6 @@ Post = Callable[[Result], None]
 COLLECT_SECONDS = 120.0
 # Collected contributions kept at once, late ones included: beyond it the oldest are fetched again if they are wanted.
 KEPT = 64
-# Times the parameters' norm: a model that has converged may go to and fro by its numbers' last bits (6e-8 of each), and
-# make the same difference twice; what teaches anything is larger.
-FAINT = 1e-6
 
 
 class ReducerWorks:
@@ -73,15 +70,16 @@ class ReducerWorks:
     async def _collect(self, work: works.Collect, post: Post) -> None:
         begun = time.monotonic()
         who = work.contributor, work.round
-        if not 0 < work.size <= self._session.largest:  # before memory for it is set aside
-            reason = f"it is said to take {work.size} bytes, where a difference takes {self._session.largest} at most"
+        largest = self._session.largest(work.round)
+        if not 0 < work.size <= largest:  # before memory for it is set aside
+            reason = f"it is said to take {work.size} bytes, where a difference takes {largest} at most"
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=reason, unsound=True))
             return
         try:
             payload = await self._tensors.fetch(
                 work.contributor, "delta", work.key, work.size, work.digest, COLLECT_SECONDS
             )
-            self._collected[who], faint = await self._torch.run(self._decoded, payload)
+            self._collected[who], faint = await self._torch.run(self._decoded, payload, work.round)
         except TensorUnavailable as error:
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
             return
@@ -91,14 +89,15 @@ class ReducerWorks:
         seconds = time.monotonic() - begun
         post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds, faint=faint))
 
-    def _decoded(self, payload: Data) -> tuple[Tensor, bool]:
+    def _decoded(self, payload: Data, round_: int) -> tuple[Tensor, bool]:
         """A difference, and whether it is faint."""
-        delta = self._session.decoded(payload)
-        return delta, bool(delta.norm() <= FAINT * self._session.anchor.values.norm())
+        delta = self._session.decoded(payload, round_)
+        return delta, self._session.is_faint(delta, round_)
 
     async def _reduce(self, work: works.Reduce, post: Post) -> None:
         gathered = [(part, self._collected[part.node, part.round]) for part in work.parts]
-        payload, treated, norm = await self._torch.run(self._session.average, gathered, work.aggregation, work.encoding)
+        how = work.aggregation, work.encoding, work.round
+        payload, treated, norm = await self._torch.run(self._session.average, gathered, *how)
         name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
         average = msgspec.structs.replace(self._averages.keep(name, payload), norm=norm)
         post(works.Reduced(round=work.round, term=work.term, average=average, treated=treated))

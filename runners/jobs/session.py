@@ -16,11 +16,13 @@ from torch import Tensor
 
 from agents.reducer.works import Treated
 from runners.jobs.aggregating import Aggregator, Gathered
-from runners.jobs.anchor import Anchor, outer_step
+from runners.jobs.anchor import Anchor
 from runners.jobs.codecs import decode, encoded_size, inspect_payload
 from runners.jobs.error_feedback import ErrorFeedback
+from runners.jobs.fragments import Fragment, Fragments, step_of
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
+from runners.jobs.overlap import Overlap
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
 from runners.jobs.verifying import Verified, verify
@@ -28,11 +30,15 @@ from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
 from schemas.errors import ShoalError
+from schemas.fragments import parts_of
 from schemas.jobs import AverageEncoding, Encoding, JobRequest, Precision
 
 T = TypeVar("T")
 
 _COMPLAINT = 300  # characters of an error that are worth a line
+# Times the parameters' norm: a model that has converged may go to and fro by its numbers' last bits (6e-8 of each), and
+# make the same difference twice; what teaches anything is larger.
+FAINT = 1e-6
 
 
 def precision_of(request: JobRequest) -> Precision:
@@ -61,7 +67,12 @@ class Session:
     digest: str
     owed: ErrorFeedback
     owed_average: ErrorFeedback
-    aggregator: Aggregator
+    fragments: Fragments
+    """What rounds exchange: everything, but for jobs with `sync = "overlap"`."""
+    aggregators: dict[int, Aggregator] = dataclasses.field(default_factory=dict)
+    """By the fragment that they average."""
+    overlap: Overlap | None = None
+    """With `sync = "overlap"`: what the model holds beyond the anchor."""
     shared: SharedOptimizer | None = None
     """With `sync = "step"`: what moves the anchor; the nodes' own optimizers then have nothing to do."""
     training: bool = False
@@ -103,9 +114,11 @@ class Session:
             anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants, state)
             trainer.load(anchor, constants=True)
         count, statistics = anchor.layout.count, anchor.layout.count - anchor.layout.parameters
-        aggregator = Aggregator(anchor.layout.parameters, count)
+        fragments = Fragments(anchor.layout, parts_of(request, anchor.layout.parameters), request.rounds)
         owed = ErrorFeedback(count, statistics)
-        return cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), aggregator, shared)
+        session = cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), fragments, shared=shared)
+        session.overlap = Overlap(trainer, fragments) if request.sync == "overlap" else None
+        return session
 
     @property
     def code(self) -> str:
@@ -117,9 +130,12 @@ class Session:
 
     # Local steps.
 
-    def begin_steps(self) -> str:
-        """Load the anchor into the model; gives the anchor's digest."""
-        self.trainer.load(self.anchor)
+    def begin_steps(self, round_: int = 0) -> str:
+        """Load the anchor into the model, or with `sync = "overlap"` go on from what is there; gives its digest."""
+        if self.overlap is not None:
+            self.overlap.begin(self.anchor, round_)
+        else:
+            self.trainer.load(self.anchor)
         self.training = True
         if self.shared is not None:
             self.trainer.clear_gradients()
@@ -134,8 +150,11 @@ class Session:
         self.passes += 1
         return result
 
-    def difference(self, encoding: Encoding) -> bytes:
+    def difference(self, encoding: Encoding, round_: int = 0) -> bytes:
         """End the local steps: what they added, or their gradient, encoded, with what earlier encodings owed."""
+        if self.overlap is not None:
+            delta = self.overlap.take(self.anchor, round_)
+            return self.owed.encode_part(delta, encoding, self.fragments.of(round_))
         if self.base is None:
             delta = self.trainer.delta(self.anchor)
         else:
@@ -155,11 +174,12 @@ class Session:
         if number != self.anchor.version + 1:
             return None
         request = self.spec.request
-        average = self.decoded(payload)
+        average, fragment = self.decoded(payload, number), self.fragments.of(number)
         if self.shared is not None:
-            self._move(self.shared.step(self.anchor, average))
+            self._move(self.shared.step(self.anchor, average), fragment)
             return self.digest
-        self._move(outer_step(self.anchor, average, request.outer, request.outer_lr, request.outer_momentum))
+        how = request.outer, request.outer_lr, request.outer_momentum
+        self._move(step_of(self.anchor, average, fragment, *how), fragment)
         return self.digest
 
     def replace(self, snapshot: bytes | memoryview) -> tuple[int, str]:
@@ -167,16 +187,18 @@ class Session:
         fetched = snapshot_from_bytes(snapshot)
         self.anchor.layout.require(fetched.layout)
         if fetched.version >= self.anchor.version:
-            self._move(fetched)
+            self._move(fetched, self.fragments.whole)
         return self.anchor.version, self.digest
 
     def renumber(self, version: int) -> str:
         """Call the anchor another version: what lies between is lost to everybody. Gives the digest."""
-        self._move(dataclasses.replace(self.anchor, version=version))
+        self._move(dataclasses.replace(self.anchor, version=version), self.fragments.whole)
         return self.digest
 
-    def _move(self, new: Anchor) -> None:
-        if self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
+    def _move(self, new: Anchor, changed: Fragment) -> None:
+        if self.overlap is not None:
+            self.overlap.move(self.anchor, new, changed)
+        elif self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
             self.trainer.rebase(self.anchor, new)
         self.anchor = new
         self.digest = new.digest()
@@ -191,29 +213,37 @@ class Session:
 
     # Reducing.
 
-    def decoded(self, payload: bytes | memoryview) -> Tensor:
-        """The difference that a payload holds, flat float32.
+    def decoded(self, payload: bytes | memoryview, round_: int = 0) -> Tensor:
+        """The difference for a round that a payload holds, flat float32.
 
         Raises:
             CodecError: damaged, or not finite.
             WrongShape: of another model.
         """
         _, count = inspect_payload(payload)  # before anything is allocated: topk takes 64 times its bytes
-        if count != self.anchor.layout.count:
-            raise WrongShape(count, self.anchor.layout.count)
+        wanted = self.fragments.of(round_).layout.count
+        if count != wanted:
+            raise WrongShape(count, wanted)
         return decode(payload)
 
-    @property
-    def largest(self) -> int:
-        """Bytes that a difference of this model may take: no encoding takes more than float32."""
-        return encoded_size(self.anchor.layout.count, "float32")
+    def is_faint(self, delta: Tensor, round_: int) -> bool:
+        """Whether a difference for a round is so small next to the anchor that rounding alone may make it twice."""
+        return bool(delta.norm() <= FAINT * self.fragments.of(round_).of(self.anchor.values).norm())
+
+    def largest(self, round_: int = 0) -> int:
+        """Bytes that a difference for a round may take: no encoding takes more than float32."""
+        return encoded_size(self.fragments.of(round_).layout.count, "float32")
 
     def average(
-        self, gathered: Sequence[Gathered], method: Aggregation, encoding: AverageEncoding
+        self, gathered: Sequence[Gathered], method: Aggregation, encoding: AverageEncoding, round_: int = 0
     ) -> tuple[bytes, tuple[Treated, ...], float]:
-        """The average by one of the methods, encoded once for everybody; how each part counted; the parameters' norm."""
-        average, treated = self.aggregator.aggregate(gathered, method)
-        return self.owed_average.encode(average, encoding), treated, self.aggregator.length(average)
+        """A round's average, encoded once for everybody; how each part counted; the norm of its parameters."""
+        fragment, turn = self.fragments.of(round_), self.fragments.turn(round_)
+        if turn not in self.aggregators:
+            self.aggregators[turn] = Aggregator(fragment.layout.parameters, fragment.layout.count)
+        aggregator = self.aggregators[turn]
+        average, treated = aggregator.aggregate(gathered, method)
+        return self.owed_average.encode_part(average, encoding, fragment), treated, aggregator.length(average)
 
     # Looking after it.
 

@@ -57,6 +57,7 @@ class TrainerWorks:
         """Begin a piece of work."""
         run: dict[type[Work], Callable[[Any, Post], Coroutine[Any, Any, None]]] = {
             works.LocalRound: self._local_round,
+            works.TakeDifference: self._take_difference,
             works.Stream: self._stream,
             works.Drop: self._drop,
             works.HoldAverage: self._hold,
@@ -80,7 +81,7 @@ class TrainerWorks:
     async def _local_round(self, work: works.LocalRound, post: Post) -> None:
         session = self._session
         await self._tensors.set_streams(work.streams)
-        base = await self._torch.run(session.begin_steps)
+        base = await self._torch.run(session.begin_steps, work.round)
         samples, loss, seconds, said = 0, 0.0, 0.0, time.monotonic()
         for number in range(1, work.steps + 1):
             begun = time.monotonic()
@@ -93,22 +94,35 @@ class TrainerWorks:
             if now - said > SIGN_OF_LIFE:
                 said = now
                 post(works.StepTaken(round=work.round, step=number, steps=work.steps))
-        payload = await self._torch.run(session.difference, work.encoding)
-        held = self._tensors.keep("delta", str(work.round), payload)
-        post(
-            works.LocalRoundDone(
-                round=work.round,
-                base_digest=base,
-                samples=samples,
-                steps=work.steps,
-                microbatch=work.microbatch,
-                loss=loss / max(1, samples),
-                seconds=seconds,
-                encoding=work.encoding,
-                key=str(work.round),
-                size=held.size,
-                digest=held.digest,
-            )
+        done = works.StepsDone(
+            round=work.round,
+            samples=samples,
+            steps=work.steps,
+            microbatch=work.microbatch,
+            loss=loss / max(1, samples),
+            seconds=seconds,
+            encoding=work.encoding,
+        )
+        post(done if work.going_on else await self._difference(done, base))
+
+    async def _take_difference(self, work: works.TakeDifference, post: Post) -> None:
+        post(await self._difference(work.done, self._session.digest))
+
+    async def _difference(self, done: works.StepsDone, base: str) -> works.LocalRoundDone:
+        payload = await self._torch.run(self._session.difference, done.encoding, done.round)
+        held = self._tensors.keep("delta", str(done.round), payload)
+        return works.LocalRoundDone(
+            round=done.round,
+            base_digest=base,
+            samples=done.samples,
+            steps=done.steps,
+            microbatch=done.microbatch,
+            loss=done.loss,
+            seconds=done.seconds,
+            encoding=done.encoding,
+            key=str(done.round),
+            size=held.size,
+            digest=held.digest,
         )
 
     async def _pad(self, took: float, microbatch: int, begun: float) -> None:

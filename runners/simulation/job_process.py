@@ -14,6 +14,7 @@ from agents.reducer import works as reducing
 from agents.trainer import works as training
 from runners.simulation.machines import LOADING, PARAMETERS, Machine, digest_of, tensor_bytes
 from schemas.errors import ShoalError
+from schemas.fragments import WHOLE, parts_of, turn_of
 from schemas.training import Average
 from schemas.verification import Fingerprint
 
@@ -41,12 +42,15 @@ class JobProcess:
         self.machine = machine
         self.job = work.job
         self.alive = True
+        self.request = work.request
         self.version = 0
         self.digest = digest_of(self.job, work.request.seed)
         self.deltas: set[str] = set()
         self.averages: set[str] = set()
         self.collected: set[tuple[str, int]] = set()
         self.streamed_to: set[str] = set()
+        self.steps_taken = 0
+        """The round whose steps were taken and whose difference was not, with `sync = "overlap"`."""
         self._exited = exited
         self._running: dict[str, int] = {}
         self._works = 0
@@ -121,6 +125,8 @@ class JobProcess:
         match work:
             case training.LocalRound():
                 self._local_round(work, finish)
+            case training.TakeDifference():
+                self._take_difference(work.done, finish)
             case training.HoldAverage() | training.ApplyAverage():
                 self._get_average(work, finish)
             case training.CatchUp():
@@ -140,28 +146,53 @@ class JobProcess:
                 finish(0.0, None)
 
     def _local_round(self, work: training.LocalRound, finish: Callable[[float, Result | None], None]) -> None:
+        if work.round > self.version + (2 if work.going_on else 1):
+            raise ImpossibleWork(f"{self.machine.name} was asked for round {work.round} at version {self.version}")
         base, seconds = self.digest, self.machine.compute_seconds(work.steps, work.microbatch)
-        size, key = tensor_bytes(work.encoding), str(work.round)
         signs = int(seconds // SIGN_OF_LIFE)
         for sign in range(1, signs + 1):
             step = min(work.steps, int(work.steps * sign * SIGN_OF_LIFE / seconds))
             taken = training.StepTaken(round=work.round, step=step, steps=work.steps)
             self.after(sign * SIGN_OF_LIFE, lambda taken=taken: self.trainer.post(taken))  # type: ignore[misc]
-        self.after(seconds, lambda: self.deltas.add(key))
-        done = training.LocalRoundDone(
+        done = training.StepsDone(
             round=work.round,
-            base_digest=base,
             samples=work.steps * work.microbatch,
             steps=work.steps,
             microbatch=work.microbatch,
             loss=_loss(work.round),
             seconds=seconds,
             encoding=work.encoding,
-            key=key,
-            size=size,
-            digest=digest_of(self.job, self.machine.name, work.round, base),
         )
-        finish(seconds, done)
+        if work.going_on:
+            self.after(seconds, lambda: setattr(self, "steps_taken", work.round))
+            finish(seconds, done)
+        else:
+            finish(seconds, self._difference(done, base, seconds))
+
+    def _take_difference(self, done: training.StepsDone, finish: Callable[[float, Result | None], None]) -> None:
+        if done.round != self.steps_taken or self.version < done.round - 1:
+            what = f"the difference for round {done.round} at version {self.version}, with steps for {self.steps_taken}"
+            raise ImpossibleWork(f"{self.machine.name} was asked for {what}")
+        self.steps_taken = 0
+        finish(OUTER_STEP, self._difference(done, self.digest, OUTER_STEP))
+
+    def _difference(self, done: training.StepsDone, base: str, seconds: float) -> training.LocalRoundDone:
+        """What is kept for others in so many seconds."""
+        key = str(done.round)
+        self.after(seconds, lambda: self.deltas.add(key))
+        return training.LocalRoundDone(
+            round=done.round,
+            base_digest=base,
+            samples=done.samples,
+            steps=done.steps,
+            microbatch=done.microbatch,
+            loss=done.loss,
+            seconds=done.seconds,
+            encoding=done.encoding,
+            key=key,
+            size=self._bytes(done.encoding, done.round),
+            digest=digest_of(self.job, self.machine.name, done.round, base),
+        )
 
     def _get_average(
         self, work: training.HoldAverage | training.ApplyAverage, finish: Callable[[float, Result | None], None]
@@ -274,12 +305,22 @@ class JobProcess:
         missing = [(part.node, part.round) for part in work.parts if (part.node, part.round) not in self.collected]
         if missing:
             raise ImpossibleWork(f"{self.machine.name} was asked to average what it hasn't collected: {missing}")
+        turns = {self._turn(part.round) for part in work.parts} | {self._turn(work.round)}
+        if len(turns) > 1:
+            raise ImpossibleWork(f"{self.machine.name} was asked to average fragments {turns} in round {work.round}")
         digest = digest_of(self.job, work.round, work.term, self.machine.name, work.parts)
         self.averages.add(digest)
-        average = Average(
-            key=f"{work.round}-{work.term}", size=tensor_bytes(work.encoding), digest=digest, holders=(self.machine.name,)
-        )
+        size = self._bytes(work.encoding, work.round)
+        average = Average(key=f"{work.round}-{work.term}", size=size, digest=digest, holders=(self.machine.name,))
         finish(OUTER_STEP, reducing.Reduced(round=work.round, term=work.term, average=average))
+
+    def _turn(self, round_: int) -> int:
+        return turn_of(round_, parts_of(self.request, PARAMETERS), self.request.rounds)
+
+    def _bytes(self, encoding: str, round_: int) -> int:
+        """Size of a round's difference or average."""
+        parts = 1 if self._turn(round_) == WHOLE else parts_of(self.request, PARAMETERS)
+        return tensor_bytes(encoding) // parts
 
     def _holder(self, nodes: tuple[str, ...], holds: Callable[["JobProcess"], bool]) -> "JobProcess | None":
         """The first of these nodes whose process can hand something over now."""

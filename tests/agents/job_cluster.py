@@ -43,6 +43,8 @@ class Node:
     """Its differences arrive and can't be counted."""
     tries: int = 0
     """Local rounds so far: no two differences are alike."""
+    begun: list[tuple[int, int]] = field(default_factory=list)
+    """Local rounds: the round they were for, and the version that the node had."""
     halts: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     """How often works were stopped, by core and key: what was under way then comes to nothing."""
     salt: str = ""
@@ -208,25 +210,23 @@ class JobCluster:
             self.later(delay, over)
 
     def outcome(self, node: Node, work: Any) -> tuple[float, Result | None]:
-        name = node.name
         match work:
             case training.LocalRound():
                 seconds = work.steps * node.step_seconds
-                node.tries += 1
-                done = training.LocalRoundDone(
+                node.begun.append((work.round, node.version))
+                done = training.StepsDone(
                     round=work.round,
-                    base_digest=self.digest(node, node.version),
                     samples=work.steps * work.microbatch,
                     steps=work.steps,
                     microbatch=work.microbatch,
                     loss=1.0 / work.round,
                     seconds=seconds,
                     encoding=work.encoding,
-                    key=str(work.round),
-                    size=100,
-                    digest=f"{name}-{work.round}-{node.tries}",
                 )
-                return seconds, done
+                return seconds, done if work.going_on else self.difference(node, done)
+            case training.TakeDifference():
+                assert node.version >= work.done.round - 1, "a difference to an anchor that isn't here"
+                return 0.01, self.difference(node, work.done)
             case training.HoldAverage():
                 here = training.AverageHere(round=work.round, digest=work.average.digest, bytes=100, seconds=0.1)
                 node.averages.add(work.round)
@@ -260,6 +260,13 @@ class JobCluster:
             case training.StoreAnchor():
                 stored = training.AnchorStored(round=work.round, final=work.final, name="m", size=1, digest="d", loss=1.0)
                 return 0.5, stored
+            case reducing.Collect() | reducing.Reduce():
+                return self.averaging(node, work)
+        return 0.0, None
+
+    def averaging(self, node: Node, work: reducing.Collect | reducing.Reduce) -> tuple[float, Result]:
+        name = node.name
+        match work:
             case reducing.Collect():
                 there = self.nodes[work.contributor]
                 if not there.alive:
@@ -270,7 +277,16 @@ class JobCluster:
                 node.averages.add(work.round)
                 average = Average(key="k", size=9, digest=f"avg-{work.round}-{work.term}-{name}", holders=(name,))
                 return 0.1, reducing.Reduced(round=work.round, term=work.term, average=average)
-        return 0.0, None
+
+    def difference(self, node: Node, done: training.StepsDone) -> training.LocalRoundDone:
+        node.tries += 1
+        return training.LocalRoundDone(
+            base_digest=self.digest(node, node.version),
+            key=str(done.round),
+            size=100,
+            digest=f"{node.name}-{done.round}-{node.tries}",
+            **msgspec.structs.asdict(done),
+        )
 
     # What tests ask.
 

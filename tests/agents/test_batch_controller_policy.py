@@ -376,3 +376,26 @@ def test_hints_go_by_slowdown_step_time_and_accelerator() -> None:
     assert learning.hinted_step(Node(step_time=0.4), 8, 8) == 0.4
     assert learning.hinted_step(Node(step_time=0.4, slowdown=3.0), 16, 8) == pytest.approx(2.4)
     assert learning.hinted_step(Node(accelerated=True), 8, 8) < plain
+
+
+def test_transfers_beside_the_steps_take_no_time_of_a_round() -> None:
+    near, far = Pace(step=0.1, up=0.0, down=0.0, beside=True), Pace(step=0.1, up=0.7, down=0.2, beside=True)
+    seconds = rounds.round_time({"a": near, "b": far}, {"a": 10, "b": 10}, quorum=2)
+    assert seconds == pytest.approx(1.0)
+    assert rounds.ideal_steps(far, seconds, 1, S) == pytest.approx(10)
+    assert rounds.rounds_between(far, seconds, 1, 10, S) == 1
+
+
+def test_transfers_that_take_longer_than_the_round_make_contributions_rarer_also_beside_steps() -> None:
+    far = Pace(step=0.1, up=1.5, down=0.2, beside=True)
+    assert rounds.round_time({"a": far}, {"a": 10}, quorum=1) == pytest.approx(1.7)
+    assert rounds.rounds_between(far, 1.0, 1, 10, S) == 2
+    assert rounds.ideal_steps(far, 1.0, 2, S) == pytest.approx(20)
+
+
+@given(up=st.floats(0.0, 20.0), present=st.integers(1, 8), parts=st.integers(1, 16), beside=st.booleans())
+def test_a_node_that_is_rarely_there_meets_every_fragment(up: float, present: int, parts: int, beside: bool) -> None:
+    pace = Pace(step=0.1, up=up, down=0.1, beside=beside, parts=parts)
+    every = rounds.rounds_between(pace, 1.0, present, 10, S)
+    assert 1 <= every <= S.every_max
+    assert {every * visit % parts for visit in range(parts)} == set(range(parts))

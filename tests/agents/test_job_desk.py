@@ -167,6 +167,8 @@ def test_the_reason_of_a_queued_job_counts_nodes() -> None:
         ({"microbatch_max": 48}, "$.microbatch_max"),
         ({"microbatch_min": 32, "microbatch_max": 16}, "$.microbatch_min"),
         ({"include": ("a", "b"), "exclude": ("b",)}, "$.exclude"),
+        ({"fragments": 4}, "$.fragments"),
+        ({"fragments": 4, "sync": "step"}, "$.fragments"),
         ({"sync": "step", "outer": "nesterov"}, "$.outer"),
         ({"sync": "step", "outer_lr": 0.7}, "$.outer_lr"),
         ({"sync": "step", "aggregation": "median", "min_nodes": 3}, "$.aggregation"),

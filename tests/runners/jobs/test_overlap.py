@@ -1,0 +1,226 @@
+"""`sync = "overlap"` with real tensors: what the working parameters are while differences travel, and what is sent."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.reducer.works import Part
+from runners.jobs.session import Session
+from runners.jobs.spec import JobSpec
+from schemas.fragments import WHOLE
+from schemas.jobs import Encoding, JobRequest
+
+ROUNDS = 7
+WORK = """
+import torch
+from torch import nn
+
+class Normed:
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 16), nn.Linear(16, 8))
+
+    def samples(self, split):
+        return [torch.tensor([i / 16, -i / 8, i % 5 - 2.0, i % 3 - 1.0]) for i in range(-32, 32)]
+
+    def loss(self, model, batch):
+        return (model(batch) - batch.repeat(1, 2).sin()).square().mean()
+
+    def validate(self, model):
+        return float(self.loss(model, torch.stack(self.samples("validation"))))
+
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.05)
+
+workload = Normed()
+"""
+
+Load = Callable[..., Session]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    (tmp_path / "overlap_work.py").write_text(WORK)
+
+    def made(node: str = "a", checkpoint: bytes | None = None, **request: Any) -> Session:
+        asked = {"sync": "overlap", "rounds": ROUNDS, "fragments": 1} | request
+        job = JobRequest(kind="train", workload="overlap_work:workload", **asked)
+        return Session.load(
+            JobSpec(job="j", node=node, server="", request=job, app_dir=str(tmp_path), device="cpu"), checkpoint
+        )
+
+    return made
+
+
+def steps(session: Session, round_: int, count: int = 3) -> None:
+    session.begin_steps(round_)
+    for _ in range(count):
+        session.step(8)
+
+
+def average(payloads: list[bytes], by: Session, round_: int) -> bytes:
+    parts = [Part(node=f"n{i}", round=round_, weight=1 / len(payloads)) for i in range(len(payloads))]
+    gathered = [(part, by.decoded(payload, round_)) for part, payload in zip(parts, payloads, strict=True)]
+    return by.average(gathered, "mean", "float32", round_)[0]
+
+
+def working(session: Session) -> Tensor:
+    return session.anchor.layout.flatten(session.trainer.model)
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("fragments", [1, 2, 3])
+def test_a_node_alone_takes_the_steps_that_it_would_take_without_rounds(load: Load, fragments: int) -> None:
+    alone, plain = load(fragments=fragments), load()
+    steps(plain, 1, 3 * ROUNDS)
+    sent: bytes | None = None
+    for number in range(1, ROUNDS + 1):
+        steps(alone, number)
+        if sent is not None:
+            assert alone.apply(number - 1, average([sent], alone, number - 1))
+        sent = alone.difference("float32", number)
+    assert sent is not None
+    assert alone.apply(ROUNDS, average([sent], alone, ROUNDS))
+    assert close(working(alone), working(plain))
+    assert close(alone.anchor.values, working(plain)), "the last round brings everything into the anchor"
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_the_own_difference_is_replaced_by_the_average_and_what_came_after_stays(load: Load, fragments: int) -> None:
+    one, other = load("a", fragments=fragments), load("b", fragments=fragments)
+    for session in (one, other):
+        steps(session, 1)
+    before = working(one)
+    payloads = [session.difference("float32", 1) for session in (one, other)]
+    steps(one, 2)
+    since = working(one) - before
+    closed = average(payloads, one, 1)
+    assert one.apply(1, closed) == other.apply(1, closed)
+    fragment = one.fragments.of(1)
+    moved = fragment.of(working(one)) - fragment.of(one.anchor.values)
+    assert close(moved, fragment.of(since)), "of the fragment, what was done since its difference was made"
+    untouched = torch.ones_like(before, dtype=torch.bool)
+    fragment.put(torch.zeros(fragment.layout.count, dtype=torch.bool), untouched)
+    assert close(working(one)[untouched], (before + since)[untouched])
+    assert (one.anchor.values != load("a").anchor.values).any()
+
+
+@pytest.mark.parametrize("outer", [{"outer": "average"}, {"outer": "nesterov", "outer_lr": 0.7}], ids=str)
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_anchors_have_the_same_bits_whoever_is_ahead(load: Load, fragments: int, outer: dict[str, Any]) -> None:
+    """One node applies each average in the midst of its next steps, the other before them; a third catches up."""
+    ahead, prompt = load("a", fragments=fragments, **outer), load("b", fragments=fragments, **outer)
+    closed = b""
+    for number in range(1, ROUNDS):
+        steps(ahead, number)
+        if closed:
+            ahead.apply(number - 1, closed)
+        steps(prompt, number, 2)
+        payloads = [ahead.difference("int8", number), prompt.difference("float32", number)]
+        closed = average(payloads, prompt, number)
+        prompt.apply(number, closed)
+    assert ahead.apply(ROUNDS - 1, closed) == prompt.digest
+    third = load("c", fragments=fragments, **outer)
+    assert third.replace(prompt.snapshot()[1]) == (ROUNDS - 1, prompt.digest)
+    steps(third, ROUNDS)
+    closed = average([third.difference("float32", ROUNDS)], third, ROUNDS)
+    assert third.apply(ROUNDS, closed) == ahead.apply(ROUNDS, closed) == prompt.apply(ROUNDS, closed)
+
+
+@pytest.mark.parametrize("encoding", ["int8", "int4", "topk"])
+def test_what_was_sent_and_what_is_owed_make_up_what_was_done(load: Load, encoding: Encoding) -> None:
+    session = load(fragments=3)
+    done, sent = torch.zeros(session.anchor.layout.count), torch.zeros(session.anchor.layout.count)
+    for number in range(1, ROUNDS + 1):
+        steps(session, number)
+        fragment = session.fragments.of(number)
+        fragment.put(fragment.of(done + working(session) - session.anchor.values), done)
+        payload = session.difference(encoding, number)
+        fragment.put(fragment.of(sent) + session.decoded(payload, number), sent)
+        session.apply(number, average([payload], session, number))
+    assert torch.count_nonzero(session.owed.residual) > 0
+    assert close(sent + session.owed.residual, done)
+
+
+def test_steps_after_a_refusal_begin_at_the_anchor(load: Load) -> None:
+    session = load()
+    steps(session, 1)
+    session.apply(1, average([session.difference("float32", 1)], session, 1))
+    steps(session, 2)
+    session.difference("float32", 2)
+    steps(session, 3)
+    session.begin_steps(2)
+    assert torch.equal(working(session), session.anchor.values)
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_a_late_difference_is_sent_once(load: Load, fragments: int) -> None:
+    """Its round is over when it is made: it travels, and neither stays in the working parameters nor is in the next one."""
+    late, other = load("a", fragments=fragments), load("b", fragments=fragments)
+    steps(late, 1)
+    steps(other, 1)
+    late.apply(1, average([other.difference("float32", 1)], other, 1))
+    first = late.decoded(late.difference("float32", 1), 1)
+    fragment = late.fragments.of(1)
+    assert first.abs().max() > 0
+    assert close(fragment.of(working(late)), fragment.of(late.anchor.values))
+
+
+def test_a_snapshot_replaces_what_travels(load: Load) -> None:
+    ahead, other = load("a", fragments=3), load("b", fragments=3)
+    steps(ahead, 1)
+    before = working(ahead)
+    ahead.difference("float32", 1)
+    for number in range(1, 4):
+        steps(other, number)
+        other.apply(number, average([other.difference("float32", number)], other, number))
+    steps(ahead, 2)
+    since = working(ahead) - before
+    ahead.replace(other.snapshot()[1])
+    fragment = ahead.fragments.of(1)
+    assert close(fragment.of(working(ahead) - ahead.anchor.values), fragment.of(since))
+
+
+def test_validation_leaves_the_working_parameters_alone(load: Load) -> None:
+    session = load(fragments=2)
+    steps(session, 1)
+    session.difference("float32", 1)
+    before = working(session)
+    loss, _ = session.at_anchor()
+    assert session.validate() == loss
+    assert torch.equal(working(session), before)
+
+
+def test_another_machine_resumes_from_a_checkpoint(load: Load) -> None:
+    first = load(fragments=2, outer="nesterov")
+    for number in (1, 2):
+        steps(first, number)
+        first.apply(number, average([first.difference("float32", number)], first, number))
+    second = load("b", first.checkpoint(), fragments=2, outer="nesterov")
+    assert torch.equal(second.anchor.values, first.anchor.values)
+    assert second.anchor.momentum is not None
+    assert second.validate() == first.validate()
+
+
+@pytest.mark.parametrize("fragments", [2, 3, 5])
+def test_fragments_share_all_elements_evenly(load: Load, fragments: int) -> None:
+    session = load(fragments=fragments)
+    layout, times = session.anchor.layout, torch.zeros(session.anchor.layout.count)
+    sizes = []
+    for number in range(1, fragments + 1):
+        each = session.fragments.of(number)
+        sizes.append(each.layout.count)
+        assert session.fragments.of(number + fragments) is each or session.fragments.turn(number + fragments) == WHOLE
+        each.put(each.of(times) + 1, times)
+        flat = torch.arange(float(layout.count))
+        assert torch.equal(each.read(layout, session.trainer.model), each.of(layout.flatten(session.trainer.model)))
+        assert each.of(flat)[: each.layout.parameters].max() < layout.parameters
+    assert torch.equal(times, torch.ones(layout.count))
+    assert max(sizes) - min(sizes) <= 2 * 16
+    assert session.fragments.of(ROUNDS).layout is layout
