@@ -12,6 +12,7 @@ from runners.cli.common import EXIT_INTERRUPTED, JsonOption, console, errors, ex
 from runners.demo.compare import Comparison
 from runners.demo.run import DemoOptions, DemoResult, run_demo
 from schemas.errors import ShoalError
+from schemas.jobs import SyncMode
 
 
 def demo(
@@ -21,6 +22,9 @@ def demo(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Faults come in rounds 10, 12, 15 and 20.")] = 25,
     seed: Annotated[int, typer.Option("--seed", help="Of the model and the data's order.")] = 0,
     congestion: Annotated[str, typer.Option("--cc", help="TCP on the emulated links: cubic or bbr.")] = "cubic",
+    sync: Annotated[
+        SyncMode, typer.Option("--sync", help="What is averaged, and when: the request's field `sync`.")
+    ] = "round",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the report, plot and model go.")] = Path("runs"),
     store: Annotated[
         Path | None, typer.Option("--store", metavar="DIR", help="Keep the server's and the agents' files here.")
@@ -36,6 +40,7 @@ def demo(
         rounds=rounds,
         seed=seed,
         congestion=congestion,
+        sync=sync,
         compare=compare,
         out=out,
         store=store,

@@ -20,7 +20,7 @@ from runners.fetching import Fetched, fetch_job
 from runners.up import Fleet, UpOptions
 from runners.view.live import watch_fleet
 from schemas.errors import ShoalError
-from schemas.jobs import JobPhase, ReportReady
+from schemas.jobs import JobPhase, ReportReady, SyncMode
 from schemas.nodes import NodeHeartbeat
 
 # Seconds for all five nodes to be there: five Python starts on two cores take about five.
@@ -44,6 +44,7 @@ class DemoOptions:
     rounds: int = 25
     seed: int = 0
     congestion: str = "cubic"
+    sync: SyncMode = "round"
     compare: bool = False
     out: Path = Path("runs")
     store: Path | None = None
@@ -94,7 +95,7 @@ async def _demo(options: DemoOptions, fleet: Fleet, store: Path) -> DemoResult:
         script = FaultScript(client, fleet.supervisor)
         job = f"demo-{time.strftime('%H%M%S')}"
         injected = Injected()
-        body = request(options.rounds, options.seed, job)
+        body = request(options.rounds, options.seed, job, options.sync)
         await client.submit(body)
         async with _beside(script.by_round(job, injected)):
             await watch_fleet(client, job, until_ended=True)

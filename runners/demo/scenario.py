@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from schemas.jobs import SyncMode
+
 # Milliseconds that a step of the starting microbatch takes on the fastest node. Several times what the step costs on one
 # core, so that five emulated machines fit on two cores and each behaves like a machine of its own.
 STEP_TIME_MS = 500.0
@@ -53,7 +55,7 @@ SPIKE_MS = 800.0
 SPIKE_SECONDS = 8.0
 
 
-def request(rounds: int, seed: int, job: str) -> dict[str, Any]:
+def request(rounds: int, seed: int, job: str, sync: SyncMode = "round") -> dict[str, Any]:
     """The demo's job: a byte-level GPT on the standard library's own sources."""
     return {
         "kind": "train",
@@ -66,7 +68,9 @@ def request(rounds: int, seed: int, job: str) -> dict[str, Any]:
         "microbatch_min": 2,
         "microbatch_max": 8,
         "local_steps": 6,
-        "outer_lr": 0.7,  # steps of four samples are noisy: see "The algorithm" in docs/training.md
+        "sync": sync,
+        # Steps of four samples are noisy: see "The algorithm" in docs/training.md. With gradients there is no outer step.
+        "outer_lr": 1.0 if sync == "step" else 0.7,
         "checkpoint_every": 5,
     }
 

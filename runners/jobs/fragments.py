@@ -56,11 +56,12 @@ class Fragment:
         """Adds a shift to this part of a model; variances stay at least 0."""
         tensors, at = tensors_of(model), 0
         variances = {slot.name for slot in whole.slots if slot.variance}
+        shift = shift.to(next(model.parameters()).device)
         with torch.no_grad():
             for name, start, stop in _spans(whole.slots, self.ranges):
                 tensor = tensors[name]
                 line = _line(tensor)
-                line[start:stop] += shift[at : at + stop - start].to(tensor.device)
+                line[start:stop] += shift[at : at + stop - start]
                 if name in variances:
                     line.clamp_(min=0.0)
                 if not tensor.is_contiguous():  # then the line is a copy

@@ -7,6 +7,7 @@ from story import told
 
 from runners.client import Client
 from schemas.decisions import InputFailed
+from schemas.fragments import turns_late
 from schemas.jobs import JobPhase, JobState, ModelStored
 from schemas.training import ContributionRefused, DigestMismatch, RoundApplied, RoundClosed, RoundOpened
 
@@ -21,7 +22,7 @@ async def must_have_run_well(client: Client, job: str) -> list[RoundClosed]:
     assert [r.round for r in rounds] == list(range(1, len(rounds) + 1)), "each round is closed once"
     assert len(rounds) == state.round
     for closed in rounds:
-        _must_be_sound(closed)
+        _must_be_sound(closed, state.request.fragments or 1)
     _must_count_once(rounds)
     _must_agree([e for e in events if isinstance(e, RoundApplied)], len(rounds))
     assert not [e for e in events if isinstance(e, DigestMismatch)]
@@ -36,14 +37,14 @@ async def must_have_run_well(client: Client, job: str) -> list[RoundClosed]:
     return rounds
 
 
-def _must_be_sound(closed: RoundClosed) -> None:
+def _must_be_sound(closed: RoundClosed, fragments: int) -> None:
     parts = closed.contributions
     assert parts
     assert sum(part.weight for part in parts) == pytest.approx(1.0)
-    total = sum(part.samples / (1 + part.late) for part in parts)
-    for part in parts:
+    counting = [part.samples / (1 + turns_late(part.round, closed.round, fragments)) for part in parts]
+    for part, counts in zip(parts, counting, strict=True):
         assert part.late == closed.round - part.round >= 0
-        assert part.weight == pytest.approx(part.samples / (1 + part.late) / total)
+        assert part.weight == pytest.approx(counts / sum(counting))
     assert closed.samples == sum(part.samples for part in parts)
     on_time = {part.node for part in parts if part.late == 0}
     assert not on_time & set(closed.missing)

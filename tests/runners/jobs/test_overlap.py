@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.reducer.works import Part
+from runners.jobs.fragments import Fragments
+from runners.jobs.layout import Layout
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from schemas.fragments import WHOLE
@@ -224,3 +226,18 @@ def test_fragments_share_all_elements_evenly(load: Load, fragments: int) -> None
     assert torch.equal(times, torch.ones(layout.count))
     assert max(sizes) - min(sizes) <= 2 * 16
     assert session.fragments.of(ROUNDS).layout is layout
+
+
+def test_tensors_that_lie_otherwise_and_tied_ones_move_too() -> None:
+    conv = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = nn.ModuleDict({"conv": conv, "one": nn.Linear(5, 5), "other": nn.Linear(5, 5)})
+    model["other"].weight = model["one"].weight
+    layout = Layout.of(model)
+    before = layout.flatten(model)
+    fragments = Fragments(layout, 3, rounds=9)
+    shift = torch.randn(layout.count)
+    for number in range(3):
+        each = fragments.of(number)
+        each.add(each.of(shift), layout, model)
+    assert close(layout.flatten(model), before + shift)
+    assert not conv.weight.is_contiguous()
