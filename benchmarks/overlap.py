@@ -4,7 +4,8 @@
 
 `wall`: `shoal up` and nodes as processes, one with a perfect link that reduces and two behind emulated ones (cubic), the
 demo's model with padded steps, the same work and so the same samples in all modes: seconds from the first round's opening
-to the last one's closing, beside what the steps alone take, and the held-out loss that came of it.
+to the last one's closing, beside what the steps alone take, and the held-out loss that came of it. A node that is a round
+ahead drifts for twice as long, a fragment for as many rounds as there are; so rounds of fewer steps are measured as well.
 
 `loss`: held-out loss at equal samples without network or machines: sessions in this process, every average applied as late
 as it can be, at the end of the next round's steps. An upper bound of what being a round ahead costs.
@@ -36,25 +37,35 @@ from benchmarks.idle import ROOT
 from runners.client import connect
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
-from schemas.jobs import JobPhase, JobRequest
+from schemas.jobs import JobPhase, JobRequest, JobState
 from schemas.training import RoundClosed, RoundOpened, Validated
 
 WORKLOAD = "examples.stdlib_lm:workload"
 LARGE = "benchmarks.large_model:workload"
-STEP_MS = 500.0
-"""Of an emulated step, as in the demo: several machines fit on two cores."""
 PATIENCE = 900.0  # seconds for a job
 
-Mode = dict[str, Any]
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to train on the same samples."""
+
+    name: str
+    fields: dict[str, Any]
+    """Of the request."""
+    divide: int = 1
+    """So many times the rounds, of so many times fewer steps."""
 
 
-def modes(fragments: int) -> dict[str, Mode]:
+def modes(fragments: int) -> list[Mode]:
     """What is compared."""
-    return {
-        "round": {"sync": "round"},
-        "overlap": {"sync": "overlap", "fragments": 1},
-        f"overlap, {fragments} fragments": {"sync": "overlap", "fragments": fragments},
-    }
+    whole, parts = {"sync": "overlap", "fragments": 1}, {"sync": "overlap", "fragments": fragments}
+    return [
+        Mode("round", {"sync": "round"}),
+        Mode("round, half the steps", {"sync": "round"}, 2),
+        Mode("overlap", whole),
+        Mode("overlap, half the steps", whole, 2),
+        Mode(f"overlap, {fragments} fragments, steps divided", parts, fragments),
+    ]
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ async def run_job(fleet: ProcessFleet, request: dict[str, Any]) -> tuple[list[Ro
     """Trains; gives its closed rounds, the seconds between first opening and last closing, and its last held-out loss."""
     async with await connect(fleet.url) as client, following(client) as story:
         job = (await client.submit(request)).job
-        state = await asyncio.wait_for(story.ended(job), PATIENCE)
+        state = await story.heard(JobState, lambda m: m.job == job and m.state.ended, timeout=PATIENCE)
         if state.state is not JobPhase.COMPLETED:
             raise SystemExit(f"{job} {state.state.value}: {state.reason}")
         opened = min(m.at for m in story.of(RoundOpened, lambda m: m.job == job))
@@ -108,29 +119,29 @@ async def run_job(fleet: ProcessFleet, request: dict[str, Any]) -> tuple[list[Ro
         return closed, closed[-1].at - opened, last.loss
 
 
-def wall(links: list[str], fragments: int, rounds: int, steps: int) -> Iterator[Wall]:
+def wall(links: list[str], fragments: int, rounds: int, steps: int, step_ms: float) -> Iterator[Wall]:
     """One fleet a link, all modes after each other in it."""
     for link in links:
         with tempfile.TemporaryDirectory() as home, ProcessFleet(Path(home)) as fleet:
             fleet.up()
-            shape = ("--step-time", str(STEP_MS), "--app-dir", str(ROOT))
+            shape = ("--step-time", str(step_ms), "--app-dir", str(ROOT))
             fleet.node("near", "--link", "perfect", *shape)
             for name in ("far-1", "far-2"):
                 fleet.node(name, "--link", link, "--cc", "cubic", *shape)
-            for mode, fields in modes(fragments).items():
+            for mode in modes(fragments):
                 request = {
-                    "kind": "train", "workload": WORKLOAD, "rounds": rounds, "min_nodes": 3, "microbatch": 4,
-                    "local_steps": steps, "batch": "fixed", "selection": "all", "adaptation": "off", "encoding": "int8",
-                    "deadline_seconds": 120.0, "checkpoint_every": 0, "validate_every": 0,
+                    "kind": "train", "workload": WORKLOAD, "rounds": rounds * mode.divide, "min_nodes": 3, "microbatch": 4,
+                    "local_steps": steps // mode.divide, "batch": "fixed", "selection": "all", "adaptation": "off",
+                    "encoding": "int8", "deadline_seconds": 120.0, "checkpoint_every": 0, "validate_every": 0,
                 }  # fmt: skip
-                closed, seconds, loss = asyncio.run(run_job(fleet, request | fields))
+                closed, seconds, loss = asyncio.run(run_job(fleet, request | mode.fields))
                 parts = [part for each in closed for part in each.contributions]
                 yield Wall(
                     link=link,
-                    mode=mode,
+                    mode=mode.name,
                     rounds=len(closed),
                     seconds=seconds,
-                    steps_alone=rounds * steps * STEP_MS / 1000,
+                    steps_alone=rounds * steps * step_ms / 1000,
                     late=sum(part.late > 0 for part in parts),
                     samples=sum(part.samples for part in parts),
                     loss=loss,
@@ -140,9 +151,9 @@ def wall(links: list[str], fragments: int, rounds: int, steps: int) -> Iterator[
 # Loss, in this process.
 
 
-def session(workload: str, node: str, seed: int, rounds: int, mode: Mode) -> Session:
+def session(node: str, seed: int, rounds: int, mode: Mode) -> Session:
     """One node's tensors."""
-    request = JobRequest(kind="train", workload=workload, seed=seed, rounds=rounds, **mode)
+    request = JobRequest(kind="train", workload=WORKLOAD, seed=seed, rounds=rounds, **mode.fields)
     return Session.load(JobSpec(job="j", node=node, server="", request=request, app_dir=str(ROOT), device="cpu"))
 
 
@@ -154,10 +165,12 @@ def average(sessions: list[Session], payloads: list[bytes], number: int) -> byte
     return first.average(gathered, "mean", "int8", number)[0]
 
 
-def loss(seed: int, name: str, mode: Mode, nodes: int, rounds: int, steps: int) -> Loss:
+def loss(seed: int, mode: Mode, nodes: int, rounds: int, steps: int) -> Loss:
     """All rounds; with overlap each average comes at the end of the next round's steps. The loss is that of a version: of
     the samples up to its round."""
-    sessions = [session(WORKLOAD, f"node-{place}", seed, rounds, mode) for place in range(nodes)]
+    rounds, steps = rounds * mode.divide, steps // mode.divide
+    ahead = mode.fields["sync"] == "overlap"
+    sessions = [session(f"node-{place}", seed, rounds, mode) for place in range(nodes)]
     looks = {round(rounds * part / 3) for part in (1, 2, 3)}
     losses, closed = [], b""
     for number in range(1, rounds + 1):
@@ -166,18 +179,18 @@ def loss(seed: int, name: str, mode: Mode, nodes: int, rounds: int, steps: int) 
             each.begin_steps(number)
             for _ in range(steps):
                 each.step(4)
-            if closed and mode["sync"] == "overlap":
+            if closed and ahead:
                 each.apply(number - 1, closed)
                 if number - 1 in looks and each is sessions[0]:
                     losses.append(each.validate())
             payloads.append(each.difference("int8", number))
         closed = average(sessions, payloads, number)
-        if mode["sync"] == "round" or number == rounds:
+        if not ahead or number == rounds:
             for each in sessions:
                 each.apply(number, closed)
             if number in looks:
                 losses.append(sessions[0].validate())
-    return Loss(seed=seed, mode=name, losses=tuple(losses))
+    return Loss(seed=seed, mode=mode.name, losses=tuple(losses))
 
 
 # Memory.
@@ -217,7 +230,6 @@ async def peaks(fleet: ProcessFleet, request: dict[str, Any], last: int) -> tupl
         closed = await story.heard(RoundClosed, lambda m: m.job == job and m.round >= last, timeout=PATIENCE)
         found = {name: peak_of(fleet.job(name)) for name in fleet.nodes}
         await client.cancel(job, "measured")
-        await story.ended(job)
         return found.pop(closed.reducer), max(found.values())
 
 
@@ -228,14 +240,14 @@ def memory(fragments: int, microbatch: int = 2) -> Iterator[Memory]:
         fleet.up()
         for name in ("a", "b"):
             fleet.node(name, "--app-dir", str(ROOT))
-        for mode, fields in modes(fragments).items():
+        for mode in (mode for mode in modes(fragments) if mode.divide in (1, fragments)):
             request = {
                 "kind": "train", "workload": LARGE, "rounds": 1000, "min_nodes": 2, "microbatch": microbatch,
                 "local_steps": 4, "batch": "fixed", "selection": "all", "adaptation": "off", "encoding": "int8",
                 "deadline_seconds": 300.0, "hang_seconds": 600.0, "checkpoint_every": 0, "validate_every": 1,
             }  # fmt: skip
-            reducer, other = asyncio.run(peaks(fleet, request | fields, 3 * fragments))
-            yield Memory(mode, (reducer - base) / parameters / 4, (other - base) / parameters / 4)
+            reducer, other = asyncio.run(peaks(fleet, request | mode.fields, 3 * fragments))
+            yield Memory(mode.name, (reducer - base) / parameters / 4, (other - base) / parameters / 4)
 
 
 def main() -> None:
@@ -245,18 +257,20 @@ def main() -> None:
     parser.add_argument("--parts", default="wall,loss,memory")
     parser.add_argument("--links", default="good,average", help="emulated links of two of the three nodes")
     parser.add_argument("--fragments", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=6, help="local steps a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=8, help="local steps a round; divisible by the fragments")
+    parser.add_argument(
+        "--step-ms", type=float, default=500.0, help="an emulated step takes, so that machines fit on few cores"
+    )
     parser.add_argument("--seeds", default="0,1,2", help="of the losses")
     asked = parser.parse_args()
     parts, rows = asked.parts.split(","), []
     if "wall" in parts:
-        for row in wall(asked.links.split(","), asked.fragments, asked.rounds, asked.steps):
+        for row in wall(asked.links.split(","), asked.fragments, asked.rounds, asked.steps, asked.step_ms):
             rows.append(_tell(row))
     if "loss" in parts:
         for seed in map(int, asked.seeds.split(",")):
-            for name, mode in modes(asked.fragments).items():
-                rows.append(_tell(loss(seed, name, mode, 3, asked.rounds, asked.steps)))
+            rows += [_tell(loss(seed, mode, 3, asked.rounds, asked.steps)) for mode in modes(asked.fragments)]
     if "memory" in parts:
         for used in memory(asked.fragments):
             rows.append(_tell(used))

@@ -52,10 +52,10 @@ async def test_it_goes_on_when_processes_are_killed(fleet: ProcessFleet, client:
     for victim in (next(node for node in NODES if node != opened.node), opened.node):
         since = news.mark
         os.kill(fleet.job(victim), signal.SIGKILL)
-        await news.heard(CaughtUp, lambda m, victim=victim: m.job == job and m.node == victim, since=since)  # type: ignore[misc]
+        await news.heard(CaughtUp, lambda m, victim=victim: m.job == job and m.node == victim, since=since)
         await news.heard(
             RoundClosed,
-            lambda m, victim=victim: m.job == job and any(part.node == victim for part in m.contributions),  # type: ignore[misc]
+            lambda m, victim=victim: m.job == job and any(part.node == victim for part in m.contributions),
             since=news.mark,
         )
     flag.touch()

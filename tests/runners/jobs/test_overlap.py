@@ -229,7 +229,7 @@ def test_fragments_share_all_elements_evenly(load: Load, fragments: int) -> None
 
 
 def test_tensors_that_lie_otherwise_and_tied_ones_move_too() -> None:
-    conv = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    conv = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
     model = nn.ModuleDict({"conv": conv, "one": nn.Linear(5, 5), "other": nn.Linear(5, 5)})
     model["other"].weight = model["one"].weight
     layout = Layout.of(model)
