@@ -88,8 +88,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
 
     @property
     def next_round(self) -> int:
-        """The round to take steps for: the one after the anchor's version; with `sync = "overlap"` the one after that, if the
-        difference for it is made."""
+        """The round to take steps for: the one after the anchor's version; with `sync = "overlap"` the one after that, once
+        the difference for it is made."""
         return max(self.version, self.made if self.overlaps else 0) + 1
 
     @property
