@@ -205,7 +205,7 @@ class NodeWorks:
         self._measuring.add(task)
         try:
             argv, folder = self._config.measuring_argv, self._config.folder
-            found = await measured(argv, job, work, folder=folder, env=self._environment(), nice=NICE)
+            found = await measured(argv, job, work, folder=folder, env=self._environment(False), nice=NICE)
         finally:
             self._measuring.discard(task)
         post(Measured(found=found))
@@ -261,7 +261,9 @@ class NodeWorks:
         """One life of a process; gives its exit code once its output has ended too."""
         told.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(self._spec(work.job, work.request, held.folder if held else self._config.app_dir)))
+            file.write(
+                msgspec.json.encode(self._spec(work.job, work.request, held.folder if held else self._config.app_dir))
+            )
         process = await processes.spawn(
             (*self._config.argv, "--spec", str(told)),
             env=self._environment(held is not None),

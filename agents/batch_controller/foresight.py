@@ -2,7 +2,7 @@
 
 import msgspec
 
-from agents.batch_controller.learning import FACTOR_BOUNDS
+from agents.batch_controller import transfers
 from agents.batch_controller.links import expected_rate, streams_for
 from agents.batch_controller.state import Known, Node
 from schemas.network import LinkQuality
@@ -20,10 +20,9 @@ def as_foreseen(node: Node, known: Known, foreseen: Foreseen) -> tuple[Node, Kno
     """
     worse = node.quality is None or GRADES.index(foreseen.quality) > GRADES.index(node.quality)
     quality = foreseen.quality if worse else node.quality
-    least, most = FACTOR_BOUNDS
-    usual = expected_rate(quality, streams_for(quality))
-    factors = [min(most, max(least, foreseen.rate / usual))] * 2  # two, as an encoding isn't chosen by a single upload
+    moving = expected_rate(quality, streams_for(quality)) / max(foreseen.rate, 1.0)  # a byte a second: nothing gets through
+    up, down = (transfers.as_if(transfers.factors(known_one).fixed, moving) for known_one in (known.up, known.down))
     return (
         msgspec.structs.replace(node, quality=quality),
-        msgspec.structs.replace(known, up=factors, down=factors, regraded=known.regraded or worse),
+        msgspec.structs.replace(known, up=up, down=down, regraded=known.regraded or worse),
     )

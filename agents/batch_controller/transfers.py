@@ -107,6 +107,14 @@ def factors(known: Transfers) -> Factors:
     return Factors(min(fixed, BOUNDS[1]), moving)
 
 
+def as_if(fixed: float, moving: float) -> Transfers:
+    """What would have to be remembered for these to be the factors: two sizes, and two transfers of the newest, since an
+    encoding isn't chosen by a single one."""
+    moving = _bounded(moving)
+    small, large = (Moved(grade=None, fixed=1.0, moving=part, seconds=fixed + moving * part) for part in (1.0, 2 * APART))
+    return {1: [small], 2: [large, large]}
+
+
 def rate(known: Transfers, streams: int, node: Node) -> float:
     """Bytes a second at which a large tensor is expected to travel."""
     return expected_rate(node.quality, streams) / factors(known).moving

@@ -3,10 +3,10 @@
 import pytest
 
 from agents.batch_controller.foresight import as_foreseen
-from agents.batch_controller.learning import observe_transfer, transfer_seconds
 from agents.batch_controller.planner import Planner
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
+from agents.batch_controller.transfers import factors, observe, seconds_for
 from schemas.jobs import JobRequest
 from schemas.network import LinkQuality
 from schemas.training import Foreseen, Share
@@ -17,8 +17,8 @@ SHARE = Share(microbatch=8, local_steps=10, encoding="float16")
 def measured(node: Node, rate: float) -> Known:
     known = Known(steps={8: [0.1]})
     for _ in range(5):
-        observe_transfer(known.up, round(rate), 1.0, 1, node)
-        observe_transfer(known.down, round(rate), 1.0, 1, node)
+        observe(known.up, round(rate), 1.0, 1, node)
+        observe(known.down, round(rate), 1.0, 1, node)
     return known
 
 
@@ -28,7 +28,9 @@ def test_transfers_are_expected_at_the_rate_that_is_foreseen(rate: float, qualit
     node = Node(quality=LinkQuality.GOOD, latency_ms=0.0)
     ahead, known = as_foreseen(node, measured(node, 5e6), Foreseen(node="a", quality=quality, rate=rate))
     share = Share(microbatch=8, local_steps=10, encoding="int8", streams=1 if quality is LinkQuality.GOOD else 8)
-    assert transfer_seconds(known.up, 1e6, share, ahead) == pytest.approx(1e6 / rate)
+    assert factors(known.up).fixed == pytest.approx(factors(measured(node, 5e6).up).fixed)
+    trips = seconds_for(known.up, 0.0, share, ahead)
+    assert seconds_for(known.up, 1e6, share, ahead) - trips == pytest.approx(1e6 / rate, rel=0.01)
 
 
 def test_a_better_link_ahead_makes_no_finer_encoding() -> None:
@@ -48,7 +50,7 @@ def test_a_node_whose_link_is_about_to_slow_down_gets_fewer_steps_and_keeps_what
     job = Job(job="j", request=request, roster=("a", "b"), parameters=1_000_000, quorum=1, adapt=True, round=9)
     nodes = {name: Node(quality=LinkQuality.GOOD) for name in ("a", "b")}
     job.nodes = {name: measured(nodes[name], 2e7) for name in ("a", "b")}
-    factors = list(job.nodes["a"].up)
+    before = dict(job.nodes["a"].up)
     usual = Planner(job, request, nodes, BatchControllerSettings()).plan()
     job.foreseen = (
         Foreseen(node="a", quality=LinkQuality.POOR, rate=1e6),
@@ -58,5 +60,5 @@ def test_a_node_whose_link_is_about_to_slow_down_gets_fewer_steps_and_keeps_what
     assert ahead.shares["a"].local_steps < usual.shares["a"].local_steps
     assert ahead.shares["b"].local_steps == usual.shares["b"].local_steps
     assert ahead.shares["a"].encoding == "int8"
-    assert job.nodes["a"].up == factors
+    assert job.nodes["a"].up == before
     assert set(ahead.shares) == {"a", "b"}
