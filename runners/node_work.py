@@ -18,6 +18,7 @@ from agents.inputs import Result, WorkExited
 from agents.node.works import (
     EXIT_BUNDLE,
     EXIT_BUS,
+    EXIT_DECLINED,
     EXIT_NOT_STARTED,
     OUT_OF_MEMORY_KILL,
     AbortWork,
@@ -30,7 +31,7 @@ from agents.node.works import (
 )
 from bus import processes
 from bus.port import BusError
-from runners.bundles.errors import BundleError
+from runners.bundles.errors import BundleError, NotTaken
 from runners.bundles.shelf import Held, Shelf
 from runners.jobs.devices import Machine
 from runners.jobs.spec import JobSpec
@@ -94,8 +95,8 @@ class _Running:
     fetching: asyncio.Task[Held] | None = None
     """Its code is on the way."""
     stop_asked: bool = False
-    refused: str = ""
-    """Why its code is not run here any more."""
+    refused: BundleError | None = None
+    """Why its code is not run here, or not any more."""
     submitter: str = ""
     """Whose code it is; empty: this machine's own copy."""
     aborted: bool = False
@@ -160,8 +161,8 @@ class NodeWorks:
                 try:
                     self._config.shelf.require_trust(running.submitter)
                 except BundleError as error:
-                    running.refused = running.refused or str(error)
-                    self.stop(key, running.refused)
+                    running.refused = running.refused or error
+                    self.stop(key, str(error))
 
     async def close(self) -> None:
         """End all job processes and wait until they are gone."""
@@ -223,8 +224,7 @@ class NodeWorks:
         except asyncio.CancelledError:  # only `stop` cancels, and only what fetches
             code = -signal.SIGTERM
         except BundleError as error:
-            running.refused = str(error)
-            code = EXIT_BUNDLE
+            running.refused, code = error, EXIT_BUNDLE
         except BusError as error:
             code = EXIT_BUS
             lines.note(str(error))
@@ -235,13 +235,13 @@ class NodeWorks:
             told.unlink(missing_ok=True)
             if held is not None:
                 held.release()
-        if running.refused:
-            code = EXIT_BUNDLE
+        if isinstance(running.refused, NotTaken):
+            code = EXIT_DECLINED
         if code == -signal.SIGKILL and not running.stop_asked and _oom_kills() > running.oom_kills:
             lines.note(OUT_OF_MEMORY_KILL)
         lines.close()
         del self._running[key]
-        last = (running.refused,) if running.refused else lines.last
+        last = (str(running.refused),) if running.refused else lines.last
         running.post(WorkExited(key=key, code=code, last_lines=last))
 
     async def _code_of(self, work: TrainingWork, running: _Running) -> Held | None:

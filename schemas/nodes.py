@@ -113,7 +113,8 @@ class WorkFailed(Message, frozen=True, kw_only=True):
     job: JobId
     attempt: int
     kind: str
-    """`import`, `raised`, `out_of_memory`, `killed`, `hung`, `start`, or `bundle`: the node doesn't take the job's code."""
+    """`import`, `raised`, `out_of_memory`, `killed`, `hung`, `start`; `bundle`: the job's code is missing, damaged or
+    forged; `declined`: the node's owner doesn't let it run that code, because of whose or how large it is."""
     code: int
     """Exit status; negative: the signal that ended it."""
     last_lines: tuple[str, ...]

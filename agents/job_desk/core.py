@@ -264,9 +264,9 @@ class JobDesk(Agent[DeskState]):
 
     @on(WorkFailed)
     def count_failure(self, event: WorkFailed, now: float) -> Effects:
-        """The job has failed on a node for good."""
+        """The job has failed on a node for good. Not so where a node declines: its owner may be asked, and others come."""
         job = self._going_on(event.job)
-        if job is None or event.retry:
+        if job is None or event.retry or event.kind == "declined":
             return
         job.failed[event.node] = words.failure(event)
         yield from self._fail_if_hopeless(job, now, f"{event.node}: {job.failed[event.node]}")

@@ -339,7 +339,7 @@ class NodeAgent(Measuring):
         else:
             then = f"starts again in {pause:g} s" if retry else "given up on this node"
             here.given_up = not retry and here.wanted
-            here.refused = why.kind == "bundle"
+            here.refused = why.kind in ("bundle", "declined")
             yield self.publish(
                 WorkFailed(
                     node=self.settings.node,

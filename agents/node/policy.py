@@ -9,6 +9,7 @@ from agents.node.state import JobHere
 from agents.node.works import (
     EXIT_BUNDLE,
     EXIT_BUS,
+    EXIT_DECLINED,
     EXIT_IMPORT,
     EXIT_MEMORY,
     EXIT_NOT_STARTED,
@@ -18,7 +19,7 @@ from agents.node.works import (
 
 _MEMORY = re.compile(r"^MemoryError|OutOfMemoryError|CUDA out of memory|can't allocate memory|Cannot allocate memory")
 
-
+_REFUSED = {EXIT_BUNDLE: "bundle", EXIT_DECLINED: "declined"}
 _NO_START = {
     EXIT_BUS: "its process could not reach the server",
     EXIT_NOT_STARTED: "its process could not be started",
@@ -41,8 +42,8 @@ def failure(code: int, last_lines: tuple[str, ...]) -> Failure:
         return Failure("start", "it ended by itself while the job goes on", True)
     if code == EXIT_IMPORT:
         return Failure("import", "its workload can't be imported", False)
-    if code == EXIT_BUNDLE:
-        return Failure("bundle", last_lines[-1] if last_lines else "it does not take the job's code", False)
+    if code in _REFUSED:
+        return Failure(_REFUSED[code], last_lines[-1] if last_lines else "it can't run the job's code", False)
     if OUT_OF_MEMORY_KILL in last_lines:
         return Failure("out_of_memory", OUT_OF_MEMORY_KILL, True)
     if code == EXIT_MEMORY or any(_MEMORY.search(line) for line in last_lines):

@@ -40,7 +40,7 @@ class JobHere(msgspec.Struct, kw_only=True):
     """In a row."""
     given_up: bool = False
     refused: bool = False
-    """Given up because this node doesn't take the job's code: its owner can mend that."""
+    """Given up because of the job's code, before it ran: a person can mend that."""
     started_at: float = 0.0
     retry_at: float | None = None
     log_tokens: float = 0.0

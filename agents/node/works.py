@@ -17,7 +17,9 @@ EXIT_MEMORY = 5
 EXIT_BUS = 6
 """The server can't be reached, or refused the credentials."""
 EXIT_BUNDLE = 7
-"""The node doesn't take the job's code; the last line says why, and what to do about it. No process was started for it."""
+"""The job's code is missing, damaged or forged; the last line says what to do about it. No process was started for it."""
+EXIT_DECLINED = 8
+"""The node's owner doesn't let it run the job's code; likewise."""
 EXIT_NOT_STARTED = 127
 """The process could not be started: the shells' code for a command that isn't there."""
 

@@ -186,12 +186,13 @@ class NodeSelector(Fleet):
         member.ready = False
         if not event.retry:
             member.failed = f"the job has failed on it for good: {event.reason}"
-            member.refused = event.kind == "bundle"
+            member.refused = event.kind in ("bundle", "declined")
         if not member.refused and (job.round > 0 or event.kind not in ("import", "raised")):
             conduct.fail(self.state.nodes[event.node].conduct, self.settings)
             yield from self._judge(event.node, now, f"its process of {event.job} failed ({event.kind})")
         if not event.retry:
-            yield from self._review(now, f"the job has failed on {event.node} for good", only=event.job)
+            why = f"{event.node}: {event.reason}" if member.refused else f"the job has failed on {event.node} for good"
+            yield from self._review(now, why, only=event.job)
 
     @on(ContributionRefused)
     def hold_refusal(self, event: ContributionRefused, now: float) -> Effects:

@@ -74,7 +74,7 @@ class Member(msgspec.Struct):
     failed: str = ""
     """Why the job has failed on it for good."""
     refused: bool = False
-    """It failed because the node doesn't take the job's code, which its owner can mend."""
+    """It failed because of the job's code, before that ran, which a person can mend."""
     refused_round: int = -1
     """The last round whose contribution of it was refused: a round counts once."""
     busy: bool = False

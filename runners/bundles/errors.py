@@ -10,3 +10,7 @@ class BundleError(ShoalError):
         super().__init__(f"{problem}: {mend}")
         self.problem = problem
         self.mend = mend
+
+
+class NotTaken(BundleError):
+    """Nothing is wrong with a bundle, but the node's owner doesn't let the node run it."""

@@ -15,7 +15,7 @@ from typing import Final
 from bus.nats_objects import CorruptObject, ObjectTooLarge
 from runners.address import STORE
 from runners.bundles.content import decompress, digest_of, mega, most_compressed, pack, unpack
-from runners.bundles.errors import BundleError
+from runners.bundles.errors import BundleError, NotTaken
 from runners.bundles.keys import verified
 from runners.bundles.trust import trusts
 from schemas.bundles import MAX_BUNDLE, SourceBundle, object_name, statement
@@ -72,17 +72,18 @@ class Shelf:
         self._busy: dict[str, asyncio.Lock] = {}
 
     def require_trust(self, submitter: str) -> None:
-        """Raises `BundleError`, which says how to mend it, unless this node runs the code of that submitter."""
+        """Raises `NotTaken`, which says how to mend it, unless this node runs the code of that submitter."""
         if not trusts(self._store, submitter, self._trust):
             where = "" if self._store == STORE else f" --store {self._store}"
             problem = f"the job's code comes from {submitter}, whom this node does not trust"
-            raise BundleError(problem, f"if you do, say `shoal trust {submitter}{where}` on its machine")
+            raise NotTaken(problem, f"if you do, say `shoal trust {submitter}{where}` on its machine")
 
     async def take(self, workload: str, source: SourceBundle, arrived: Callable[[], None]) -> Held:
         """The unpacked bundle, from this machine or from the object store.
 
         Raises:
-            BundleError: it is not to be run here: signature, trust, size, or content.
+            NotTaken: it is not to be run here: its submitter isn't trusted, or it is larger than this node takes.
+            BundleError: signature or content are wrong, or it isn't there.
             BusError: the server can't be reached.
             OSError: the disk is full, or the like.
         """
@@ -91,7 +92,7 @@ class Shelf:
         self.require_trust(source.submitter)
         if source.size > self._most:
             mend = "pack less, or raise bundle_bytes in [node] of its shoal.toml"
-            raise BundleError(f"the bundle has {mega(source.size)}, and this node takes {mega(self._most)}", mend)
+            raise NotTaken(f"the bundle has {mega(source.size)}, and this node takes {mega(self._most)}", mend)
         async with self._busy.setdefault(source.digest, asyncio.Lock()):
             held = await asyncio.to_thread(self._look, source)
             if held is None:

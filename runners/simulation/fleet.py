@@ -7,6 +7,7 @@ from typing import Any
 from agents.effects import Work
 from agents.inputs import Result, WorkExited
 from agents.node import AbortWork, MachineSampled, NodeAgent, NodeAgentSettings, SampleMachine, TrainingWork
+from agents.node.works import EXIT_DECLINED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings
 from bus.port import Start
@@ -190,6 +191,9 @@ class _NodeWorks:
             self._fleet.network.at(self._fleet.network.now + 0.001, lambda _: post(sampled))
         elif isinstance(work, AbortWork):
             self._end(work.target, lambda process: process.kill(_ABORTED))
+        elif isinstance(work, TrainingWork) and work.request.bundle and not self._machine.trusting:
+            refused = WorkExited(key=key, code=EXIT_DECLINED, last_lines=("it does not trust the submitter",))
+            self._fleet.network.at(self._fleet.network.now + 0.001, lambda _: post(refused))
         elif isinstance(work, TrainingWork) and work.job not in self._machine.jobs:
             self._fleet.processes += 1
 

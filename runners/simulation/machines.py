@@ -42,6 +42,8 @@ class Machine:
     rate: float
     """Bytes a second."""
     sample_seconds: float
+    trusting: bool = True
+    """Whether it runs code that jobs bring."""
     endpoints: list[Endpoint] = field(default_factory=list)
     """Of all its processes: one fault takes them all."""
     jobs: dict[str, "JobProcess"] = field(default_factory=dict)

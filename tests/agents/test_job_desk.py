@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.base import Asked, CancelTimer, Effect, Publish, Purge, Reply, SetTimer
@@ -323,6 +324,21 @@ def test_too_few_nodes_that_can_still_run_it_fail_the_job() -> None:
     state = the_state(tell(desk, a_roster("j", "b", version=2), NOW + 101))
     assert state.state is JobPhase.FAILED
     assert "fewer than 2 nodes" in state.reason
+
+
+def test_a_job_waits_where_nobody_lets_its_code_run_until_somebody_does() -> None:
+    desk = a_desk()
+    for node in ("a", "b"):
+        tell(desk, joined(node))
+    running(desk, min_nodes=2)
+    for node in ("a", "b"):
+        declined = msgspec.structs.replace(a_failure("j", node), kind="declined", reason="say `shoal trust KEY`")
+        assert states(tell(desk, declined)) == []
+    nobody = msgspec.structs.replace(a_roster("j", version=2), reason="nobody is left; waiting; b: say `shoal trust KEY`")
+    state = the_state(tell(desk, nobody))
+    assert state.state is JobPhase.RUNNING
+    assert state.reason == "waiting for nodes: nobody is left; waiting; b: say `shoal trust KEY`"
+    assert the_state(tell(desk, a_roster("j", "b", version=3))).reason == "running on 1 node: b"
 
 
 def test_a_node_that_tries_again_has_not_failed() -> None:

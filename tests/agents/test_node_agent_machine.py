@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
         self.tell(Roster(job=job, version=version, nodes=nodes, reducers=nodes, quorum=1, reason="r"))
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), code=st.sampled_from([0, 0, 3, 4, 5, 7, -9, -15]))
+    @rule(data=st.data(), code=st.sampled_from([0, 0, 3, 4, 5, 7, 8, -9, -15]))
     def end(self, data: st.DataObject, code: int) -> None:
         key = data.draw(st.sampled_from(sorted(self.processes)))
         self.processes.discard(key)

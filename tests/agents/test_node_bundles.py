@@ -1,11 +1,12 @@
 """A node's agent and the code that jobs bring: nothing hangs while it arrives, a refusal is final until it is mended."""
 
+import pytest
 from test_node_agent import KEY, NOW, a_roster, a_state, at_work, exited, said, tell, works
 
 from agents.base import SetTimer, StartWork
 from agents.node import BundleArriving, NodeAgent, TrainingWork, TrustChanged
 from agents.node.core import NoProgress
-from agents.node.works import EXIT_BUNDLE, EXIT_RAISED
+from agents.node.works import EXIT_BUNDLE, EXIT_DECLINED, EXIT_RAISED
 from schemas.nodes import NodeMended, WorkFailed, WorkStarted
 
 WHY = "the job's code comes from a stranger: if you trust them, say `shoal trust KEY`"
@@ -14,7 +15,7 @@ WHY = "the job's code comes from a stranger: if you trust them, say `shoal trust
 def refused(**settings: object) -> NodeAgent:
     """A node that didn't take the code of job `j`."""
     node = at_work(**settings)
-    tell(node, exited(EXIT_BUNDLE, WHY), NOW + 1)
+    tell(node, exited(EXIT_DECLINED, WHY), NOW + 1)
     return node
 
 
@@ -30,11 +31,12 @@ def test_code_that_arrives_slowly_is_no_hang() -> None:
     assert tell(node, BundleArriving(job="j"), NOW + 501) == [], "its end isn't put off"
 
 
-def test_a_refusal_says_why_once_and_is_not_tried_again() -> None:
+@pytest.mark.parametrize(("code", "kind"), [(EXIT_BUNDLE, "bundle"), (EXIT_DECLINED, "declined")])
+def test_a_refusal_says_why_once_and_is_not_tried_again(code: int, kind: str) -> None:
     node = at_work()
-    effects = tell(node, exited(EXIT_BUNDLE, WHY), NOW + 1)
+    effects = tell(node, exited(code, WHY), NOW + 1)
     (failed,) = said(effects, WorkFailed)
-    assert (failed.kind, failed.retry, failed.last_lines) == ("bundle", False, ())
+    assert (failed.kind, failed.retry, failed.last_lines) == (kind, False, ())
     assert failed.reason == f"{WHY}; given up on this node"
     assert works(effects) == []
     assert works(tell(node, a_state(version=3), NOW + 2)) == []

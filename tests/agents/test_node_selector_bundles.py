@@ -17,7 +17,7 @@ def world_of(*nodes: str) -> World:
     return world
 
 
-def refuse(world: World, node: str, kind: str = "bundle") -> None:
+def refuse(world: World, node: str, kind: str = "declined") -> None:
     failed = WorkFailed(node=node, job="j", attempt=1, kind=kind, code=7, last_lines=(), retry=False, reason=WHY)
     world.give(failed)
 
@@ -25,8 +25,8 @@ def refuse(world: World, node: str, kind: str = "bundle") -> None:
 def test_it_is_out_of_this_job_with_the_reason_and_not_blamed() -> None:
     world = world_of("a", "b")
     world.start("other", min_nodes=1)
-    for _ in range(5):
-        refuse(world, "b")
+    for kind in ("declined", "bundle") * 3:
+        refuse(world, "b", kind)
     assert world.roster("j").nodes == ("a",)
     assert world.roster("other").nodes == ("a", "b")
     (left_out,) = world.roster("j").excluded

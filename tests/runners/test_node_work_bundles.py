@@ -10,7 +10,7 @@ from test_node_work import KEY, Posts
 
 from agents.inputs import WorkExited
 from agents.node import BundleArriving, TrainingWork, policy
-from agents.node.works import EXIT_BUNDLE, EXIT_BUS
+from agents.node.works import EXIT_BUNDLE, EXIT_BUS, EXIT_DECLINED
 from bus.port import Unreachable
 from runners.bundles.keys import own_signer
 from runners.bundles.shelf import Fetch, Shelf
@@ -90,12 +90,24 @@ async def test_the_process_finds_the_bundle_where_it_looks_for_modules(place: Pl
 async def test_a_stranger_s_code_starts_no_process(place: Place) -> None:
     place.start()
     exited = await place.posts.wait_for(WorkExited)
-    assert exited.code == EXIT_BUNDLE
+    assert exited.code == EXIT_DECLINED
     why = policy.failure(exited.code, exited.last_lines)
-    assert (why.kind, why.may_pass) == ("bundle", False)
+    assert (why.kind, why.may_pass) == ("declined", False)
     assert why.words.startswith(f"the job's code comes from {place.key}, whom this node does not trust")
     assert place.posts.lines() == []
     assert not place.fetching.is_set()
+
+
+async def test_a_bundle_that_is_gone_is_the_job_s_fault(place: Place) -> None:
+    async def fetch(name: str, limit: int, arrived: Callable[[], None]) -> bytes:
+        raise KeyError(name)
+
+    trust(place.store, place.key)
+    place.start(fetch=fetch)
+    exited = await place.posts.wait_for(WorkExited)
+    assert exited.code == EXIT_BUNDLE
+    assert policy.failure(exited.code, exited.last_lines).kind == "bundle"
+    assert exited.last_lines == ("the bundle is not in the object store: submit the job again with --bundle",)
 
 
 async def test_a_server_that_is_away_is_no_fault_of_the_job(place: Place) -> None:
@@ -131,5 +143,5 @@ async def test_trust_that_is_taken_away_ends_what_runs(place: Place) -> None:
     distrust(place.store, "anna")
     works.review_trust()
     exited = await place.posts.wait_for(WorkExited)
-    assert exited.code == EXIT_BUNDLE
+    assert exited.code == EXIT_DECLINED
     assert "does not trust" in exited.last_lines[-1]
