@@ -73,6 +73,8 @@ def run_peer(name: str, setting: Setting, variables: dict[str, Any]) -> Result:
         finally:
             running.close()
     said = _said(folder)
+    if not any(e["ev"] == "start" for e in said):
+        raise LabError(f"no worker of {name} began to train: look into the logs in {folder}")
     start = min((e["t"] for e in said if e["ev"] == "start"), default=0.0)
     curve = [(e["t"] - start, e["val"]) for e in said if e["ev"] in ("eval", "reached")]
     return Result(
