@@ -15,6 +15,7 @@ from benchmarks.netlab import PROFILES, LabError, NetLab
 from benchmarks.netlab.lab import require
 from benchmarks.training import __main__ as command_line
 from benchmarks.training.peer_race import PEERS
+from benchmarks.training.plots import draw_all
 from benchmarks.training.race import Setting, request_of, stall
 from benchmarks.training.results import Result, cached, fastest, keep, kept
 from benchmarks.training.scenarios import SCENARIOS, Scenario
@@ -217,3 +218,28 @@ def test_fields_are_json_where_they_can_be() -> None:
 def test_all_workers_have_a_link_and_a_speed() -> None:
     for scenario in (*SCENARIOS.values(), Scenario("", "")):
         assert len(scenario.links) == len(scenario.slowdown) == WORKERS
+
+
+def test_a_comparison_runs_both_by_turns_and_tells_their_ratios(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ran: list[tuple[str, int]] = []
+
+    def run(tool: str, asked: Any, seed: int) -> Result:
+        ran.append((tool, seed))
+        return result(tool, 64.0 if tool == "torchft" else 48.0 + 16 * seed, seed=seed)
+
+    monkeypatch.setattr(command_line, "run", run)
+    monkeypatch.setattr(sys, "argv", ["training", "compare", "mixed", "--seeds", "0,1,2", "--out", str(tmp_path)])
+    assert command_line.main() == 0
+    assert ran == [(tool, seed) for seed in range(3) for tool in ("local-sgd", "torchft")]
+    said = capsys.readouterr().out
+    assert "local-sgd: 2.00x (1.50 to 2.50), 3 of 3 got there" in said
+    assert "torchft: 2.00x (2.00 to 2.00)" in said
+
+
+def test_results_are_drawn_as_pictures(tmp_path: Path) -> None:
+    drawn = draw_all([result("shoal", 64.0), result("ddp", 170.0, reached=False)], tmp_path)
+    assert [path.name for path in drawn] == ["loss-mixed-gpt-bbr.png", "ratios.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    assert draw_all([], tmp_path) == []
