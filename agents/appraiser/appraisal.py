@@ -122,7 +122,9 @@ def _value(name: NodeId, seen: Sequence[_Known], samples: _Samples, least: int) 
 
 
 def _pairs(mine: Sequence[_Known], name: NodeId) -> list[_Pair]:
-    others = [model.without(each, name, whole) for each, whole, _ in mine]
+    reduces = any(each.reducer == name for each, _, _ in mine)
+    elsewhere = model.elsewhere([(each, whole) for each, whole, _ in mine], name) if reduces else None
+    others = [model.without(each, name, whole, elsewhere) for each, whole, _ in mine]
     seconds = sum(each.seconds for each, _, _ in mine)
     left = sum(other.seconds for other in others)
     shorter = seconds / left if seconds > 0 and left > 0 else 1.0

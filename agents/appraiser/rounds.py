@@ -8,8 +8,8 @@ Without a node nobody waits for it, and its samples are missing. Besides:
 
 - The node with most to do sets the round where it does all that the job asks for, or more. Without it the next one does
   at least all that is asked for, and everybody's work and the deadline grow in that proportion.
-- Without the reducer the next of the list reduces: its own contribution no longer travels, the others' and the average take
-  at least as long as its link needs for them.
+- Without the reducer the next of the list reduces: its own contribution no longer travels, the others' and the average
+  take what they take in the rounds that other nodes reduce, and at least as long as its link needs for them.
 - Nobody's steps of a round take longer than the round. Where steps go on beside transfers, the others' contributions
   come early only because they have waited for the node: their steps are then what rounds take without it.
 - A contribution that is late took its time, whatever the rounds did meanwhile: where rounds are longer or shorter by a
@@ -22,6 +22,7 @@ come of the change, and that samples of longer rounds may teach less.
 
 import math
 from collections.abc import Iterable
+from statistics import median_low
 
 import msgspec
 
@@ -127,17 +128,44 @@ def whole(round_: RoundSeen) -> Whole:
     )
 
 
-def without(round_: RoundSeen, node: NodeId, known: Whole | None = None) -> Without:
-    """The round if a node had not been there. `known` spares most of the work for a node that nobody had to wait for."""
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """How it goes in the rounds that other nodes than one reduce."""
+
+    pace: dict[NodeId, float] = {}
+    """Seconds a byte of a contribution, the lower quartile: the best reducers' rounds."""
+    after: dict[NodeId, float] = {}
+    """Seconds that follow on the collecting, the median, by who reduces."""
+
+
+def elsewhere(rounds: Iterable[tuple[RoundSeen, Whole]], node: NodeId) -> Elsewhere:
+    """What is known of rounds that a node doesn't reduce: its own link is in all the transfers of those that it does."""
+    paces: dict[NodeId, list[float]] = {}
+    after: dict[NodeId, list[float]] = {}
+    for round_, known in rounds:
+        if round_.reducer != node:
+            took = max(0.0, round_.seconds - round_.lost - known.collecting)
+            after.setdefault(round_.reducer, []).append(took)
+            for part in round_.parts:
+                if part.up > 0 and part.size > 0:
+                    paces.setdefault(part.node, []).append(part.up / part.size)
+    pace = {name: sorted(values)[len(values) // 4] for name, values in paces.items()}
+    return Elsewhere(pace=pace, after={name: median_low(values) for name, values in after.items()})
+
+
+def without(round_: RoundSeen, node: NodeId, known: Whole | None = None, others: Elsewhere | None = None) -> Without:
+    """The round if a node had not been there.
+
+    `known` spares most of the work for a node that nobody had to wait for; `others` (of `elsewhere`) is for a reducer.
+    """
     known = known or whole(round_)
     unmoved = known.last and node != known.last and node not in (round_.reducer, round_.lost_by, *round_.stretch)
     if unmoved and node not in known.late_nodes:
         samples = known.samples - known.by_node.get(node, 0.0)
         return Without(seconds=round_.seconds, samples=samples, late=known.late)
-    return _worked_out(round_, node, known.collecting)
+    return _worked_out(round_, node, known.collecting, others or Elsewhere())
 
 
-def _worked_out(round_: RoundSeen, node: NodeId, collecting: float) -> Without:
+def _worked_out(round_: RoundSeen, node: NodeId, collecting: float, others: Elsewhere) -> Without:
     """The round without a node, whatever the node."""
     parts = [part for part in round_.parts if part.node != node]
     factor = round_.stretch.get(node, 1.0)
@@ -146,7 +174,7 @@ def _worked_out(round_: RoundSeen, node: NodeId, collecting: float) -> Without:
     here = max(0.0, round_.seconds - round_.lost)
     after = max(0.0, here - collecting)
     if round_.reducer == node:
-        parts, after = _inherited(round_, parts, after)
+        parts, after = _inherited(round_, parts, after, others)
     if factor > 1.0:
         parts = [msgspec.structs.replace(p, arrived=p.arrived + (factor - 1.0) * p.compute) for p in parts]
     anew = _collecting(round_, parts, waited, round_.deadline * factor, _quorum(round_, node))
@@ -214,17 +242,23 @@ def _quorum(round_: RoundSeen, gone: NodeId) -> int:
     return max(1, min(round_.quorum, left // 3 + 1))
 
 
-def _inherited(round_: RoundSeen, parts: list[Part], after: float) -> tuple[list[Part], float]:
+def _inherited(round_: RoundSeen, parts: list[Part], after: float, others: Elsewhere) -> tuple[list[Part], float]:
     """Contributions, and what follows on the collecting, if the next of the list had reduced."""
     prompt = {part.node: part for part in parts if part.late == 0 and part.up > 0}
+
+    def pace(part: Part) -> float:
+        """Seconds a byte."""
+        return others.pace.get(part.node, part.up / max(1, part.size))
+
     heir = next((prompt[name] for name in round_.heirs if name in prompt), None)
-    heir = heir or min(prompt.values(), key=lambda part: part.up / max(1, part.size), default=None)
+    heir = heir or min(prompt.values(), key=pace, default=None)
     if heir is None:
         return parts, after
-    pace = heir.up / max(1, heir.size)  # seconds a byte
+    slowest = pace(heir)
 
     def moved(part: Part) -> Part:
-        more = -part.up if part is heir else max(0.0, part.size * pace - part.up)
-        return msgspec.structs.replace(part, arrived=max(0.0, part.arrived + more))
+        up = 0.0 if part is heir else part.size * max(pace(part), slowest)
+        return msgspec.structs.replace(part, arrived=max(0.0, part.arrived - part.up + up))
 
-    return [moved(part) for part in parts], max(after, round_.average_size * pace)
+    handed = others.after.get(heir.node)
+    return [moved(part) for part in parts], handed if handed is not None else max(after, round_.average_size * slowest)

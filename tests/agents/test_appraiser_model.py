@@ -85,6 +85,18 @@ def test_the_next_reducer_has_its_own_link() -> None:
     assert gone.seconds == pytest.approx(4.5 + 2.0), "cyd's takes 2 s to bob, bob's own nothing; and the average 2 s"
 
 
+def test_a_reducer_with_a_bad_link_is_in_all_transfers() -> None:
+    slow = seen(part("ada", 2.0, up=0.0), part("bob", 8.0, up=6.0), part("cyd", 8.0, up=6.0), seconds=15.0)
+    other = seen(part("ada", 8.0, up=6.0), part("bob", 2.0, up=0.0), part("cyd", 2.1, up=0.1), seconds=8.5, reducer="bob")
+    known = model.elsewhere([(each, model.whole(each)) for each in (slow, other)], "ada")
+    assert known.after == {"bob": pytest.approx(0.5)}
+    assert known.pace == {"ada": pytest.approx(0.006), "cyd": pytest.approx(0.0001)}
+    gone = model.without(slow, "ada", others=known)
+    assert gone.seconds == pytest.approx(8.0 + 0.5), "bob's link is only known from ada's rounds: cyd's takes 6 s to it"
+    fast = msgspec.structs.replace(known, pace={**known.pace, "bob": 0.0001})
+    assert model.without(slow, "ada", others=fast).seconds == pytest.approx(2.1 + 0.5)
+
+
 def test_a_silent_reducer_is_charged_with_what_it_cost() -> None:
     parts = (part("ada", 2.0, up=0.0), part("bob", 3.0))
     round_ = seen(*parts, seconds=24.0, lost=20.0, lost_by="cyd")
@@ -232,7 +244,7 @@ def test_a_node_that_is_no_reducer_and_sizes_nothing_costs_time_if_anything(roun
 @given(any_rounds(), st.sampled_from((*NODES, "dan")))
 def test_what_is_spared_is_what_would_come_out(round_: RoundSeen, node: str) -> None:
     known = model.whole(round_)
-    short, long = model.without(round_, node, known), model._worked_out(round_, node, known.collecting)
+    short, long = model.without(round_, node, known), model._worked_out(round_, node, known.collecting, model.Elsewhere())
     assert short.seconds == pytest.approx(long.seconds)
     assert short.samples == pytest.approx(long.samples)
     assert short.late == long.late
