@@ -49,14 +49,12 @@ class GoodputPlanner(Planner):
 
     def _asked(self, size: int) -> int:
         """Steps of so many samples in a round at most."""
-        if not self.target:
-            return super()._asked(size)
         return math.ceil(self.steps_asked * self.settings.stretch * max(1.0, self.start / size))
 
     def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         """Seconds a round should take: as long as the present one, unless another length gains enough."""
         if not self.target and not self._known_enough():
-            return super()._round_time(drafts, paces)
+            return self._time_for(self.steps_asked, drafts, paces)
         shortest = self._time_for(self.steps_asked, drafts, paces)
         longest = self._time_for(self.settings.stretch * self.steps_asked, drafts, paces)
         present = min(longest, max(shortest, self.target))
@@ -139,9 +137,10 @@ class GoodputPlanner(Planner):
         kind = self.nodes[name].accelerated
         if size in self.known[name].steps or kind in self._fixed_parts:
             return self._step(name, size)
-        alike = [n for n in self.roster if self.nodes[n].accelerated == kind and self.known[n].steps]
+        alike = [n for n in self.job.roster if self.nodes[n].accelerated == kind and self.known[n].steps]
         regular = [n for n in alike if n in self.present and self.present[n].every == 1]
-        return self._step(name, present) * min(1.0, size / present) if name == min(regular or alike) else math.inf
+        first = next(iter(regular or alike), None)
+        return self._step(name, present) * min(1.0, size / present) if name == first else math.inf
 
     def _least(self) -> int:
         """The smallest microbatch that goodput goes to: as many samples in all nodes' steps as were asked for in one's.

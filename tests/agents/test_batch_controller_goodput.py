@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agents.batch_controller import goodput, learning, noise
 from agents.batch_controller.goodput import Part
 from agents.batch_controller.state import Known
+from schemas.nodes import Accelerator, NodeProfile
 from schemas.training import Average, Contribution, RoundClosed, RoundOpened, StepTimed
 from tests.agents.test_batch_controller import EQUAL, Fleet
 
@@ -222,6 +223,17 @@ def test_the_ends_of_the_ladder_are_ends() -> None:
     least = fleet(dict.fromkeys("abcd", (0.02, "excellent")), fixed=0.0001, request=request)
     least.train(20)
     assert {least.share(name).microbatch for name in "abcd"} == {1}
+
+
+def test_a_kind_of_which_nothing_was_measured_tries_nothing() -> None:
+    mixed = fleet(fixed=0.001)
+    mixed.train(6)
+    mixed.nodes["d"] = (0.02, "excellent")
+    accelerators = (Accelerator(name="one", memory_bytes=1),)
+    mixed.tell(NodeProfile(node="d", version=1, host="d", site="d", cpus=2, memory_bytes=1, accelerators=accelerators))
+    mixed.enrol()
+    mixed.close()
+    assert mixed.share("d").microbatch == 8
 
 
 def test_only_one_of_a_kind_tries_what_nobody_has_measured() -> None:

@@ -102,6 +102,8 @@ class ControllerMachine(RuleBasedStateMachine):
                 continue
             sizes = (old.microbatch, new.microbatch)
             now = min(old.local_steps, self.request.local_steps * new.every)
+            if self.request.batch == "goodput" and self.request.sync == "round":
+                now = old.local_steps  # its rounds are longer than asked
             oftener = new.every < old.every  # fewer steps, then, between two contributions
             if self.adapt:
                 assert max(sizes) <= max(2.0, self.factor) * min(sizes)
