@@ -48,7 +48,8 @@ class Anchor:
     """A version of the model that a job's nodes agree on: a function of the updates 1 to `version` and nothing else.
 
     Never changed in place: an outer step makes a new one, so that a node may keep the last few. (But the state of a shared
-    optimizer is one and the same, that of the newest: a copy of twice the model with each step would be dear.)
+    optimizer is one and the same, that of the newest: a copy of twice the model with each step would be dear. So are the
+    values of a model in fragments, of which a round moves only one.)
     """
 
     version: int

@@ -100,7 +100,8 @@ class Fragments:
 def step_of(anchor: Anchor, average: Tensor, fragment: Fragment, kind: OuterStep, lr: float, momentum: float) -> Anchor:
     """The next version of an anchor, given the average difference of one fragment: the others stay as they are.
 
-    The arithmetic is `outer_step`'s, on the fragment alone, and so are its errors.
+    The arithmetic is `outer_step`'s, on the fragment alone, and so are its errors. A fragment moves in the anchor's own
+    memory, which the old version shares from then on: a copy would be the largest thing that overlapping needs.
     """
     layout = anchor.layout
     if fragment.layout.count == layout.count:
@@ -109,12 +110,12 @@ def step_of(anchor: Anchor, average: Tensor, fragment: Fragment, kind: OuterStep
     before = None if anchor.momentum is None else trained.of(anchor.momentum)
     part = Anchor(anchor.version, fragment.layout, fragment.of(anchor.values), before, {})
     moved = outer_step(part, average, kind, lr, momentum)
-    values, moments = anchor.values.clone(), anchor.momentum
-    fragment.put(moved.values, values)
+    moments = anchor.momentum
+    fragment.put(moved.values, anchor.values)
     if moved.momentum is not None:
-        moments = torch.zeros(layout.parameters) if moments is None else moments.clone()
+        moments = torch.zeros(layout.parameters) if moments is None else moments
         trained.put(moved.momentum, moments)
-    return Anchor(moved.version, layout, values, moments, anchor.constants, anchor.optimizer)
+    return Anchor(moved.version, layout, anchor.values, moments, anchor.constants, anchor.optimizer)
 
 
 def _fragment(layout: Layout, place: int, parts: int) -> Fragment:

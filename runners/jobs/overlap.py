@@ -51,11 +51,11 @@ class Overlap:
             fragment.add(difference.neg(), anchor.layout, self._trainer.model)
         return difference
 
-    def move(self, old: Anchor, new: Anchor, changed: Fragment) -> None:
-        """The anchor is another one, in that fragment: so are the working parameters."""
+    def move(self, before: Tensor, new: Anchor, changed: Fragment) -> None:
+        """The anchor is another one, in that fragment, which was `before`: so are the working parameters."""
         if not self._begun:
             return
-        shift = changed.of(new.values) - changed.of(old.values)
+        shift = changed.of(new.values) - before
         own = self._travelling
         if own is not None and new.version >= own.round:
             self._travelling = None

@@ -179,7 +179,10 @@ class Session:
             self._move(self.shared.step(self.anchor, average), fragment)
             return self.digest
         how = request.outer, request.outer_lr, request.outer_momentum
-        self._move(step_of(self.anchor, average, fragment, *how), fragment)
+        before = fragment.of(self.anchor.values)
+        if fragment is not self.fragments.whole:
+            before = before.clone()  # it moves in place
+        self._move(step_of(self.anchor, average, fragment, *how), fragment, before)
         return self.digest
 
     def replace(self, snapshot: bytes | memoryview) -> tuple[int, str]:
@@ -195,9 +198,9 @@ class Session:
         self._move(dataclasses.replace(self.anchor, version=version), self.fragments.whole)
         return self.digest
 
-    def _move(self, new: Anchor, changed: Fragment) -> None:
+    def _move(self, new: Anchor, changed: Fragment, before: Tensor | None = None) -> None:
         if self.overlap is not None:
-            self.overlap.move(self.anchor, new, changed)
+            self.overlap.move(self.anchor.values if before is None else before, new, changed)
         elif self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
             self.trainer.rebase(self.anchor, new)
         self.anchor = new
