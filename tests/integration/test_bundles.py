@@ -57,6 +57,7 @@ class Project:
         self.fleet = fleet
         self.home, self.empty = fleet.home / "project", fleet.home / "empty"
         self.flag = Path(fleet.env["POINTS_ARE_GOOD_ENOUGH"])
+        self.flag.unlink(missing_ok=True)  # another file's tests may have left it
         (self.home / "travelling").mkdir(parents=True)
         self.empty.mkdir()
         (self.home / "travelling" / "__init__.py").touch()
