@@ -66,18 +66,7 @@ def reports(way: Way, workload: str, versions: int) -> list[GradientVerified]:
         flipped ^= EXPONENT_BIT
         got = verify(trainer, 0, version, 4)
         flipped ^= EXPONENT_BIT
-        made.append(
-            GradientVerified(
-                job="bench",
-                node="one",
-                version=version,
-                batch=got.batch,
-                precision=got.precision,
-                loss=got.loss,
-                gradient=got.gradient,
-                seconds=got.seconds,
-            )
-        )
+        made.append(GradientVerified(job="bench", node="one", version=version, gradient=got))
     return made
 
 
@@ -99,7 +88,7 @@ def table(versions: int) -> list[dict[str, Any]]:
                 deviation(mine, [theirs]) for mine, theirs in zip(measured(way, workload, versions), usual, strict=True)
             ]
             rows.append({"workload": workload, "way": way.name, "least": min(apart), "most": max(apart)})
-        seconds = sorted(report.seconds for report in usual)[len(usual) // 2]
+        seconds = sorted(report.gradient.seconds for report in usual)[len(usual) // 2]
         rows.append({"workload": workload, "way": "seconds each", "least": seconds, "most": seconds})
     return rows
 

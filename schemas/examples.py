@@ -133,8 +133,8 @@ SPECIAL: dict[tuple[str, str], Any] = {
     ("NodeMeasured", "step_seconds"): [0.0123, 0.0119],
     ("ReportReady", "name"): f"{JOB}/report.json",
     ("WorkFailed", "kind"): "raised",
-    ("GradientVerified", "batch"): SHA256,
-    ("GradientVerified", "precision"): "float32",
+    ("Fingerprint", "batch"): SHA256,
+    ("Fingerprint", "precision"): "float32",
 }
 
 

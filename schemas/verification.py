@@ -7,12 +7,19 @@ from schemas.wire import Delivery, Message, on_wire
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """A gradient in a few numbers: its elements in order, cut into blocks of equal size."""
+    """A gradient in a few numbers: its elements in order, cut into blocks of equal size; and what it was computed of."""
 
+    batch: str
+    """SHA-256 of the samples, in hexadecimal: only those that agree in it can be compared."""
+    precision: str
+    """What the model was computed in: `float32`, `tf32` (NVIDIA's convolutions), `bfloat16`."""
+    loss: float | None
+    """None: it was not finite, nor is the gradient, which then has no blocks."""
     norms: tuple[float, ...]
     """L2 norm of each block."""
     signed: tuple[float, ...]
     """Sum of each block with every element's sign turned or not by a fixed pattern, over the square root of its size."""
+    seconds: float
 
 
 @on_wire("shoal.training.{job}.node.{node}.verified", Delivery.TELEMETRY)
@@ -22,14 +29,7 @@ class GradientVerified(Message, frozen=True, kw_only=True):
     job: JobId
     node: NodeId
     version: int
-    batch: str
-    """SHA-256 of the samples, in hexadecimal: only those that agree in it can be compared."""
-    precision: str
-    """What the model was computed in: `float32`, `tf32` (NVIDIA's convolutions), `bfloat16`."""
-    loss: float | None
-    """None: it was not finite, nor is the gradient."""
     gradient: Fingerprint
-    seconds: float
 
 
 @on_wire("shoal.training.{job}.node.{node}.doubted", Delivery.RECORD)

@@ -27,20 +27,22 @@ FAINT = 1e-3
 
 def comparable(reports: Sequence[GradientVerified], with_: GradientVerified) -> list[GradientVerified]:
     """Those of the same version and samples, in as many blocks; or in none, where a gradient isn't finite."""
-    same = [report for report in reports if (report.version, report.batch) == (with_.version, with_.batch)]
-    forms = [_form(report) for report in same if report.loss is not None]
-    return [report for report in same if report.loss is None or _form(report) == statistics.mode(forms)]
+    same = [
+        report for report in reports if (report.version, report.gradient.batch) == (with_.version, with_.gradient.batch)
+    ]
+    forms = [_form(report) for report in same if report.gradient.loss is not None]
+    return [report for report in same if report.gradient.loss is None or _form(report) == statistics.mode(forms)]
 
 
 def tolerance(reports: Sequence[GradientVerified]) -> float:
     """What nodes may deviate: the coarsest arithmetic among them decides."""
-    return max(TOLERANCES.get(report.precision, COARSE) for report in reports)
+    return max(TOLERANCES.get(report.gradient.precision, COARSE) for report in reports)
 
 
 def deviation(report: GradientVerified, among: Sequence[GradientVerified]) -> float:
     """The largest deviation of a block from the median over `among`, as a part of its norm; infinite: not finite."""
-    sound = [other.gradient for other in among if other.loss is not None]
-    if report.loss is None:
+    sound = [other.gradient for other in among if other.gradient.loss is not None]
+    if report.gradient.loss is None:
         return math.inf
     norms = _medians([gradient.norms for gradient in sound])
     signed = _medians([gradient.signed for gradient in sound])

@@ -22,7 +22,7 @@ class Verifying(Agent[ReducerState]):
             s.verified.clear()
         s.verified[event.node] = event
         reports = arithmetic.comparable(list(s.verified.values()), event)
-        sound = sum(report.loss is not None for report in reports)
+        sound = sum(report.gradient.loss is not None for report in reports)
         if s.active != s.node or len(reports) < arithmetic.COMPARED or 2 * sound <= len(reports):
             return
         allowed = arithmetic.tolerance(reports)

@@ -77,18 +77,7 @@ class Custodian(Agent[TrainerState]):
     def say_gradient(self, event: works.GradientComputed, now: float) -> Effects:
         """What this node's arithmetic makes of what all were given."""
         s = self.state
-        yield self.publish(
-            GradientVerified(
-                job=s.job,
-                node=s.node,
-                version=event.version,
-                batch=event.batch,
-                precision=event.precision,
-                loss=event.loss,
-                gradient=event.gradient,
-                seconds=event.seconds,
-            )
-        )
+        yield self.publish(GradientVerified(job=s.job, node=s.node, version=event.version, gradient=event.gradient))
 
     @on(works.AnchorStored)
     def say_stored(self, event: works.AnchorStored, now: float) -> Effects:

@@ -169,14 +169,10 @@ class VerifyGradient(Work, frozen=True, kw_only=True):
 
 
 class GradientComputed(Result, frozen=True, kw_only=True):
-    """That gradient; the fields are `GradientVerified`'s."""
+    """That gradient."""
 
     version: int
-    batch: str
-    precision: str
-    loss: float | None
     gradient: Fingerprint
-    seconds: float
 
 
 class StoreAnchor(Work, frozen=True, kw_only=True):

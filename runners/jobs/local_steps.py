@@ -153,7 +153,7 @@ class LocalTrainer:
 
     def _pass(self, microbatch: int, then: Callable[[], object]) -> StepResult:
         begun = time.perf_counter()
-        value = self.passes.gradients(self.sampler.next_indices(microbatch), self._batch)
+        value = self.passes.gradients(self.sampler.next_indices(microbatch), self.batch)
         if not math.isfinite(value):
             raise NonFiniteLoss(value, self.steps)
         then()
@@ -190,7 +190,8 @@ class LocalTrainer:
         """Moves on to a new anchor in the midst of local steps: the difference made so far is kept."""
         old.layout.unflatten(rebase(old.layout.flatten(self.model), old, new), self.model)
 
-    def _batch(self, indices: list[int]) -> Any:
+    def batch(self, indices: list[int]) -> Any:
+        """Training samples by their places, collated, on the device."""
         return to_device(self.workload.collate(self._fetch(indices)), self.device)
 
     def _fetch(self, indices: list[int]) -> list[Any]:

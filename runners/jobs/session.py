@@ -25,13 +25,14 @@ from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.overlap import Overlap
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
-from runners.jobs.verifying import Verified, verify
+from runners.jobs.verifying import verify
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
 from schemas.errors import ShoalError
 from schemas.fragments import parts_of
 from schemas.jobs import AverageEncoding, Encoding, JobRequest, Precision
+from schemas.verification import Fingerprint
 
 T = TypeVar("T")
 
@@ -258,7 +259,7 @@ class Session:
         """Held-out loss of the anchor, without disturbing local steps under way."""
         return self._with_anchor(self.trainer.validate)
 
-    def verify(self, version: int) -> Verified | None:
+    def verify(self, version: int) -> Fingerprint | None:
         """The gradient that all compute at the anchor of a version; None where the anchor has moved on, or it can't be."""
         if version != self.anchor.version:
             return None

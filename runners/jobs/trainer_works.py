@@ -200,18 +200,9 @@ class TrainerWorks:
             post(works.FetchFailed(work="catch_up", round=work.version, reason="; ".join(filter(None, reasons))))
 
     async def _verify(self, work: works.VerifyGradient, post: Post) -> None:
-        verified = await self._torch.run(self._session.verify, work.version)
-        if verified is not None:
-            post(
-                works.GradientComputed(
-                    version=work.version,
-                    batch=verified.batch,
-                    precision=verified.precision,
-                    loss=verified.loss,
-                    gradient=verified.gradient,
-                    seconds=verified.seconds,
-                )
-            )
+        gradient = await self._torch.run(self._session.verify, work.version)
+        if gradient is not None:
+            post(works.GradientComputed(version=work.version, gradient=gradient))
 
     async def _quit(self, work: works.Quit, post: Post) -> None:
         raise OtherCode(work.reason)

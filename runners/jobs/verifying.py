@@ -10,13 +10,12 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from runners.jobs.local_steps import LocalTrainer, to_device
+from runners.jobs.local_steps import LocalTrainer
 from schemas.verification import Fingerprint
 
 BLOCKS = 32
@@ -26,18 +25,7 @@ SAMPLES = 4
 """Samples of the gradient at most: arithmetic is the same for one as for many, and every node must have room for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What a node got; see `schemas.verification.GradientVerified`."""
-
-    batch: str
-    precision: str
-    loss: float | None
-    gradient: Fingerprint
-    seconds: float
-
-
-def verify(trainer: LocalTrainer, seed: int, version: int, microbatch: int) -> Verified:
+def verify(trainer: LocalTrainer, seed: int, version: int, microbatch: int) -> Fingerprint:
     """The gradient at the model's parameters of the samples that the job's seed and the version name.
 
     Raises:
@@ -49,10 +37,9 @@ def verify(trainer: LocalTrainer, seed: int, version: int, microbatch: int) -> V
     indices = [chosen.randrange(size) for _ in range(min(SAMPLES, microbatch))]
     parameters = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     with _alike(trainer, seed + version):
-        batch = trainer.workload.collate([trainer.dataset[index] for index in indices])
-        name = digest_of(batch)
+        batch = trainer.batch(indices)
         with torch.autocast(trainer.device.type, trainer.passes.dtype, enabled=trainer.passes.dtype is not None):
-            loss = trainer.workload.loss(trainer.model, to_device(batch, trainer.device))
+            loss = trainer.workload.loss(trainer.model, batch)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     flat = torch.cat(
         [
@@ -60,22 +47,29 @@ def verify(trainer: LocalTrainer, seed: int, version: int, microbatch: int) -> V
             for parameter, gradient in zip(parameters, gradients, strict=True)
         ]
     )
-    value, seconds = float(loss.detach()), time.perf_counter() - begun
-    if not (math.isfinite(value) and bool(torch.isfinite(flat).all())):
-        return Verified(name, precision_of(trainer), None, Fingerprint(norms=(), signed=()), seconds)
-    return Verified(name, precision_of(trainer), value, fingerprint(flat), seconds)
+    value = float(loss.detach())
+    finite = math.isfinite(value) and bool(torch.isfinite(flat).all())
+    norms, signed = blocks(flat) if finite else ((), ())
+    return Fingerprint(
+        batch=digest_of(batch),
+        precision=precision_of(trainer),
+        loss=value if finite else None,
+        norms=norms,
+        signed=signed,
+        seconds=time.perf_counter() - begun,
+    )
 
 
 def precision_of(trainer: LocalTrainer) -> str:
-    """What a node's steps are computed in; see `GradientVerified.precision`."""
+    """What a node's steps are computed in; see `Fingerprint.precision`."""
     if trainer.passes.dtype is not None:
         return str(trainer.passes.dtype).removeprefix("torch.")
     rounded = trainer.device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
     return "tf32" if rounded else "float32"
 
 
-def fingerprint(flat: Tensor) -> Fingerprint:
-    """A flat float32 gradient in `BLOCKS` norms and signed sums; see `Fingerprint`."""
+def blocks(flat: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The norms and signed sums of a flat float32 gradient's `BLOCKS`; see `Fingerprint`."""
     size = max(1, -(-flat.numel() // BLOCKS))
     norms, signed = [], []
     for block in torch.split(flat.double(), size):
@@ -84,7 +78,7 @@ def fingerprint(flat: Tensor) -> Fingerprint:
         signs = ((places * 2654435761 >> 16) & 1).double().mul_(2).sub_(1)
         norms.append(float(block.norm()))
         signed.append(float((block * signs).sum()) / math.sqrt(block.numel()))
-    return Fingerprint(norms=tuple(norms), signed=tuple(signed))
+    return tuple(norms), tuple(signed)
 
 
 def digest_of(batch: Any) -> str:

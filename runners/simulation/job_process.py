@@ -363,10 +363,10 @@ def _fetched(process: JobProcess, donor: str, size: int, seconds: float, lost: i
 
 def _verified(version: int) -> training.GradientComputed:
     """What sound arithmetic makes of a version."""
-    gradient = Fingerprint(norms=(1.0, 1.0), signed=(0.5, -0.5))
-    return training.GradientComputed(
-        version=version, batch="", precision="float32", loss=_loss(version), gradient=gradient, seconds=VALIDATION
+    gradient = Fingerprint(
+        batch="", precision="float32", loss=_loss(version), norms=(1.0, 1.0), signed=(0.5, -0.5), seconds=VALIDATION
     )
+    return training.GradientComputed(version=version, gradient=gradient)
 
 
 def _loss(version: int) -> float:
