@@ -16,12 +16,11 @@ from runners.fleet_forecast import Forecast, Machine, forecast
 from runners.fleet_view import NodeRow, look_at_nodes
 from schemas.appraisal import NodeValue
 from schemas.jobs import JobRequest
-from schemas.measuring import Carried, MeasureNode, NodeMeasured
+from schemas.measuring import PATIENCE, Carried, MeasureNode, NodeMeasured
 from schemas.network import LinkQualityChanged
 from schemas.nodes import NodeProfile
 from schemas.wire import Message
 
-SECONDS = 120.0  # for a node to measure itself: an import of torch on a cold disk, some steps, transfers both ways
 GRACE = 5.0  # seconds more for its answer to be here
 
 
@@ -54,7 +53,7 @@ class FleetFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure_fleet(
-    client: Client, request: JobRequest, seconds: float = SECONDS, say: Callable[[str], None] = lambda line: None
+    client: Client, request: JobRequest, seconds: float = PATIENCE, say: Callable[[str], None] = lambda line: None
 ) -> FleetFigures:
     """Have all nodes that are alive measured with a job's workload.
 

@@ -11,6 +11,9 @@ from schemas.wire import Delivery, Message, on_wire
 
 Ticket = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
 
+PATIENCE = 120.0
+"""Seconds for a node to measure itself: an import of torch on a cold disk, some steps, transfers both ways."""
+
 
 @on_wire("shoal.nodes.{node}.measure", Delivery.RECORD)
 class MeasureNode(Message, frozen=True, kw_only=True):

@@ -30,13 +30,12 @@ from runners.cli.common import (
     size,
     told,
 )
-from runners.cli.measuring import doctor_fleet
 from runners.doctor import Check, examine
-from runners.doctor_fleet import SECONDS
 from runners.fleet_view import NodeRow, look_at_nodes
 from runners.node_process import NodeOptions, run_node
 from runners.up import AGENTS, UpOptions, bring_up
 from runners.view.words import emulation
+from schemas.measuring import PATIENCE
 
 YieldOption = Annotated[
     bool, typer.Option("--yield-to-owner", help="Pause jobs while programs that aren't Shoal's need CPU or GPU.")
@@ -214,7 +213,7 @@ def doctor(
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="S", min=1.0, max=3600.0, help="With --fleet: for each node, at most.")
-    ] = SECONDS,
+    ] = PATIENCE,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
@@ -224,6 +223,8 @@ def doctor(
     With --fleet: have every idle node take some steps and move some megabytes, and forecast what they would make of a job.
     """
     if fleet:
+        from runners.cli.measuring import doctor_fleet  # brings the batch controller: no other command should wait for it
+
         raise typer.Exit(doctor_fleet(server, store, job, seconds, as_json))
     if job is not None:
         fail("--job is for --fleet: add it", EXIT_USAGE)

@@ -130,11 +130,11 @@ def test_gradients_add_up_over_calls_although_one_runs_out_of_memory() -> None:
     whole, narrow = trainer(Curve()), trainer(Narrow(4, MemoryError()))
     for size in (4, 8):
         for each in (whole, narrow):
-            each.passes.gradients(list(range(size)), each._batch)
+            each.passes.gradients(list(range(size)), each.batch)
     torch.testing.assert_close(gradients(narrow), gradients(whole), rtol=1e-5, atol=1e-7)
     summed = gradients(whole)
     whole.model.zero_grad()
-    whole.passes.gradients(list(range(8)), whole._batch)
+    whole.passes.gradients(list(range(8)), whole.batch)
     assert not torch.allclose(gradients(whole), summed, rtol=0.1)
 
 
