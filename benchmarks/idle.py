@@ -37,7 +37,7 @@ NODES_WITHIN = 120.0  # seconds for all nodes to beat, however busy the machine 
 ROUND_WITHIN = 300.0  # seconds for a job to be accepted, loaded and trained for one round
 ENDED_WITHIN = 30.0  # seconds; ten are promised, and a busy machine takes longer
 SETTLE = 5.0  # seconds after the last node's first beat: first profiles, grades and rows are written by then
-MODULES = {"runners.node_process": "node", "runners.jobs.training": "job process"}
+MODULES = {"runners.node_process": "node", "runners.fork_server": "job process"}
 AGENT = "runners.agent_process"
 APART = ("node", "shoal up", "job process")  # not among "agents and nats-server"
 

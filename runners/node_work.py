@@ -1,10 +1,11 @@
 """What a node's process does for its agent: job processes are started, listened to and ended; the machine is looked at."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from bus import processes
 from bus.port import BusError
 from runners.bundles.errors import BundleError, NotTaken
 from runners.bundles.shelf import Held, Shelf
+from runners.fork_client import ForkedProcess, ForkServer, ForkServerGone
 from runners.jobs.devices import Machine
 from runners.jobs.spec import JobSpec
 from runners.measuring import measured
@@ -50,6 +52,8 @@ Post = Callable[[Result], None]
 GRACE = 5.0
 # Agents come before jobs on a small machine; 19 would starve a job beside any other program.
 NICE = 10
+# With what torch's optimizers import at their first step.
+FORK_ARGV = (sys.executable, "-m", "runners.fork_server", "runners.jobs.training:take_part", "torch._dynamo")
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -81,6 +85,8 @@ class NodeWorksConfig:
     """Threads that torch may use in one process; None leaves it to torch (a machine of its own, or with a GPU)."""
     argv: tuple[str, ...] = (sys.executable, "-m", "runners.jobs.training")
     """The program of a job's process; `--spec FILE` with a `JobSpec` as JSON is added."""
+    fork_argv: tuple[str, ...] | None = FORK_ARGV if processes.ON_LINUX else None
+    """The server that forks the processes of jobs instead, where the system can."""
     measuring_argv: tuple[str, ...] = (sys.executable, "-m", "runners.jobs.measuring")
     """The program that measures the node; `--spec FILE` with a `MeasuringSpec` is added."""
     grace: float = GRACE
@@ -92,8 +98,8 @@ class _Running:
 
     post: Post
     process: ProcessGroup | None = None
-    fetching: asyncio.Task[Held] | None = None
-    """Its code is on the way."""
+    coming: asyncio.Task[Any] | None = None
+    """Its code, or the process itself, is on the way."""
     stop_asked: bool = False
     refused: BundleError | None = None
     """Why its code is not run here, or not any more."""
@@ -121,6 +127,9 @@ class NodeWorks:
         self._eye = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._looking: set[str] = set()
         self._measuring: set[asyncio.Task[None]] = set()
+        self._forks: ForkServer | None = None
+        if config.fork_argv is not None:
+            self._forks = ForkServer(config.fork_argv, self._environment(), nice=NICE)
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work; a key at work already is left alone.
@@ -151,8 +160,8 @@ class NodeWorks:
         running.stop_asked = True
         if running.process is not None:
             self._terminate(running, running.process)
-        elif running.fetching is not None:
-            running.fetching.cancel()
+        elif running.coming is not None:
+            running.coming.cancel()
 
     def review_trust(self) -> None:
         """Whom this node trusts has changed: end what it would not start now; `WorkExited` follows."""
@@ -172,6 +181,8 @@ class NodeWorks:
             task.cancel()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._forks is not None:
+            await self._forks.close()
         if self._machine is not None:
             await asyncio.get_running_loop().run_in_executor(self._eye, self._machine.close)
         self._eye.shutdown(wait=False)
@@ -206,7 +217,7 @@ class NodeWorks:
         self._measuring.add(task)
         try:
             argv, folder = self._config.measuring_argv, self._config.folder
-            found = await measured(argv, job, work, folder=folder, env=self._environment(False), nice=NICE)
+            found = await measured(argv, job, work, folder=folder, env=self._environment(), nice=NICE)
         finally:
             self._measuring.discard(task)
         post(Measured(found=found))
@@ -221,7 +232,7 @@ class NodeWorks:
         try:
             held = await self._code_of(work, running)
             code = await self._live(work, running, lines, told, held)
-        except asyncio.CancelledError:  # only `stop` cancels, and only what fetches
+        except asyncio.CancelledError:  # only `stop` cancels, and only what is still coming
             code = -signal.SIGTERM
         except BundleError as error:
             running.refused, code = error, EXIT_BUNDLE
@@ -254,8 +265,8 @@ class NodeWorks:
         running.submitter = source.submitter
         arrived = BundleArriving(job=work.job)
         fetching = shelf.take(work.request.workload, source, lambda: running.post(arrived))
-        running.fetching = asyncio.ensure_future(fetching)
-        return await running.fetching
+        running.coming = task = asyncio.ensure_future(fetching)
+        return await task
 
     async def _live(self, work: TrainingWork, running: _Running, lines: ProcessLines, told: Path, held: Held | None) -> int:
         """One life of a process; gives its exit code once its output has ended too."""
@@ -264,14 +275,7 @@ class NodeWorks:
             file.write(
                 msgspec.json.encode(self._spec(work.job, work.request, held.folder if held else self._config.app_dir))
             )
-        process = await processes.spawn(
-            (*self._config.argv, "--spec", str(told)),
-            env=self._environment(held is not None),
-            stdout=PIPE,
-            stderr=STDOUT,
-            nice=NICE,
-            new_session=True,
-        )
+        process = await self._process(running, told, bytecode=held is None)
         assert process.stdout is not None
         running.process = group = ProcessGroup(process)
         if running.stop_asked:
@@ -285,6 +289,22 @@ class NodeWorks:
             running.kill_timer.cancel()
         group.close()
         return code
+
+    async def _process(self, running: _Running, told: Path, *, bytecode: bool) -> Process | ForkedProcess:
+        """A process that has been told its job; `bytecode`: whether Python may keep what it compiles of the job's code."""
+        if self._forks is not None and not running.stop_asked:
+            with contextlib.suppress(ForkServerGone):  # a process that starts alone can say what is wrong
+                running.coming = task = asyncio.ensure_future(self._forks.start(told, bytecode=bytecode))
+                return await task
+        running.coming = None
+        return await processes.spawn(
+            (*self._config.argv, "--spec", str(told)),
+            env=self._environment() | ({} if bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}),
+            stdout=PIPE,
+            stderr=STDOUT,
+            nice=NICE,
+            new_session=True,
+        )
 
     def _spec(self, job: JobId, request: JobRequest, app_dir: Path | None) -> JobSpec:
         c = self._config
@@ -300,11 +320,9 @@ class NodeWorks:
             device=c.device,
         )
 
-    def _environment(self, bundled: bool) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         """Lines at once, stacks at SIGABRT; and no more threads than it may have."""
         environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-        if bundled:
-            environment["PYTHONDONTWRITEBYTECODE"] = "1"  # a bundle's folder holds what was signed and nothing else
         if self._config.threads is not None:
             count = str(self._config.threads)
             environment |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}

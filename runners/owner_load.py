@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 import psutil  # type: ignore[import-untyped]
 
-PROGRAMS = ("runners.node_process", "runners.agent_process", "runners.jobs.training", "bus.shaping")
+PROGRAMS = ("runners.node_process", "runners.agent_process", "runners.fork_server", "runners.jobs.training", "bus.shaping")
 # Seconds in which a process may still become another program: a shell is soon the command that it was started for.
 YOUNG = 60.0
 COMMANDS = ("shoal", "nats-server")

@@ -8,16 +8,17 @@ import sys
 from asyncio.subprocess import Process
 
 from bus import processes
+from runners.fork_client import ForkedProcess
 
 
 class ProcessGroup:
-    """A child of `processes.spawn(..., new_session=True)` and whatever it started itself.
+    """A child of `processes.spawn(..., new_session=True)` or of a fork server, and whatever it started itself.
 
     On Linux the child is held by a process file descriptor: `Process.send_signal` looks whether the child has ended and
     may so take its exit code away from the event loop, and `Process.wait` also waits for others that hold its output.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process | ForkedProcess) -> None:
         self.process = process
         self._descriptor: int | None = None
         if sys.platform == "linux":
@@ -38,7 +39,7 @@ class ProcessGroup:
         if os.name == "posix":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-        if sys.platform != "linux" and self.process.returncode is None:
+        if sys.platform != "linux" and isinstance(self.process, Process) and self.process.returncode is None:
             processes.kill(self.process)  # a guard stands between, whose command has to be killed through it
 
     async def ended(self) -> None:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOAL = (sys.executable, "-c", "import sys; from runners.cli import main; sys.argv[0] = 'shoal'; main()")
 UP_WITHIN = 120.0  # seconds for the fleet to be there, however busy the machine is
 ENDED_WITHIN = 15.0  # seconds for `shoal up` to end; ten are promised
-JOB_PROCESS = b"runners.jobs.training"
+JOB_PROCESS = b"runners.fork_server"  # the server and what it forked
 
 
 class Fleet:
@@ -162,7 +162,7 @@ class Fleet:
             for pid in self.lab.processes(worker):
                 with contextlib.suppress(OSError):
                     if JOB_PROCESS in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        found[f"worker-{worker}"] = _high_water(pid)
+                        found[f"worker-{worker}"] = max(_high_water(pid), found.get(f"worker-{worker}", 0))
         return found
 
     def close(self) -> None:

@@ -160,11 +160,8 @@ def exit_code(error: BaseException) -> int:
     return EXIT_BUS if isinstance(error, BusError) else EXIT_RAISED
 
 
-def main() -> int:
-    """Read the specification, take part; print what went wrong, its last line last."""
-    parser = argparse.ArgumentParser(prog="python -m runners.jobs.training", description="A job's process on one node.")
-    parser.add_argument("--spec", type=Path, required=True, help="a JobSpec as JSON; removed once it is read")
-    path = parser.parse_args().spec
+def take_part(path: Path) -> int:
+    """Take part as a file's `JobSpec` says, which is removed once it is read; print what went wrong, its last line last."""
     spec = msgspec.json.decode(path.read_bytes(), type=JobSpec)
     path.unlink(missing_ok=True)
     try:
@@ -177,6 +174,13 @@ def main() -> int:
     except BaseException as error:
         traceback.print_exc()
         return exit_code(error)
+
+
+def main() -> int:
+    """What a node starts where it can't fork."""
+    parser = argparse.ArgumentParser(prog="python -m runners.jobs.training", description="A job's process on one node.")
+    parser.add_argument("--spec", type=Path, required=True, help="a JobSpec as JSON; removed once it is read")
+    return take_part(parser.parse_args().spec)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,13 @@ class ProcessFleet:
 
     def job(self, node: str) -> int:
         """The process id of the job's process on a node."""
-        return only(self.nodes[node].pid, "runners.jobs.training")
+        (pid,) = self.working(node)
+        return pid
+
+    def working(self, node: str) -> list[int]:
+        """The process ids of all jobs' processes on a node, which are forks of one server."""
+        under = psutil.Process(self.nodes[node].pid).children(recursive=True)
+        return [child.pid for child in under if "runners.fork_server" in child.parent().cmdline()]
 
     async def cli(self, *arguments: str, cwd: Path | None = None) -> Said:
         """A command, to its end."""

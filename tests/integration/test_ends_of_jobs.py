@@ -1,7 +1,7 @@
 """A job that goes on where another stopped, and ends before its time."""
 
 import pytest
-from process_fleet import ProcessFleet, family, left_over
+from process_fleet import ProcessFleet, left_over
 from rules import must_have_run_well
 from story import Story
 
@@ -30,7 +30,7 @@ async def test_resumed_a_job_goes_on_where_the_other_stopped_and_cancelled_it_en
     for node in PART:
         await story.heard(WorkEnded, lambda m, node=node: (m.job, m.node) == (job, node))
     assert left_over(processes) == []
-    assert all(len(family(fleet.nodes[node].pid)) == 1 for node in PART)
+    assert all(fleet.working(node) == [] for node in PART)
 
     again = await fleet.cli("cancel", finished_job)
     assert again.code == 1

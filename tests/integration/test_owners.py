@@ -1,7 +1,7 @@
 """A node of a running job is paused by hand: the job goes on elsewhere; resumed, the node is back in it."""
 
 from conftest import NODES
-from process_fleet import ProcessFleet, family
+from process_fleet import ProcessFleet
 from story import Story
 
 from runners.client import Client
@@ -22,7 +22,7 @@ async def test_paused_nodes_leave_a_job_at_once_and_come_back(fleet: ProcessFlee
         roster = await news.heard(Roster, lambda m: m.job == job and "c" not in m.nodes, since=since)
         assert roster.reason.startswith("c: yields: paused by hand: a game")
         await news.heard(WorkEnded, lambda m: (m.job, m.node) == (job, "c"), since=since)
-        assert len(family(fleet.nodes["c"].pid)) == 1, "nothing of the job is left on the machine"
+        assert fleet.working("c") == [], "nothing of the job is left on the machine"
         await news.rounds(job, FEW, news.mark)
 
         # Now the others, too: the last one to yield keeps what has been learnt.
@@ -31,7 +31,7 @@ async def test_paused_nodes_leave_a_job_at_once_and_come_back(fleet: ProcessFlee
             await news.heard(Roster, lambda m, node=node: m.job == job and node not in m.nodes, since=since)
         state = await news.heard(JobState, lambda m: m.job == job and m.reason.startswith("waiting"), since=since)
         assert state.reason.startswith("waiting for nodes: nobody is left; waiting; b: yields: paused by hand")
-        assert len(family(fleet.nodes["b"].pid)) == 2
+        assert len(fleet.working("b")) == 1
         stood_at = state.round
 
         since = news.mark

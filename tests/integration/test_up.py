@@ -38,7 +38,7 @@ async def at_work(home: ProcessFleet) -> list[int]:
         await story.heard(RoundClosed, lambda m: m.job == job)
     found = family(home.upper.pid)
     names = " ".join(" ".join(psutil.Process(pid).cmdline()) for pid in found)
-    assert all(part in names for part in ("nats-server", "job_desk", "node_process", "runners.jobs.training"))
+    assert all(part in names for part in ("nats-server", "job_desk", "node_process", "fork_server"))
     return found
 
 

@@ -94,7 +94,8 @@ class Node:
 
     def works(self, script: str, **config: Any) -> NodeWorks:
         argv = (sys.executable, "-c", script)
-        fields = {"node": "me", "server": "nats://127.0.0.1:4222", "folder": self.folder, "argv": argv, **config}
+        told = {"node": "me", "server": "nats://127.0.0.1:4222", "folder": self.folder}
+        fields = told | {"argv": argv, "fork_argv": None} | config
         self.made.append(NodeWorks(NodeWorksConfig(**fields)))
         return self.made[-1]
 

@@ -58,6 +58,7 @@ class Place:
             app_dir=Path("/elsewhere"),
             shelf=Shelf(self.store, fetch or self.fetch),
             argv=(sys.executable, "-c", script),
+            fork_argv=None,
         )
         self.made.append(NodeWorks(config))
         request = JobRequest(kind="train", workload="mine:workload", bundle=self.packed.source)
