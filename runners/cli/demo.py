@@ -1,18 +1,22 @@
 """The command `shoal demo`."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from runners.cli.common import EXIT_INTERRUPTED, JsonOption, console, errors, example, fail, print_json
-from runners.demo.compare import Comparison
-from runners.demo.run import DemoOptions, DemoResult, run_demo
 from schemas.errors import ShoalError
 from schemas.jobs import SyncMode
+
+if TYPE_CHECKING:
+    from runners.demo.compare import Comparison
+    from runners.demo.run import DemoResult
 
 
 def demo(
@@ -35,6 +39,8 @@ def demo(
 
     Server, agents, nodes, sockets, training and the kill are real; the links' quality and the machines' speed are emulated.
     """
+    from runners.demo.run import DemoOptions, run_demo  # brings most of Shoal: no other command should wait for it
+
     say = errors.print if as_json else console.print
     options = DemoOptions(
         rounds=rounds,

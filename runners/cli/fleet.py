@@ -32,7 +32,6 @@ from runners.cli.common import (
 )
 from runners.doctor import Check, examine
 from runners.fleet_view import NodeRow, look_at_nodes
-from runners.node_process import NodeOptions, run_node
 from runners.up import AGENTS, UpOptions, bring_up
 from runners.view.words import emulation
 from schemas.measuring import PATIENCE
@@ -125,6 +124,8 @@ def node(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Make this machine a node of a fleet; end it with Ctrl-C."""
+    from runners.node_process import NodeOptions, run_node  # no other command should wait for what a node needs
+
     if link is not None and link not in PROFILES:
         fail(f"no link profile is named {link!r}: there are {', '.join(PROFILES)}", EXIT_USAGE)
     kinds = [kind.value for kind in CongestionControl]

@@ -19,7 +19,6 @@ from runners.cli.common import (
     run_async,
 )
 from runners.client import matches
-from runners.view.live import watch_fleet
 from schemas.asyncapi import document
 from schemas.wire import Message, encode, subject_of
 
@@ -33,6 +32,7 @@ def watch(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """A live view of nodes, links, rounds and decisions. Without a terminal: plain lines. Ctrl-C ends it."""
+    from runners.view.live import watch_fleet  # no other command should wait for what draws it
 
     async def work() -> None:
         async with await joined(server, store) as client:

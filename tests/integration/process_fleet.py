@@ -177,9 +177,8 @@ class ProcessFleet:
         return only(self.upper.pid, "nats-server")
 
     def job(self, node: str) -> int:
-        """The process id of the job's process on a node."""
-        (pid,) = self.working(node)
-        return pid
+        """The process id of the newest job's process on a node: one of a job before may still be on its way out."""
+        return max(self.working(node), key=lambda pid: float(psutil.Process(pid).create_time()))
 
     def working(self, node: str) -> list[int]:
         """The process ids of all jobs' processes on a node, which are forks of one server."""
