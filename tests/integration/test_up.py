@@ -5,7 +5,7 @@ import pty
 import signal
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nats
@@ -30,13 +30,12 @@ def home(tmp_path: Path) -> Iterator[ProcessFleet]:
         yield made
 
 
-async def at_work(home: ProcessFleet) -> list[int]:
+async def at_work(up: int, url: str) -> list[int]:
     """A job on the node that `up` started is under way; gives all processes."""
-    assert home.upper is not None
-    async with await connect(home.url) as client, following(client, past=False) as story:
+    async with await connect(url) as client, following(client, past=False) as story:
         job = (await client.submit(LONG)).job
         await story.heard(RoundClosed, lambda m: m.job == job)
-    found = family(home.upper.pid)
+    found = family(up)
     names = " ".join(" ".join(psutil.Process(pid).cmdline()) for pid in found)
     assert all(part in names for part in ("nats-server", "job_desk", "node_process", "fork_server"))
     return found
@@ -50,37 +49,36 @@ def accepts(url: str) -> bool:
     )
 
 
-def interrupt_the_group(pids: list[int]) -> None:
-    os.killpg(pids[0], signal.SIGINT)
+async def test_interrupted_on_a_terminal_everything_ends(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [SHOAL, "up", "--nodes", "1", "--store", tmp_path / ".shoal"]
+    process = subprocess.Popen(
+        command, cwd=APPS, env=variables(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        said = b""
+        while not said.endswith(b"\n"):
+            said += os.read(ours, 1)
+        line = said.decode().strip()
+        assert line.startswith("ready nats://127.0.0.1:")
+        assert line.rpartition(":")[2].isdigit()
+        url = line.removeprefix("ready ")
+        pids = await at_work(process.pid, url)
+        os.killpg(process.pid, signal.SIGINT)
+        assert left_over(pids, END_WITHIN) == []
+        assert process.wait(PATIENCE) == 130
+        assert not accepts(url)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        os.close(ours)
 
 
-def terminate_one_by_one_children_first(pids: list[int]) -> None:
-    for pid in reversed(pids):
-        os.kill(pid, signal.SIGTERM)
-
-
-@pytest.mark.parametrize(
-    ("end", "code"),
-    [
-        (interrupt_the_group, 130),
-        (terminate_one_by_one_children_first, 0),
-    ],
-)
-async def test_signals_to_all_in_any_order_end_everything(
-    home: ProcessFleet, end: Callable[[list[int]], None], code: int
-) -> None:
+async def test_killed_it_leaves_nothing_but_its_store_and_ended_one_by_one_neither(home: ProcessFleet) -> None:
     upper = home.up("--nodes", "1")
     assert "nats://" not in upper.log.read_text()
-    pids = await at_work(home)
-    end(pids)
-    assert left_over(pids, END_WITHIN) == []
-    assert upper.ended() == code
-    assert not accepts(home.url)
-
-
-async def test_killed_it_leaves_nothing_but_its_store(home: ProcessFleet) -> None:
-    upper = home.up("--nodes", "1")
-    pids = await at_work(home)
+    pids = await at_work(upper.pid, home.url)
     refused = home.start("up")
     assert refused.ended() == 1
     assert refused.line() == ""
@@ -93,34 +91,19 @@ async def test_killed_it_leaves_nothing_but_its_store(home: ProcessFleet) -> Non
     assert left_over(pids, END_WITHIN) == []
     assert not accepts(home.url)
     url = home.url
-    home.up("--nodes", "1")
+    upper = home.up("--nodes", "1")
     assert home.url == url, "a store keeps its port"
     async with await connect(home.url) as client, following(client, past=False) as story:
         (job,) = await client.jobs()
         again = await story.heard(RoundClosed, lambda m: m.job == job.job)
         assert again.round > 1, "what was under way goes on"
 
-
-def test_ready_is_the_first_line_on_a_terminal_too(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [SHOAL, "up"], cwd=tmp_path, env=variables(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    )
-    os.close(theirs)
-    try:
-        said = b""
-        while not said.endswith(b"\n"):
-            said += os.read(ours, 1)
-        line = said.decode().strip()
-        assert line.startswith("ready nats://127.0.0.1:")
-        assert line.rpartition(":")[2].isdigit()
-        pids = family(process.pid)
-        os.killpg(process.pid, signal.SIGINT)
-        assert left_over(pids, END_WITHIN) == []
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        os.close(ours)
+    pids = family(upper.pid)
+    for pid in reversed(pids):  # children first
+        os.kill(pid, signal.SIGTERM)
+    assert left_over(pids, END_WITHIN) == []
+    assert upper.ended() == 0
+    assert not accepts(home.url)
 
 
 async def test_other_machines_come_in_with_the_token_alone(home: ProcessFleet, elsewhere: Path) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from bus.nats import NatsBus
 from bus.port import Interest, Receipt
 from bus.server import EmbeddedServer
+from runners import doctor_fleet
 from runners.cli.app import app
 from runners.client import connect
 from runners.doctor_fleet import FleetFigures, measure_fleet
@@ -138,7 +139,8 @@ async def test_a_fleet_is_measured_and_forecast(server: EmbeddedServer) -> None:
     assert bob.value.verdict == "helps"
 
 
-async def test_who_is_busy_or_silent_is_named_and_left_out(server: EmbeddedServer) -> None:
+async def test_who_is_busy_or_silent_is_named_and_left_out(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_fleet, "GRACE", 0.5)
     busy = NodeMeasured(node="x", ticket="x", problem="busy with j: not measured, so as not to disturb it")
     no_link = msgspec.structs.replace(measured(0.02), down=())
     answers = {"ada": measured(0.02), "bob": busy, "cyd": None, "dan": no_link, "eve": measured(0.02)}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-ARGUMENTS = ["--nodes", "6", "--hours", "0.1", "--faults", "default", "--beat", "5", "--json"]
+ARGUMENTS = ["--nodes", "6", "--hours", "0.05", "--faults", "default", "--beat", "5", "--json"]
 
 
 def run(seed: int, hash_seed: int) -> dict[str, object]:

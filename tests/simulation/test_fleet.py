@@ -12,7 +12,7 @@ KINDS = {"agent crashes", "job processes killed", "machine crashes", "partitions
 
 @pytest.mark.parametrize("seed", [1, 2, 5])
 def test_fifty_nodes_for_an_hour_of_faults(seed: int) -> None:
-    outcome = World(seed, 50, 1.0, DEFAULT, check=10, beat=20.0, request=QUIET).run()
+    outcome = World(seed, 50, 1.0, DEFAULT, check=40, beat=20.0, request=QUIET).run()
     assert set(outcome.faults) == KINDS
     assert outcome.dropped > 100
     assert outcome.jobs["completed"] >= 4
@@ -23,7 +23,7 @@ def test_fifty_nodes_for_an_hour_of_faults(seed: int) -> None:
 @pytest.mark.parametrize("fragments", [pytest.param(1, marks=pytest.mark.search), 3])
 def test_nodes_that_are_a_round_ahead_for_an_hour_of_faults(fragments: int) -> None:
     request = msgspec.structs.replace(QUIET, sync="overlap", fragments=fragments)
-    outcome = World(3, 20, 1.0, DEFAULT, check=10, beat=20.0, request=request).run()
+    outcome = World(3, 20, 1.0, DEFAULT, check=40, beat=20.0, request=request).run()
     assert set(outcome.faults) == KINDS
     assert set(outcome.jobs) == {"completed"}
     assert outcome.rounds >= 50
@@ -45,7 +45,7 @@ def test_many_seeds_with_every_input_checked(seed: int) -> None:
 @pytest.mark.parametrize("seed", [3, 4, 7, 13])
 def test_seeds_that_failed_once(seed: int) -> None:
     World(seed, 50, 1.0, DEFAULT, check=1, beat=10.0).run()
-    World(seed, 50, 1.0, DEFAULT, check=10, beat=20.0, request=QUIET).run()
+    World(seed, 50, 1.0, DEFAULT, check=40, beat=20.0, request=QUIET).run()
 
 
 @pytest.mark.search
