@@ -147,7 +147,10 @@ class _Finder:
     def _outage(self, group: list[BusDisturbed]) -> Fault:
         began = min(told.at - told.seconds for told in group)
         who = sorted({told.source for told in group})
-        what = "server out of reach" if len(who) > 1 else f"server out of reach of {who[0]}"
+        # Agents are where the server is; of a node or its jobs alone it was the link. Who hears of it is a matter of luck:
+        # those that come back before the recorder does tell it nothing.
+        alone = len(who) == 1 and "/" in who[0]
+        what = f"server out of reach of {who[0]}" if alone else "server out of reach"
         longest = max(told.seconds for told in group)
         detail = f"for up to {longest:.1f} s, of {len(who)} participants"
         return self._fault(group[-1], what, began=began, detail=detail)

@@ -1,22 +1,30 @@
-"""How the tests are spread: a file goes to one worker, and all files that share a fleet of processes go to the same."""
+"""How the tests are spread: a file goes to one worker, and all files that share the fleet of processes go to the same."""
 
 import os
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-# The tests of tests/integration that use the session's fleet, which takes some ten seconds to be there.
-SHARED_FLEET = frozenset({"fleet"})
+SHARED = "tests/integration/"
+"""Its tests use one fleet a worker (`conftest.py` there), which takes some ten seconds to be there, ..."""
+APART = frozenset({"test_namespaces.py", "test_no_desk.py", "test_up.py"})
+"""... but these, which make their own."""
+
+
+class Scheduling(LoadFileScheduling):
+    """`--dist loadfile`, with the shared fleet's tests as if they were one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return SHARED if file.startswith(SHARED) and file.removeprefix(SHARED) not in APART else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """For `--dist loadfile`, which is pyproject's."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores, since some tests wait for what other processes do; but no crowd."""
     return min((os.cpu_count() or 1) + 1, 5)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for xdist's `--dist loadgroup`."""
-    for item in items:
-        shares = SHARED_FLEET & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("fleet" if shares else str(Path(item.path))))

@@ -89,7 +89,7 @@ class NodeAgent(Measuring):
         yield from self.beat(HeartbeatDue(), now)
         yield from self.probe(ProbeDue(), now)
         yield from self._give_way(now)
-        for job, here in self.state.jobs.items():
+        for job, here in list(self.state.jobs.items()):  # a job that ended while the node was away is forgotten
             yield from self._settle(job, here, now, "the node is back")
 
     @on(HeartbeatDue)

@@ -207,6 +207,15 @@ def test_an_outage_of_the_server_is_no_reason_to_give_up() -> None:
         assert works(tell(node, RestartDue(job="j")))
 
 
+def test_a_job_that_was_ending_when_the_node_was_killed_is_forgotten_when_it_is_back() -> None:
+    node = woken()
+    tell(node, a_state())
+    tell(node, a_roster("me"))
+    tell(node, a_state(version=3, phase=JobPhase.COMPLETED))
+    tell(node, Woken(incarnation=8, resumed=True, at=NOW + 1))
+    assert node.state.jobs == {}
+
+
 def test_the_end_of_a_job_ends_its_retries() -> None:
     node = at_work()
     tell(node, exited(-9))

@@ -52,7 +52,7 @@ def accepts(url: str) -> bool:
 async def test_interrupted_on_a_terminal_everything_ends(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [SHOAL, "up", "--nodes", "1", "--store", tmp_path / ".shoal"]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting it takes milliseconds
         command, cwd=APPS, env=variables(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
     os.close(theirs)
