@@ -1,15 +1,19 @@
 """How the tests are spread: a file goes to one worker, and all files that share the fleet of processes go to the same."""
 
+import compileall
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+CODE = ("schemas", "agents", "bus", "runners")
 SHARED = "tests/integration/"
 """Its tests use one fleet a worker (`conftest.py` there), which takes some ten seconds to be there, ..."""
 APART = frozenset({"test_namespaces.py", "test_no_desk.py", "test_up.py"})
 """... but these, which make their own."""
+LONG_FIRST = (SHARED, "tests/simulation/", "tests/runners/jobs/", "tests/bus/")
 
 
 class Scheduling(LoadFileScheduling):
@@ -20,9 +24,23 @@ class Scheduling(LoadFileScheduling):
         return SHARED if file.startswith(SHARED) and file.removeprefix(SHARED) not in APART else file
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the code once: tests start a hundred processes, and where Python may keep nothing, each compiles it anew."""
+    if not hasattr(config, "workerinput"):
+        for folder in CODE:
+            compileall.compile_dir(Path(__file__).parents[1] / folder, quiet=1)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
     """For `--dist loadfile`, which is pyproject's."""
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In xdist's workers, what takes longest in one piece comes first: the last to end should be something small."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: next((i for i, long in enumerate(LONG_FIRST) if item.nodeid.startswith(long)), 9))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

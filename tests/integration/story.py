@@ -14,6 +14,8 @@ from schemas.training import RoundClosed
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
+HUM = ("AgentUsage", "LinkProbed", "NodeHeartbeat", "TrainingProgress")  # said all the time, and no help to whom a test fails
+LAST = 10_000  # characters of what was said before a test failed
 
 
 class Story:
@@ -54,7 +56,7 @@ class Story:
                     seen = len(self.messages)
                     await self._more.wait()
         except TimeoutError:
-            last = "\n".join(map(str, self.messages[-20:]))
+            last = "\n".join(str(message) for message in self.messages if type(message).__name__ not in HUM)[-LAST:]
             raise AssertionError(f"no {kind.__name__} as expected within {timeout} s; last:\n{last}") from None
 
     async def rounds(self, job: str, more: int, since: int) -> RoundClosed:
