@@ -14,7 +14,7 @@ from schemas.training import RoundClosed
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
-HUM = ("AgentUsage", "LinkProbed", "NodeHeartbeat", "TrainingProgress")  # said all the time, and no help to whom a test fails
+HUM = ("AgentUsage", "LinkProbed", "NodeHeartbeat", "TrainingProgress")  # said all the time, whatever goes wrong
 LAST = 10_000  # characters of what was said before a test failed
 
 
