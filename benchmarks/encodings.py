@@ -16,10 +16,11 @@ import torch
 
 from agents.batch_controller.links import average_as
 from benchmarks.idle import ROOT
-from runners.jobs.anchor import outer_step, weighted_average
+from runners.jobs.anchor import weighted_average
 from runners.jobs.codecs import ENCODINGS, decode, encoded_size
 from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.local_steps import LocalTrainer
+from runners.jobs.moving import outer_step
 from runners.jobs.workload import load_workload
 from schemas.jobs import Encoding
 

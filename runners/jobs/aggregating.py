@@ -2,22 +2,22 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from agents.reducer.works import Part, Treated
 from runners.jobs import robust
 from runners.jobs.anchor import weighted_average
 from runners.jobs.clipping import MULTIPLE, Clipper, Length
+from runners.jobs.vectors import Combination, Joined, Section, Vector, whole
 from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
 
-Gathered = tuple[Part, Tensor]
-"""A part of the average and its difference: flat float32 on the CPU, parameters first, then floating-point buffers."""
+Gathered = tuple[Part, Vector]
+"""A part of the average and its difference: parameters first, then floating-point buffers."""
 
 # Times the median distance from the result, beyond which a difference is said to stand apart: as for its norm.
 APART: Final = MULTIPLE
@@ -32,11 +32,11 @@ class Aggregator:
     def __init__(self, parameters: int, count: int) -> None:
         """`parameters` of the `count` elements are trained; the others are buffers: statistics of any size, which are
         measured apart lest they drown the parameters."""
-        self._segments = [slice(*ends) for ends in pairwise((0, parameters, count)) if ends[0] < ends[1]]
+        self._segments = [ends for ends in pairwise((0, parameters, count)) if ends[0] < ends[1]]
         self._clippers = [Clipper() for _ in self._segments]
 
-    def aggregate(self, gathered: Sequence[Gathered], method: Aggregation) -> tuple[Tensor, tuple[Treated, ...]]:
-        """The average, and how each part counted in it, in the order given.
+    def aggregate(self, gathered: Sequence[Gathered], method: Aggregation) -> tuple[Vector, tuple[Treated, ...]]:
+        """The average, computed where it is looked at, and how each part counted in it, in the order given.
 
         `mean` and `clip` go by the parts' weights. The rest give each node one vote, whatever samples it claims; late
         differences of a node become one with its others first.
@@ -48,21 +48,22 @@ class Aggregator:
             return self._weighted(gathered, clip=method == "clip")
         votes = _votes(gathered)
         if method == "krum":
-            places = robust.krum([delta[self._segments[0]] for delta in votes.values()], (len(votes) - 3) // 2)
+            places = robust.krum(self._trained(votes.values()), (len(votes) - 3) // 2)
             chosen = [list(votes)[place] for place in places]
-            average = robust.combine([1.0 / len(chosen)] * len(chosen), [votes[node] for node in chosen])
+            average: Vector = Combination([1.0 / len(chosen)] * len(chosen), [votes[node] for node in chosen])
         else:
             chosen = list(votes)
-            average = torch.cat([_vote(method, [d[segment] for d in votes.values()]) for segment in self._segments])
+            # Looked at twice, and dear: here memory for the result pays.
+            average = whole(Joined([_vote(method, [Section(d, *e) for d in votes.values()]) for e in self._segments]))
         return average, self._told(gathered, votes, chosen, average)
 
-    def length(self, average: Tensor) -> float:
-        """The L2 norm of an average's parameters, next to those of its parts in what is told of them."""
-        return robust.norms([average[self._segments[0]]])[0]
+    def _trained(self, vectors: Iterable[Vector]) -> list[Section]:
+        return [Section(vector, *self._segments[0]) for vector in vectors]
 
-    def _weighted(self, gathered: Sequence[Gathered], *, clip: bool) -> tuple[Tensor, tuple[Treated, ...]]:
+    def _weighted(self, gathered: Sequence[Gathered], *, clip: bool) -> tuple[Vector, tuple[Treated, ...]]:
         parts, deltas = [part for part, _ in gathered], [delta for _, delta in gathered]
-        norms = [robust.norms([delta[segment] for delta in deltas]) for segment in self._segments]
+        segments = [[Section(delta, *ends) for delta in deltas] for ends in self._segments]
+        norms = [robust.norms(sections) for sections in segments]
         scales = [[1.0] * len(parts) for _ in self._segments]
         if clip:
             scales = [clipper.scales(_lengths(parts, n)) for clipper, n in zip(self._clippers, norms, strict=True)]
@@ -71,16 +72,15 @@ class Aggregator:
         weights = [part.weight for part in parts]
         if all(scale == 1.0 for scale in least):
             return weighted_average(list(zip(weights, deltas, strict=True))), told
-        segments = zip(self._segments, scales, strict=True)
-        return torch.cat([robust.clipped_mean(weights, [d[s] for d in deltas], scale) for s, scale in segments]), told
+        clipped = [robust.clipped_mean(weights, *each) for each in zip(segments, scales, strict=True)]
+        return Joined(clipped), told
 
     def _told(
-        self, gathered: Sequence[Gathered], votes: dict[NodeId, Tensor], chosen: Sequence[NodeId], average: Tensor
+        self, gathered: Sequence[Gathered], votes: dict[NodeId, Vector], chosen: Sequence[NodeId], average: Vector
     ) -> tuple[Treated, ...]:
         """Everybody's vote, and who is far off; by the parameters alone."""
-        trained = self._segments[0]
-        norms = robust.norms([delta[trained] for _, delta in gathered])
-        distances = robust.norms([delta[trained] for delta in votes.values()], average[trained])
+        norms = robust.norms(self._trained(delta for _, delta in gathered))
+        distances = robust.norms(self._trained(votes.values()), self._trained([average])[0])
         usual = statistics.median(distances)
         apart = {
             node: f"stands apart: {distance:.3g} from the result, where {usual:.3g} is the median"
@@ -100,10 +100,34 @@ class Aggregator:
         )
 
 
-def _vote(method: Aggregation, deltas: Sequence[Tensor]) -> Tensor:
+class Measured:
+    """A vector that is looked at once, and the length of its first elements."""
+
+    def __init__(self, of: Vector, parameters: int) -> None:
+        self._of = of
+        self._parameters = parameters
+        self._squares = 0.0
+
+    @property
+    def norm(self) -> float:
+        """The L2 norm of those parameters that have been looked at: next to those of an average's parts, of the average."""
+        return float(self._squares**0.5)
+
+    def numel(self) -> int:
+        """Elements."""
+        return self._of.numel()
+
+    def __getitem__(self, place: slice, /) -> Tensor:
+        """See `Vector`."""
+        numbers = self._of[place]
+        self._squares += float(numbers[: max(0, self._parameters - place.start)].double().square_().sum())
+        return numbers
+
+
+def _vote(method: Aggregation, deltas: Sequence[Vector]) -> Vector:
     if method == "centered_clip":
         return robust.centered_clip(deltas)
-    return robust.median(deltas) if method == "median" else robust.trimmed_mean(deltas, max(1, int(TRIMMED * len(deltas))))
+    return robust.median(deltas) if method == "median" else robust.TrimmedMean(deltas, max(1, int(TRIMMED * len(deltas))))
 
 
 def _lengths(parts: Sequence[Part], norms: Sequence[float]) -> list[Length]:
@@ -126,12 +150,12 @@ def _shares(gathered: Sequence[Gathered]) -> list[float]:
     ]
 
 
-def _votes(gathered: Sequence[Gathered]) -> dict[NodeId, Tensor]:
+def _votes(gathered: Sequence[Gathered]) -> dict[NodeId, Vector]:
     """One difference a node."""
-    of_node: defaultdict[NodeId, list[tuple[float, Tensor]]] = defaultdict(list)
+    of_node: defaultdict[NodeId, list[tuple[float, Vector]]] = defaultdict(list)
     for (part, delta), share in zip(gathered, _shares(gathered), strict=True):
         of_node[part.node].append((share, delta))
     return {
-        node: one[0][1] if len(one) == 1 else robust.combine([s for s, _ in one], [d for _, d in one])
+        node: one[0][1] if len(one) == 1 else Combination([s for s, _ in one], [d for _, d in one])
         for node, one in of_node.items()
     }

@@ -1,26 +1,26 @@
-"""The anchor: the model that all nodes agree on, bit by bit, and the outer step that moves it.
+"""The anchor: the model that all nodes agree on, bit by bit.
 
 Sign convention throughout: a difference is `working - anchor`, what local steps added, and an outer step *adds* it.
 DiLoCo (arXiv 2311.08105, algorithm 1) calls the opposite, `anchor - working`, the outer gradient and descends along it;
 the two are the same step.
 
-All arithmetic here that moves an anchor is float32 on the CPU in separate elementwise operations: no `add(alpha=)`, no
-`addcmul`, no reductions. Fused ones round once or twice according to the vector instructions of the machine, and a node
-whose anchor differs in one bit would be accused of a fault.
+All arithmetic that moves an anchor (here, in `moving` and in `same_bits`) is float32 on the CPU in separate elementwise
+operations: no `add(alpha=)`, no `addcmul`, no reductions. Fused ones round once or twice according to the vector
+instructions of the machine, and a node whose anchor differs in one bit would be accused of a fault.
 """
 
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from runners.jobs.layout import Layout, LayoutMismatch, is_constant, tensors_of
+from runners.jobs.vectors import Combination, Vector
 from schemas.errors import ShoalError
-from schemas.jobs import OuterStep
 
 DIGEST_DOMAIN: Final = b"shoal anchor 1\n"
 
@@ -47,9 +47,8 @@ class OptimizerState:
 class Anchor:
     """A version of the model that a job's nodes agree on: a function of the updates 1 to `version` and nothing else.
 
-    Never changed in place: an outer step makes a new one, so that a node may keep the last few. (But the state of a shared
-    optimizer is one and the same, that of the newest: a copy of twice the model with each step would be dear. So are the
-    values of a model in fragments, of which a round moves only one.)
+    A job's moves in its own memory: of two versions only the newest has its values, since another copy of the model is what
+    a machine has no room for.
     """
 
     version: int
@@ -114,35 +113,6 @@ class Anchor:
         return sha.hexdigest()
 
 
-def outer_step(
-    anchor: Anchor, average_delta: Tensor, kind: OuterStep = "average", lr: float = 1.0, momentum: float = 0.9
-) -> Anchor:
-    """The next version of the anchor, given the weighted average of the nodes' differences.
-
-    average:   values' = values + lr * delta
-    nesterov:  m' = momentum * m + delta;  values' = values + lr * (delta + momentum * m')
-
-    The second is SGD with Nesterov momentum in torch's form, descending along the outer gradient g = -delta with
-    buffer b = -m (DiLoCo, arXiv 2311.08105, section 2: lr 0.7 and momentum 0.9 there). Floating-point buffers of the
-    model always take `values + delta`: they are statistics, which momentum would push past their range.
-
-    Raises:
-        AnchorError: `average_delta` is not flat float32 on the CPU of `layout.count` elements.
-    """
-    layout = anchor.layout
-    check_delta(average_delta, layout.count)
-    delta = average_delta[: layout.parameters]
-    moved: Tensor | None = None
-    step = delta
-    if kind == "nesterov":
-        moved = delta.clone() if anchor.momentum is None else anchor.momentum.mul(momentum).add_(delta)
-        step = moved.mul(momentum).add_(delta)
-    values = torch.empty_like(anchor.values)
-    torch.add(anchor.values[: layout.parameters], step.mul(lr), out=values[: layout.parameters])
-    move_buffers(layout, anchor.values, average_delta, values)
-    return replace(anchor, version=anchor.version + 1, values=values, momentum=moved)
-
-
 def move_buffers(layout: Layout, before: Tensor, average: Tensor, after: Tensor) -> None:
     """Floating-point buffers move by the average of what nodes added to them; variances stay at least 0."""
     torch.add(before[layout.parameters :], average[layout.parameters :], out=after[layout.parameters :])
@@ -150,7 +120,7 @@ def move_buffers(layout: Layout, before: Tensor, average: Tensor, after: Tensor)
         after[start:stop].clamp_(min=0.0)
 
 
-def weighted_average(contributions: Sequence[tuple[float, Tensor]]) -> Tensor:
+def weighted_average(contributions: Sequence[tuple[float, Vector]]) -> Combination:
     """Sum of weight * delta over the sum of weights, added up in the order given (sort by node for a fixed one).
 
     Raises:
@@ -162,34 +132,10 @@ def weighted_average(contributions: Sequence[tuple[float, Tensor]]) -> Tensor:
     if not 0.0 < total < float("inf") or any(weight < 0.0 for weight, _ in contributions):
         weights = [weight for weight, _ in contributions]
         raise AnchorError(f"weights {weights}", "weigh by samples: at least 0, finite, not all 0")
-    count = contributions[0][1].numel()
-    average = torch.zeros(count)
-    scaled = torch.empty(count)
-    for weight, delta in contributions:
-        check_delta(delta, count)
-        average.add_(torch.mul(delta, weight / total, out=scaled))
-    return average
-
-
-def difference(model: nn.Module, anchor: Anchor) -> Tensor:
-    """What local steps added: `model - anchor`, flat float32 on the CPU, shape (layout.count,)."""
-    return anchor.layout.flatten(model).sub_(anchor.values)
-
-
-def rebase(working: Tensor, old: Anchor, new: Anchor) -> Tensor:
-    """Flat working values moved along from one anchor to another in the midst of local steps.
-
-    Parameters: working + (new - old), so that the difference made so far is kept. Floating-point buffers are set to
-    the new anchor's: a shifted variance could become negative.
-
-    Raises:
-        LayoutMismatch: the anchors are of different models.
-    """
-    old.layout.require(new.layout)
-    parameters = old.layout.parameters
-    moved = new.values.clone()
-    moved[:parameters].sub_(old.values[:parameters]).add_(working[:parameters])
-    return moved
+    lengths = {delta.numel() for _, delta in contributions}
+    if len(lengths) > 1:
+        raise AnchorError(f"differences of {lengths} elements", "refuse those that are of another workload")
+    return Combination([weight / total for weight, _ in contributions], [delta for _, delta in contributions])
 
 
 def check_delta(delta: Tensor, count: int) -> None:

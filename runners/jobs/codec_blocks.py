@@ -4,6 +4,8 @@
 
 Scales are float32, since those of differences (1e-3 / 127 and less) lie where float16 has lost most of its precision.
 Decoding converts, subtracts a whole number and multiplies once: the same bits whatever the vector instructions.
+
+All functions here work on one chunk, which begins with a block.
 """
 
 from typing import Final
@@ -21,9 +23,6 @@ INT8_BLOCK: Final = 256
 # others more, so that blocks are smaller; at 64 the scales would cost 12 %.
 INT4_BLOCK: Final = 128
 
-# Elements worked on at a time: 256 KiB of float32 and its copies stay in a core's L2 cache; a multiple of both blocks.
-_CHUNK: Final = 65_536
-
 # Added to an int4 quantum (-7 to 7) for its nibble: 1 to 15. A nibble of 0 is none of ours.
 _MIDDLE: Final = 8
 
@@ -38,25 +37,20 @@ def int8_size(count: int) -> int:
     return 4 * int8_scales(count) + count
 
 
-def encode_int8(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales, shape (ceil(count / block),), and quanta, shape (count,), made a cache-sized chunk at a time.
+def encode_int8(flat: Tensor, scales: Tensor, quanta: Tensor) -> None:
+    """Into scales, shape (ceil(count / block),), and quanta, int8 of shape (count,).
 
     Raises:
         CodecError: NaN, infinities or magnitudes from 2^126.
     """
     count = flat.numel()
-    scales, quanta = torch.empty(int8_scales(count)), torch.empty(count, dtype=torch.int8)
     whole = count // INT8_BLOCK * INT8_BLOCK
-    work = torch.empty(_CHUNK)
-    for start in range(0, whole, _CHUNK):
-        stop = min(start + _CHUNK, whole)
-        rows = flat[start:stop].view(-1, INT8_BLOCK)
-        part = scales[start // INT8_BLOCK : stop // INT8_BLOCK]
-        quanta[start:stop].copy_(_quantise(rows, 127.0, part, work[: stop - start]).view(-1))
+    if whole:
+        rows = flat[:whole].view(-1, INT8_BLOCK)
+        quanta[:whole].copy_(_quantise(rows, 127.0, scales[: whole // INT8_BLOCK], torch.empty(whole)).view(-1))
     if whole < count:
-        quanta[whole:].copy_(_quantise(flat[whole:].unsqueeze(0), 127.0, scales[-1:], work[: count - whole])[0])
+        quanta[whole:].copy_(_quantise(flat[whole:].unsqueeze(0), 127.0, scales[-1:], torch.empty(count - whole))[0])
     refuse_wild(scales, LARGEST / 127)
-    return scales, quanta
 
 
 def decode_int8(scales: Tensor, quanta: Tensor) -> Tensor:
@@ -66,14 +60,13 @@ def decode_int8(scales: Tensor, quanta: Tensor) -> Tensor:
         CodecError: a scale that no difference has.
     """
     _check_scales(scales, LARGEST / 127)
-    flat = torch.empty(quanta.numel())
-    whole = quanta.numel() // INT8_BLOCK * INT8_BLOCK
-    for start in range(0, whole, _CHUNK):
-        stop = min(start + _CHUNK, whole)
-        part = flat[start:stop].copy_(quanta[start:stop]).view(-1, INT8_BLOCK)
-        part.mul_(scales[start // INT8_BLOCK : stop // INT8_BLOCK].unsqueeze(1))
-    if whole < quanta.numel():
-        flat[whole:].copy_(quanta[whole:]).mul_(scales[-1])
+    count = quanta.numel()
+    flat = quanta.to(torch.float32)
+    whole = count // INT8_BLOCK * INT8_BLOCK
+    if whole:
+        flat[:whole].view(-1, INT8_BLOCK).mul_(scales[: whole // INT8_BLOCK].unsqueeze(1))
+    if whole < count:
+        flat[whole:].mul_(scales[-1])
     return flat
 
 
@@ -87,8 +80,8 @@ def int4_size(count: int) -> int:
     return 4 * int4_scales(count) + -(-count // 2)
 
 
-def encode_int4(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales, shape (ceil(count / block),), and pairs, uint8 of shape (ceil(count / 2),).
+def encode_int4(flat: Tensor, scales: Tensor, pairs: Tensor) -> None:
+    """Into scales, shape (ceil(count / block),), and pairs, uint8 of shape (ceil(count / 2),).
 
     In a block of n elements byte j holds element j in its low nibble and element j + ceil(n / 2) in its high one: halves
     of rows are worked on whole, where neighbours in one byte would have to be picked apart.
@@ -97,21 +90,16 @@ def encode_int4(flat: Tensor) -> tuple[Tensor, Tensor]:
         CodecError: NaN, infinities or magnitudes from 2^126.
     """
     count = flat.numel()
-    scales, pairs = torch.empty(int4_scales(count)), torch.empty(-(-count // 2), dtype=torch.uint8)
     whole = count // INT4_BLOCK * INT4_BLOCK
-    work, sums = torch.empty(_CHUNK), torch.empty(_CHUNK // 2)
-    for start in range(0, whole, _CHUNK):
-        stop = min(start + _CHUNK, whole)
-        rows = flat[start:stop].view(-1, INT4_BLOCK)
-        part = scales[start // INT4_BLOCK : stop // INT4_BLOCK]
-        quanta = _quantise(rows, 7.0, part, work[: stop - start])
-        _pair(quanta, sums[: (stop - start) // 2].view(-1, INT4_BLOCK // 2), pairs[start // 2 : stop // 2])
+    if whole:
+        rows = flat[:whole].view(-1, INT4_BLOCK)
+        quanta = _quantise(rows, 7.0, scales[: whole // INT4_BLOCK], torch.empty(whole))
+        _pair(quanta, torch.empty(whole // 2).view(-1, INT4_BLOCK // 2), pairs[: whole // 2])
     if whole < count:
         rest = torch.zeros((count - whole + 1) // 2 * 2)
         _quantise(flat[whole:].unsqueeze(0), 7.0, scales[-1:], rest[: count - whole])
-        _pair(rest.unsqueeze(0), sums[: len(rest) // 2].unsqueeze(0), pairs[whole // 2 :])
+        _pair(rest.unsqueeze(0), torch.empty(1, len(rest) // 2), pairs[whole // 2 :])
     refuse_wild(scales, LARGEST / 7)
-    return scales, pairs
 
 
 def decode_int4(scales: Tensor, pairs: Tensor, count: int) -> Tensor:
@@ -125,11 +113,9 @@ def decode_int4(scales: Tensor, pairs: Tensor, count: int) -> Tensor:
         raise CodecError("padding that isn't zero", RESEND)
     flat = torch.empty(len(pairs) * 2)
     whole = count // INT4_BLOCK * INT4_BLOCK
-    for start in range(0, whole, _CHUNK):
-        stop = min(start + _CHUNK, whole)
-        part = scales[start // INT4_BLOCK : stop // INT4_BLOCK].unsqueeze(1)
-        halves = pairs[start // 2 : stop // 2].view(-1, INT4_BLOCK // 2)
-        _unpair(halves, flat[start:stop].view(-1, INT4_BLOCK)).mul_(part)
+    if whole:
+        halves = pairs[: whole // 2].view(-1, INT4_BLOCK // 2)
+        _unpair(halves, flat[:whole].view(-1, INT4_BLOCK)).mul_(scales[: whole // INT4_BLOCK].unsqueeze(1))
     if whole < count:
         _unpair(pairs[whole // 2 :].unsqueeze(0), flat[whole:].unsqueeze(0)).mul_(scales[-1])
     return flat[:count]

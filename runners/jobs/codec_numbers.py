@@ -1,4 +1,4 @@
-"""What every codec refuses, and tensors as raw bytes and back."""
+"""What every codec refuses, and bytes as tensors."""
 
 from typing import Final
 
@@ -38,12 +38,7 @@ def refuse_wild(numbers: Tensor, bound: float = LARGEST) -> None:
         )
 
 
-def raw(tensor: Tensor) -> memoryview:
-    """A contiguous tensor's memory."""
-    return tensor.view(torch.uint8).numpy().data
-
-
-def view(buffer: bytearray, dtype: torch.dtype, count: int, offset: int) -> Tensor:
+def view(buffer: bytearray | memoryview, dtype: torch.dtype, count: int, offset: int) -> Tensor:
     """`count` numbers in a buffer, from a byte on; no copy."""
     if not count:
         return torch.empty(0, dtype=dtype)

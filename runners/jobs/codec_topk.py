@@ -18,9 +18,6 @@ CHUNK: Final = 256
 # Elements sent of a chunk: an eighth of int4's bytes. Of a shorter last chunk as large a part, rounded up.
 KEPT: Final = 8
 
-# Elements worked on at a time: their keys stay in a core's L2 cache; a multiple of CHUNK.
-_SLAB: Final = 65_536
-
 # Of a float32's bits: all of the magnitude but its last 8, where the place goes. Magnitudes that differ by less than
 # 2^-15 of themselves count as equal.
 _MAGNITUDE: Final = 0x7FFFFF00
@@ -40,14 +37,12 @@ def choose(flat: Tensor) -> tuple[Tensor, Tensor]:
     count = flat.numel()
     places, values = torch.empty(kept_of(count), dtype=torch.uint8), torch.empty(kept_of(count))
     whole = count // CHUNK * CHUNK
-    keys = torch.empty(min(_SLAB, count), dtype=torch.int32)
-    for start in range(0, whole, _SLAB):
-        stop = min(start + _SLAB, whole)
-        there = slice(start // CHUNK * KEPT, stop // CHUNK * KEPT)
-        _choose(flat[start:stop].view(-1, CHUNK), keys[: stop - start], places[there], values[there])
+    if whole:
+        there = slice(0, whole // CHUNK * KEPT)
+        _choose(flat[:whole].view(-1, CHUNK), places[there], values[there])
     if whole < count:
         there = slice(whole // CHUNK * KEPT, None)
-        _choose(flat[whole:].unsqueeze(0), keys[: count - whole], places[there], values[there])
+        _choose(flat[whole:].unsqueeze(0), places[there], values[there])
     return places, values
 
 
@@ -68,12 +63,11 @@ def spread(places: Tensor, values: Tensor, count: int) -> Tensor:
     return flat
 
 
-def _choose(rows: Tensor, keys: Tensor, places: Tensor, values: Tensor) -> None:
+def _choose(rows: Tensor, places: Tensor, values: Tensor) -> None:
     """Non-negative floats order as their bits do, so a key of bits and place is one integer, and no two are equal."""
     width = rows.shape[1]
     kept = len(places) // len(rows)
-    keys = keys.view(rows.shape)
-    torch.bitwise_and(rows.view(torch.int32), _MAGNITUDE, out=keys)
+    keys = torch.bitwise_and(rows.view(torch.int32), _MAGNITUDE)
     keys.bitwise_or_(torch.arange(width, dtype=torch.int32))
     found = keys.numpy()  # numpy's partition is six times as fast as torch's topk or kthvalue
     found.partition(width - kept, axis=1)

@@ -14,30 +14,22 @@ whatever vector instructions a machine has: everyone applies the decoded bytes, 
 `encode` runs on one machine only and may reduce.
 """
 
+import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Final, get_args
 
 import torch
 from torch import Tensor
 
-from runners.jobs.codec_blocks import (
-    INT4_BLOCK,
-    INT8_BLOCK,
-    decode_int4,
-    decode_int8,
-    encode_int4,
-    encode_int8,
-    int4_scales,
-    int4_size,
-    int8_scales,
-    int8_size,
-)
-from runners.jobs.codec_numbers import RESEND, CodecError, raw, refuse_wild, view
-from runners.jobs.codec_topk import CHUNK, choose, kept_of, spread
+from runners.jobs.codec_blocks import INT4_BLOCK, INT8_BLOCK, int4_size, int8_size
+from runners.jobs.codec_bodies import Body, Bytes, Floats, Int4, Int8, TopK
+from runners.jobs.codec_numbers import RESEND, CodecError
+from runners.jobs.codec_topk import CHUNK, kept_of
+from runners.jobs.vectors import chunks, whole
 from schemas.jobs import Encoding
 
-__all__ = ["ENCODINGS", "CodecError", "decode", "encode", "encoded_size", "inspect_payload"]
+__all__ = ["ENCODINGS", "CodecError", "Decoded", "Writer", "decode", "encode", "encoded_size", "inspect_payload"]
 
 ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)
 """In the order of their numbers in the header."""
@@ -47,8 +39,6 @@ _TOPK_HEADER: Final = struct.Struct("<4sBBHQQ")
 _MAGIC: Final = b"SHLT"
 _VERSION: Final = 1
 _BLOCKS: Final[dict[str, int]] = {"int8": INT8_BLOCK, "int4": INT4_BLOCK, "topk": CHUNK}
-
-_FLOAT16_MAX: Final = 65_504.0
 
 
 def encoded_size(count: int, encoding: Encoding, statistics: int = 0) -> int:
@@ -74,77 +64,117 @@ def encode(flat: Tensor, encoding: Encoding, statistics: int = 0) -> bytes:
         CodecError: it is not a flat float32 CPU tensor, holds NaN, infinities or magnitudes from 2^126, or the
             encoding is unknown.
     """
-    if encoding not in ENCODINGS:
-        raise CodecError(f"no encoding {encoding!r}", f"use one of {', '.join(ENCODINGS)}")
     if flat.dim() != 1 or flat.dtype != torch.float32 or flat.device.type != "cpu":
         shape = tuple(flat.shape)
         raise CodecError(f"a {flat.dtype} tensor of shape {shape} on {flat.device}", "flatten it to float32 on the CPU")
-    head = (_MAGIC, ENCODINGS.index(encoding), _VERSION, _BLOCKS.get(encoding, 0), flat.numel())
-    header = _TOPK_HEADER.pack(*head, statistics) if encoding == "topk" else _HEADER.pack(*head)
-    body = _body(flat.detach().contiguous(), encoding, statistics)
-    return b"".join((header, *(raw(part) for part in body if part.numel())))
+    writer, flat = Writer(flat.numel(), encoding, statistics), flat.detach().contiguous()
+    for place in writer.chunks():
+        writer.put(place, flat[place])
+    return writer.payload()
 
 
-def _body(flat: Tensor, encoding: Encoding, statistics: int) -> Iterable[Tensor]:
-    if encoding == "int8":
-        return encode_int8(flat)
-    if encoding == "int4":
-        return encode_int4(flat)
-    if encoding == "topk":
-        places, values = choose(flat[: flat.numel() - statistics])
-        chosen, whole = encode_int8(values), encode_int8(flat[flat.numel() - statistics :])
-        return chosen[0], whole[0], chosen[1], whole[1], places
-    refuse_wild(flat)
-    return (flat if encoding == "float32" else flat.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).to(torch.float16),)
-
-
-def decode(payload: bytes | bytearray | memoryview) -> Tensor:
+def decode(payload: Bytes) -> Tensor:
     """The flat float32 tensor that a payload holds: new memory, the same bits on every machine.
 
     Raises:
         CodecError: unknown magic, version or codec, a size that doesn't fit the count, a number that is not finite, or
             contents that `encode` never makes (scales, padding, places).
     """
-    encoding, count = inspect_payload(payload)
-    if not count:
-        return torch.empty(0)
-    buffer = bytearray(payload)
-    after, at = _HEADER.size, _HEADER.size
+    return whole(Decoded(payload))
+
+
+class Writer:
+    """A payload that is made a chunk at a time, in its own memory, in any order."""
+
+    def __init__(self, count: int, encoding: Encoding, statistics: int = 0) -> None:
+        """Raises a CodecError for an unknown encoding; see `encode`."""
+        if encoding not in ENCODINGS:
+            raise CodecError(f"no encoding {encoding!r}", f"use one of {', '.join(ENCODINGS)}")
+        self._body = _body_of(count, encoding, statistics)
+        head = (_MAGIC, ENCODINGS.index(encoding), _VERSION, _BLOCKS.get(encoding, 0), count)
+        header = _TOPK_HEADER.pack(*head, statistics) if encoding == "topk" else _HEADER.pack(*head)
+        # Of what is in the standard library this alone lets bytes be written in place, and gives them without a copy.
+        self._file = io.BytesIO()
+        self._file.truncate(0)
+        self._file.seek(max(len(header), encoded_size(count, encoding, statistics)) - 1)
+        self._file.write(b"\0")
+        self._memory = self._file.getbuffer()
+        self._memory[: len(header)] = header
+
+    def chunks(self) -> Iterator[slice]:
+        """The places to be written."""
+        start = 0
+        for stop in self._body.sections:
+            yield from chunks(stop, start)
+            start = stop
+
+    def put(self, place: slice, numbers: Tensor) -> None:
+        """Encodes one of the chunks. Raises a CodecError for NaN, infinities or magnitudes from 2^126."""
+        self._body.put(self._memory, place.start, numbers)
+
+    def decoded(self, place: slice) -> Tensor:
+        """What receivers will make of a chunk that was put."""
+        return self._body.get(self._memory, place.start, place.stop)
+
+    def payload(self) -> bytes:
+        """All of it; nothing can be put any more."""
+        self._memory.release()
+        return self._file.getvalue()
+
+
+class Decoded:
+    """The vector that a payload holds, decoded where it is looked at: it takes no more memory than the payload."""
+
+    def __init__(self, payload: Bytes) -> None:
+        """Raises a CodecError as `inspect_payload`; looking at the numbers raises the rest of what `decode` does."""
+        encoding, self._count, statistics = _inspect(payload)
+        self._memory = memoryview(payload)
+        self._body = _body_of(self._count, encoding, statistics)
+
+    def numel(self) -> int:
+        """Elements."""
+        return self._count
+
+    def check(self) -> None:
+        """Looks at all numbers. Raises a CodecError as `decode`."""
+        for place in chunks(self._count):
+            self[place]
+
+    def __getitem__(self, place: slice, /) -> Tensor:
+        """See `Vector`."""
+        parts, first = [], 0
+        for last in self._body.sections:
+            start, stop = max(place.start, first), min(place.stop, last)
+            if start < stop:
+                begin = start - (start - first) % self._body.step
+                end = min(last, stop + (first - stop) % self._body.step)
+                parts.append(self._body.get(self._memory, begin, end)[start - begin : stop - begin])
+            first = last
+        return parts[0] if len(parts) == 1 else torch.cat(parts or [torch.empty(0)])
+
+
+def _body_of(count: int, encoding: Encoding, statistics: int) -> Body:
+    at = _HEADER.size
     if encoding == "int8":
-        after += 4 * int8_scales(count)
-        return decode_int8(view(buffer, torch.float32, int8_scales(count), at), view(buffer, torch.int8, count, after))
+        return Int8(at, at + int8_size(count) - count, count)
     if encoding == "int4":
-        after += 4 * int4_scales(count)
-        pairs = view(buffer, torch.uint8, -(-count // 2), after)
-        return decode_int4(view(buffer, torch.float32, int4_scales(count), at), pairs, count)
+        return Int4(at, count)
     if encoding == "topk":
-        return _decode_topk(buffer, count)
-    dtype = torch.float32 if encoding == "float32" else torch.float16
-    flat = view(buffer, dtype, count, at).to(torch.float32)
-    refuse_wild(flat)
-    return flat
+        return TopK(_TOPK_HEADER.size, count, statistics)
+    return Floats(at, count, torch.float32 if encoding == "float32" else torch.float16)
 
 
-def _decode_topk(buffer: bytearray, count: int) -> Tensor:
-    statistics: int = _TOPK_HEADER.unpack_from(buffer)[-1]
-    kept = kept_of(count - statistics)
-    at, quanta = _TOPK_HEADER.size, _TOPK_HEADER.size + 4 * (int8_scales(kept) + int8_scales(statistics))
-    scales = view(buffer, torch.float32, int8_scales(kept), at)
-    values = decode_int8(scales, view(buffer, torch.int8, kept, quanta))
-    places = view(buffer, torch.uint8, kept, quanta + kept + statistics)
-    chosen = spread(places, values, count - statistics)
-    if not statistics:
-        return chosen
-    scales = view(buffer, torch.float32, int8_scales(statistics), at + 4 * int8_scales(kept))
-    return torch.cat((chosen, decode_int8(scales, view(buffer, torch.int8, statistics, quanta + kept))))
-
-
-def inspect_payload(payload: bytes | bytearray | memoryview) -> tuple[Encoding, int]:
+def inspect_payload(payload: Bytes) -> tuple[Encoding, int]:
     """Encoding and element count of a payload, its header and its size checked and nothing decoded.
 
     Raises:
         CodecError: as `decode`, but for the numbers themselves.
     """
+    encoding, count, _ = _inspect(payload)
+    return encoding, count
+
+
+def _inspect(payload: Bytes) -> tuple[Encoding, int, int]:
     if len(payload) < _HEADER.size:
         raise CodecError(f"{len(payload)} bytes are too few for a tensor", RESEND)
     magic, codec, version, block, count = _HEADER.unpack_from(payload)
@@ -165,4 +195,4 @@ def inspect_payload(payload: bytes | bytearray | memoryview) -> tuple[Encoding, 
     if len(payload) != encoded_size(count, encoding, statistics):
         found, wanted = len(payload), encoded_size(count, encoding, statistics)
         raise CodecError(f"{found} bytes where {count} elements as {encoding} take {wanted}", RESEND)
-    return encoding, count
+    return encoding, count, statistics

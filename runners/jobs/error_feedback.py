@@ -1,10 +1,12 @@
 """What encoding lost is owed, and paid with the next difference."""
 
+import numpy
 import torch
 from torch import Tensor
 
-from runners.jobs.codecs import CodecError, decode, encode
+from runners.jobs.codecs import CodecError, Writer
 from runners.jobs.fragments import Fragment
+from runners.jobs.vectors import Vector
 from schemas.jobs import Encoding
 
 
@@ -16,11 +18,11 @@ class ErrorFeedback:
     """
 
     def __init__(self, count: int, statistics: int = 0) -> None:
-        self.residual = torch.zeros(count)
+        self.residual = _nothing(count)
         """What is still owed, shape (count,), float32. Local to the node; never compared."""
         self._statistics = statistics
 
-    def encode_part(self, delta: Tensor, encoding: Encoding, fragment: Fragment) -> bytes:
+    def encode_part(self, delta: Vector, encoding: Encoding, fragment: Fragment) -> bytes:
         """`encode` for one fragment of the elements, with its own statistics last: what the others are owed stays."""
         if fragment.layout.count == self.residual.numel():
             return self.encode(delta, encoding)
@@ -30,16 +32,30 @@ class ErrorFeedback:
         fragment.put(part.residual, self.residual)
         return payload
 
-    def encode(self, delta: Tensor, encoding: Encoding) -> bytes:
+    def encode(self, delta: Vector, encoding: Encoding) -> bytes:
         """The payload of `delta` plus what is owed.
 
         Raises:
-            CodecError: as `encode`; a `delta` of another length than `count`. The residual is then unchanged.
+            CodecError: as `encode`: what is owed is then of no use any more. A `delta` of another length than `count`,
+                an unknown encoding: it is then unchanged.
         """
-        if delta.shape != self.residual.shape:
-            wanted = self.residual.numel()
-            raise CodecError(f"a difference of {delta.numel()} elements, not {wanted}", "begin a new ErrorFeedback")
-        owed = delta + self.residual
-        payload = encode(owed, encoding, self._statistics)
-        self.residual = torch.zeros_like(owed) if encoding == "float32" else owed.sub_(decode(payload))
-        return payload
+        count = self.residual.numel()
+        if delta.numel() != count:
+            raise CodecError(f"a difference of {delta.numel()} elements, not {count}", "begin a new ErrorFeedback")
+        writer = Writer(count, encoding, self._statistics)
+        # In its own memory: a chunk is in the processor's cache once, and no vector of this length is made besides.
+        if encoding == "float32":  # loses nothing
+            for place in writer.chunks():
+                writer.put(place, self.residual[place] + delta[place])
+            self.residual = _nothing(count)
+            return writer.payload()
+        for place in writer.chunks():
+            owed = self.residual[place].add_(delta[place])
+            writer.put(place, owed)
+            owed.sub_(writer.decoded(place))
+        return writer.payload()
+
+
+def _nothing(count: int) -> Tensor:
+    """Zeros that take no memory before something else is written there, which torch's own do."""
+    return torch.from_numpy(numpy.zeros(count, dtype=numpy.float32))

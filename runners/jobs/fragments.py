@@ -11,16 +11,14 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from runners.jobs.anchor import Anchor, outer_step
-from runners.jobs.layout import Layout, Slot, tensors_of
+from runners.jobs.layout import Layout, Slot
+from runners.jobs.live import Live
+from runners.jobs.moving import Range
+from runners.jobs.vectors import Joined, Section, whole
 from schemas.fragments import WHOLE, turn_of
-from schemas.jobs import OuterStep
 
 # Pieces of a fragment at most: more strides than this change nothing but the time to gather them.
 MOST_PIECES: Final = 16
-
-Range = tuple[int, int]
-"""Start and stop in the flat vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +39,24 @@ class Fragment:
         for piece, (start, stop) in zip(self._pieces(part), self.ranges, strict=True):
             flat[start:stop] = piece
 
-    def subtract(self, part: Tensor, flat: Tensor) -> None:
-        """Subtracts the part from where it lies in a flat vector."""
-        for piece, (start, stop) in zip(self._pieces(part), self.ranges, strict=True):
-            flat[start:stop] -= piece
-
-    def read(self, whole: Layout, model: nn.Module) -> Tensor:
+    def read(self, whole_layout: Layout, model: nn.Module) -> Tensor:
         """This part of a model: a new flat float32 vector on the CPU. Nothing else of the model is copied."""
-        tensors = tensors_of(model)
-        spans = _spans(whole.slots, self.ranges)
-        return torch.cat([_line(tensors[name])[start:stop].to(torch.float32) for name, start, stop in spans]).cpu()
+        live = Live(whole_layout, model)
+        return whole(Joined([Section(live, start, stop) for start, stop in self.ranges]))
 
-    def add(self, shift: Tensor, whole: Layout, model: nn.Module) -> None:
+    def add(self, shift: Tensor, whole_layout: Layout, model: nn.Module) -> None:
         """Adds a shift to this part of a model; variances stay at least 0."""
-        tensors, at = tensors_of(model), 0
-        variances = {slot.name for slot in whole.slots if slot.variance}
-        shift = shift.to(next(model.parameters()).device)
-        with torch.no_grad():
-            for name, start, stop in _spans(whole.slots, self.ranges):
-                tensor = tensors[name]
-                line = _line(tensor)
-                line[start:stop] += shift[at : at + stop - start]
-                if name in variances:
-                    line.clamp_(min=0.0)
-                if not tensor.is_contiguous():  # then the line is a copy
-                    tensor.copy_(line.view(tensor.shape))
-                at += stop - start
+        live = Live(whole_layout, model)
+        for piece, (start, _) in zip(self._pieces(shift), self.ranges, strict=True):
+            live.add(start, piece)
+        live.close()
+
+    def take_out(self, part: Tensor, start: int, flat: Tensor) -> None:
+        """Subtracts the part, where it lies there, from a piece of a flat vector that begins at `start`."""
+        for piece, (first, last) in zip(self._pieces(part), self.ranges, strict=True):
+            begin, end = max(first, start), min(last, start + len(flat))
+            if begin < end:
+                flat[begin - start : end - start] -= piece[begin - first : end - first]
 
     def _pieces(self, part: Tensor) -> Sequence[Tensor]:
         return torch.split(part, [stop - start for start, stop in self.ranges])
@@ -97,27 +87,6 @@ class Fragments:
         return self._whole
 
 
-def step_of(anchor: Anchor, average: Tensor, fragment: Fragment, kind: OuterStep, lr: float, momentum: float) -> Anchor:
-    """The next version of an anchor, given the average difference of one fragment: the others stay as they are.
-
-    The arithmetic is `outer_step`'s, on the fragment alone, and so are its errors. A fragment moves in the anchor's own
-    memory, which the old version shares from then on: a copy would be the largest thing that overlapping needs.
-    """
-    layout = anchor.layout
-    if fragment.layout.count == layout.count:
-        return outer_step(anchor, average, kind, lr, momentum)
-    trained = Fragment(tuple(r for r in fragment.ranges if r[1] <= layout.parameters), fragment.layout)
-    before = None if anchor.momentum is None else trained.of(anchor.momentum)
-    part = Anchor(anchor.version, fragment.layout, fragment.of(anchor.values), before, {})
-    moved = outer_step(part, average, kind, lr, momentum)
-    moments = anchor.momentum
-    fragment.put(moved.values, anchor.values)
-    if moved.momentum is not None:
-        moments = torch.zeros(layout.parameters) if moments is None else moments
-        trained.put(moved.momentum, moments)
-    return Anchor(moved.version, layout, anchor.values, moments, anchor.constants, anchor.optimizer)
-
-
 def _fragment(layout: Layout, place: int, parts: int) -> Fragment:
     """The one at a place: every `parts`-th of as many equal pieces as the model has layers, about."""
     layers = len({slot.name.rpartition(".")[0] for slot in layout.slots if not slot.buffer})
@@ -145,8 +114,3 @@ def _spans(slots: Sequence[Slot], ranges: Sequence[Range]) -> Iterator[tuple[str
             first, last = max(start, slot.offset), min(stop, slot.offset + slot.count)
             if first < last:
                 yield slot.name, first - slot.offset, last - slot.offset
-
-
-def _line(tensor: Tensor) -> Tensor:
-    """A tensor's numbers in a row: the live ones where they lie so, else a copy."""
-    return tensor.detach().reshape(-1)

@@ -9,7 +9,7 @@ the updates 1..v, as the parameters are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from runners.jobs.anchor import Anchor, OptimizerState, check_delta, move_buffers
 from runners.jobs.layout import Layout, LayoutMismatch
+from runners.jobs.live import Lines, Live
 from runners.jobs.same_bits import InexactOptimizer, SeparateArithmetic
+from runners.jobs.vectors import Difference, Joined, Section, Vector
 
 # Options of torch's optimizers that choose kernels of other arithmetic than the plain one.
 _KERNELS: Final = ("foreach", "fused", "capturable", "differentiable")
@@ -25,25 +27,33 @@ _KERNELS: Final = ("foreach", "fused", "capturable", "differentiable")
 Recipe = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-def mean_gradient(model: nn.Module, base: Anchor, steps: int) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Mean:
+    """A sum by the number of its terms."""
+
+    total: Vector
+    terms: int
+
+    def numel(self) -> int:
+        """Elements."""
+        return self.total.numel()
+
+    def __getitem__(self, place: slice, /) -> Tensor:
+        """See `Vector`."""
+        return self.total[place] / self.terms
+
+
+def mean_gradient(model: nn.Module, base: Anchor, steps: int) -> Vector:
     """What a node offers: the gradient that `steps` equal microbatches left in the model, divided by their number, then
-    what its floating-point buffers moved since `base`; flat float32 on the CPU, shape (layout.count,).
+    what its floating-point buffers moved since `base`; read out of the model where it is looked at.
 
     A parameter that no loss reached has the gradient 0, as in distributed data parallelism of torch's.
     """
-    layout = base.layout
-    parameters = dict(model.named_parameters())
-    parts = []
-    for slot in layout.slots:
-        if not slot.buffer:
-            parameter = parameters[slot.name]
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parts.append(gradient.detach().reshape(-1).to(torch.float32))
-    gradients = torch.cat(parts).cpu()
-    if steps > 1:
-        gradients.div_(steps)
-    buffers = layout.flatten(model)[layout.parameters :] - base.values[layout.parameters :]
-    return torch.cat([gradients, buffers])
+    layout, parameters = base.layout, dict(model.named_parameters())
+    reached = [parameters[slot.name] for slot in layout.slots if not slot.buffer]
+    gradients = Lines([p.new_zeros(()).expand(p.numel()) if p.grad is None else p.grad for p in reached])
+    moved = Section(Difference(Live(layout, model), base.values), layout.parameters, layout.count)
+    return Joined([_Mean(gradients, max(1, steps)), moved])
 
 
 class SharedOptimizer:

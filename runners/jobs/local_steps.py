@@ -3,16 +3,21 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from runners.jobs.anchor import Anchor, difference, rebase
+from runners.jobs.anchor import Anchor
+from runners.jobs.layout import Layout
+from runners.jobs.live import Live
+from runners.jobs.moving import Follow
 from runners.jobs.passes import DEFAULT_BACKEND, Passes
 from runners.jobs.sampling import Cursor, Sampler
+from runners.jobs.vectors import Difference
 from runners.jobs.workload import BoundWorkload
 from schemas.errors import ShoalError
 from schemas.jobs import Precision
@@ -182,13 +187,27 @@ class LocalTrainer:
         """
         anchor.load_into(self.model, constants=constants)
 
-    def delta(self, anchor: Anchor) -> Tensor:
-        """What was learned since `load(anchor)`: flat float32 on the CPU, shape (anchor.layout.count,)."""
-        return difference(self.model, anchor)
+    def delta(self, anchor: Anchor) -> Difference:
+        """What was learned since `load(anchor)`, read out of the model where it is looked at."""
+        return Difference(Live(anchor.layout, self.model), anchor.values)
 
-    def rebase(self, old: Anchor, new: Anchor) -> None:
-        """Moves on to a new anchor in the midst of local steps: the difference made so far is kept."""
-        old.layout.unflatten(rebase(old.layout.flatten(self.model), old, new), self.model)
+    @contextmanager
+    def following(self, layout: Layout) -> Iterator[Follow]:
+        """While an anchor moves in the midst of local steps: what moves the model with it.
+
+        Parameters: working + (new - old), so that the difference made so far is kept. Floating-point buffers are set to
+        the new anchor's: a shifted variance could become negative.
+        """
+        live = Live(layout, self.model)
+
+        def follow(start: int, values: Tensor, shift: Tensor) -> None:
+            if start < layout.parameters:
+                live.add(start, shift)
+            else:
+                live.set(start, values)
+
+        yield follow
+        live.close()
 
     def batch(self, indices: list[int]) -> Any:
         """Training samples by their places, collated, on the device."""

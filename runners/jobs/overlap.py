@@ -7,13 +7,18 @@ It is the exact difference that is taken out, not the one that the others decode
 the next difference; in the working parameters too, it would count twice.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from runners.jobs.anchor import Anchor
 from runners.jobs.fragments import Fragment, Fragments
+from runners.jobs.layout import Layout
+from runners.jobs.live import Live
 from runners.jobs.local_steps import LocalTrainer
+from runners.jobs.moving import Follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +56,22 @@ class Overlap:
             fragment.add(difference.neg(), anchor.layout, self._trainer.model)
         return difference
 
-    def move(self, before: Tensor, new: Anchor, changed: Fragment) -> None:
-        """The anchor is another one, in that fragment, which was `before`: so are the working parameters."""
+    @contextmanager
+    def following(self, layout: Layout, version: int) -> Iterator[Follow | None]:
+        """While the anchor moves to a version: what moves the working parameters with it, and takes out the own part."""
         if not self._begun:
+            yield None
             return
-        shift = changed.of(new.values) - before
-        own = self._travelling
-        if own is not None and new.version >= own.round:
+        live, own = Live(layout, self._trainer.model), self._travelling
+        if own is not None and version < own.round:
+            own = None
+
+        def follow(start: int, values: Tensor, shift: Tensor) -> None:
+            if own is not None:
+                own.fragment.take_out(own.difference, start, shift)
+            live.add(start, shift)
+
+        yield follow
+        live.close()
+        if own is not None:
             self._travelling = None
-            if own.fragment is changed:
-                shift.sub_(own.difference)
-            else:  # a snapshot: everything changed at once
-                own.fragment.subtract(own.difference, shift)
-        changed.add(shift, new.layout, self._trainer.model)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
-from torch import Tensor
 
 from agents.effects import Work
 from agents.inputs import Result
 from agents.reducer import works
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
-from runners.jobs.codecs import CodecError
+from runners.jobs.codecs import CodecError, Decoded
 from runners.jobs.session import Session, WrongShape
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.ids import NodeId
@@ -22,8 +21,6 @@ Post = Callable[[Result], None]
 
 # Seconds for a contribution to arrive in whole once it is offered; a slow link's comes late then, not never.
 COLLECT_SECONDS = 120.0
-# Collected contributions kept at once, late ones included: beyond it the oldest are fetched again if they are wanted.
-KEPT = 64
 
 
 class ReducerWorks:
@@ -42,7 +39,7 @@ class ReducerWorks:
         self._averages = averages
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
-        self._collected: dict[tuple[NodeId, int], Tensor] = {}
+        self._collected: dict[tuple[NodeId, int], Decoded] = {}
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work."""
@@ -89,7 +86,7 @@ class ReducerWorks:
         seconds = time.monotonic() - begun
         post(works.Collected(contributor=who[0], round=who[1], size=work.size, seconds=seconds, faint=faint))
 
-    def _decoded(self, payload: Data, round_: int) -> tuple[Tensor, bool]:
+    def _decoded(self, payload: Data, round_: int) -> tuple[Decoded, bool]:
         """A difference, and whether it is faint."""
         delta = self._session.decoded(payload, round_)
         return delta, self._session.is_faint(delta, round_)

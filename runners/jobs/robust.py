@@ -1,45 +1,36 @@
-"""Averages that a few bad differences can't move far: pure functions of flat float32 CPU tensors of one length.
+"""Averages that a few bad differences can't move far: pure functions of vectors of one length.
 
-Every function works through its inputs in chunks: beyond the inputs it needs memory for its result and for some
-`CHUNK` elements an input. All numbers must be finite, which decoding has seen to. The reducer alone computes these, and
-everybody applies the bytes that it makes of the result, so reductions are fine here.
+Every function works through its inputs in chunks: beyond the inputs it needs memory for its result (where that is a tensor)
+and for some `CHUNK` elements an input. All numbers must be finite, which decoding has seen to. The reducer alone computes
+these, and everybody applies the bytes that it makes of the result, so reductions are fine here.
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-# Elements worked on at a time: a chunk of ten inputs in float64 is 5 MB and stays in a server's outer cache.
-CHUNK: Final = 65_536
+from runners.jobs.vectors import Combination, Vector, chunks, whole
 
 # Steps of centred clipping: one would do from a good centre; two more bring it to rest where the median it begins with
 # lies off the good ones' mean.
 CENTRING_STEPS: Final = 3
 
 
-def norms(deltas: Sequence[Tensor], centre: Tensor | None = None) -> list[float]:
+def norms(deltas: Sequence[Vector], centre: Vector | None = None) -> list[float]:
     """The L2 norm of each, or of its difference to `centre`; summed in float64, where no float32 overflows."""
     totals = [0.0] * len(deltas)
-    for part in _chunks(deltas):
+    for part in chunks(deltas[0].numel()):
         origin = 0.0 if centre is None else centre[part].double()
         for place, delta in enumerate(deltas):
             totals[place] += float((delta[part].double() - origin).square_().sum())
     return [total**0.5 for total in totals]
 
 
-def combine(factors: Sequence[float], deltas: Sequence[Tensor]) -> Tensor:
-    """The sum of factor * delta, added up in the order given."""
-    total = torch.zeros_like(deltas[0])
-    for part in _chunks(deltas):
-        for factor, delta in zip(factors, deltas, strict=True):
-            total[part].add_(delta[part] * factor)
-    return total
-
-
-def clipped_mean(weights: Sequence[float], deltas: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
+def clipped_mean(weights: Sequence[float], deltas: Sequence[Vector], scales: Sequence[float]) -> Vector:
     """The weighted mean of the differences after each was multiplied by its scale: 1, or less where it is too long.
 
     The weights are those of the mean: what is clipped keeps its weight and loses length. A difference that may have the
@@ -47,32 +38,40 @@ def clipped_mean(weights: Sequence[float], deltas: Sequence[Tensor], scales: Seq
     defence of Sun et al., arXiv 1911.07963; a bound that follows the clients' norms is Andrew et al.'s, arXiv 1905.03871.
     """
     total = sum(weights)
-    return combine([weight / total * scale for weight, scale in zip(weights, scales, strict=True)], deltas)
+    return Combination([weight / total * scale for weight, scale in zip(weights, scales, strict=True)], deltas)
 
 
-def trimmed_mean(deltas: Sequence[Tensor], drop: int) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class TrimmedMean:
     """Per element the mean of what is left without the `drop` largest and the `drop` smallest.
 
     Tolerates `drop` bad ones: every element lies between the good ones' least and greatest. Needs more than 2 * drop
     (Yin et al., arXiv 1803.01498, definition 2).
     """
-    kept = slice(drop, len(deltas) - drop)
-    mean = torch.empty_like(deltas[0])
-    for part in _chunks(deltas):
-        ordered = _sorted([delta[part].clone() for delta in deltas])
-        mean[part] = torch.stack(ordered[kept]).mean(dim=0, dtype=torch.float64)
-    return mean
+
+    deltas: Sequence[Vector]
+    drop: int
+
+    def numel(self) -> int:
+        """Elements."""
+        return self.deltas[0].numel()
+
+    def __getitem__(self, place: slice, /) -> Tensor:
+        """See `Vector`."""
+        ordered = _sorted([delta[place].clone() for delta in self.deltas])
+        kept = slice(self.drop, len(self.deltas) - self.drop)
+        return torch.stack(ordered[kept]).mean(dim=0, dtype=torch.float64).to(torch.float32)
 
 
-def median(deltas: Sequence[Tensor]) -> Tensor:
+def median(deltas: Sequence[Vector]) -> TrimmedMean:
     """Per element the median; of an even number the mean of the middle two.
 
     Tolerates any minority, (n - 1) // 2 of n (Yin et al., arXiv 1803.01498, definition 1).
     """
-    return trimmed_mean(deltas, (len(deltas) - 1) // 2)
+    return TrimmedMean(deltas, (len(deltas) - 1) // 2)
 
 
-def krum(deltas: Sequence[Tensor], bad: int) -> list[int]:
+def krum(deltas: Sequence[Vector], bad: int) -> list[int]:
     """Places of the n - bad - 2 differences that lie closest to others (Multi-Krum), in ascending order.
 
     Each is scored by the sum of its squared distances to its n - bad - 2 nearest. Tolerates `bad` bad ones where
@@ -80,7 +79,7 @@ def krum(deltas: Sequence[Tensor], bad: int) -> list[int]:
     """
     count = len(deltas)
     squared = torch.zeros(count, count, dtype=torch.float64)
-    for part in _chunks(deltas):
+    for part in chunks(deltas[0].numel()):
         rows = torch.stack([delta[part] for delta in deltas]).double()
         for place in range(count - 1):
             apart = (rows[place + 1 :] - rows[place]).square_().sum(dim=1)
@@ -91,7 +90,7 @@ def krum(deltas: Sequence[Tensor], bad: int) -> list[int]:
     return sorted(sorted(range(count), key=lambda place: (scores[place], place))[:near])
 
 
-def centered_clip(deltas: Sequence[Tensor]) -> Tensor:
+def centered_clip(deltas: Sequence[Vector]) -> Tensor:
     """Centred clipping: from a centre, go by the mean of the ways to each difference, none counted as longer than a radius.
 
     v' = v + mean of (x - v) * min(1, radius / |x - v|)   (Karimireddy et al., arXiv 2012.10333, their rule CClip)
@@ -100,23 +99,18 @@ def centered_clip(deltas: Sequence[Tensor]) -> Tensor:
     there, so that the element-wise median is the beginning, and the radius the median distance from it. Tolerates any
     minority as the median does; from there a bad difference pulls the result by CENTRING_STEPS * radius / n at most.
     """
-    centre = median(deltas)
+    centre = whole(median(deltas))
     distances = norms(deltas, centre)
     radius = statistics.median(distances)
     for _ in range(CENTRING_STEPS):
         factors = [min(1.0, radius / distance) if distance > 0 else 1.0 for distance in distances]
-        for part in _chunks(deltas):
+        for part in chunks(len(centre)):
             way = torch.zeros_like(centre[part], dtype=torch.float64)
             for factor, delta in zip(factors, deltas, strict=True):
                 way.add_((delta[part].double() - centre[part]).mul_(factor))
             centre[part] += way.div_(len(deltas))
         distances = norms(deltas, centre)
     return centre
-
-
-def _chunks(deltas: Sequence[Tensor]) -> Iterator[slice]:
-    count = deltas[0].numel()
-    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
 
 
 def _sorted(rows: list[Tensor]) -> list[Tensor]:

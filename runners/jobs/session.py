@@ -5,6 +5,7 @@ All methods block and run one at a time in one worker thread; nothing here knows
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,19 +13,20 @@ from textwrap import shorten
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from agents.reducer.works import Treated
-from runners.jobs.aggregating import Aggregator, Gathered
+from runners.jobs.aggregating import Aggregator, Gathered, Measured
 from runners.jobs.anchor import Anchor
-from runners.jobs.codecs import decode, encoded_size, inspect_payload
+from runners.jobs.codecs import Decoded, encoded_size
 from runners.jobs.error_feedback import ErrorFeedback
-from runners.jobs.fragments import Fragment, Fragments, step_of
+from runners.jobs.fragments import Fragments
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
+from runners.jobs.moving import Follow, Outer, step, take_over
 from runners.jobs.overlap import Overlap
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
+from runners.jobs.vectors import Joined, Section, Vector, length, whole
 from runners.jobs.verifying import verify
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
@@ -146,7 +148,9 @@ class Session:
     def step(self, microbatch: int) -> StepResult:
         """One optimizer step; with `sync = "step"` one gradient, which waits for everybody's."""
         if self.shared is None:
-            return self.trainer.step(microbatch)
+            result = self.trainer.step(microbatch)
+            self.trainer.clear_gradients()  # between steps there is room in their place for what is sent and received
+            return result
         result = self.trainer.gradient(microbatch)
         self.passes += 1
         return result
@@ -156,14 +160,13 @@ class Session:
         if self.overlap is not None:
             delta = self.overlap.take(self.anchor, round_)
             return self.owed.encode_part(delta, encoding, self.fragments.of(round_))
-        if self.base is None:
-            delta = self.trainer.delta(self.anchor)
-        else:
-            delta = mean_gradient(self.trainer.model, self.base, self.passes)
-            self.trainer.clear_gradients()
-            self.base = None
         self.training = False
-        return self.owed.encode(delta, encoding)
+        if self.base is None:
+            return self.owed.encode(self.trainer.delta(self.anchor), encoding)
+        payload = self.owed.encode(mean_gradient(self.trainer.model, self.base, self.passes), encoding)
+        self.trainer.clear_gradients()
+        self.base = None
+        return payload
 
     # The anchor.
 
@@ -175,37 +178,42 @@ class Session:
         if number != self.anchor.version + 1:
             return None
         request = self.spec.request
-        average, fragment = self.decoded(payload, number), self.fragments.of(number)
+        average = self.decoded(payload, number)
         if self.shared is not None:
-            self._move(self.shared.step(self.anchor, average), fragment)
-            return self.digest
-        how = request.outer, request.outer_lr, request.outer_momentum
-        before = fragment.of(self.anchor.values)
-        if fragment is not self.fragments.whole:
-            before = before.clone()  # it moves in place
-        self._move(step_of(self.anchor, average, fragment, *how), fragment, before)
-        return self.digest
+            return self._now(self.shared.step(self.anchor, whole(average)))
+        average.check()  # an anchor that has moved half the way is none
+        how = Outer(request.outer, request.outer_lr, request.outer_momentum)
+        with self._following(number) as follow:
+            return self._now(step(self.anchor, average, how, self.fragments.of(number).ranges, follow))
 
     def replace(self, snapshot: bytes | memoryview) -> tuple[int, str]:
         """Take over an anchor from elsewhere; gives version and digest. Local steps under way keep what they added."""
         fetched = snapshot_from_bytes(snapshot)
         self.anchor.layout.require(fetched.layout)
         if fetched.version >= self.anchor.version:
-            self._move(fetched, self.fragments.whole)
+            with self._following(fetched.version) as follow:
+                # With gradients the old one stays as it is: those under way were taken there.
+                self._now(fetched if self.shared is not None else take_over(self.anchor, fetched, follow))
         return self.anchor.version, self.digest
 
     def renumber(self, version: int) -> str:
         """Call the anchor another version: what lies between is lost to everybody. Gives the digest."""
-        self._move(dataclasses.replace(self.anchor, version=version), self.fragments.whole)
-        return self.digest
+        new = dataclasses.replace(self.anchor, version=version)
+        with self._following(version) as follow:
+            return self._now(take_over(self.anchor, new, follow))
 
-    def _move(self, new: Anchor, changed: Fragment, before: Tensor | None = None) -> None:
+    def _following(self, version: int) -> AbstractContextManager[Follow | None]:
+        """What moves the model while the anchor moves to a version."""
         if self.overlap is not None:
-            self.overlap.move(self.anchor.values if before is None else before, new, changed)
-        elif self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
-            self.trainer.rebase(self.anchor, new)
+            return self.overlap.following(self.anchor.layout, version)
+        if self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
+            return self.trainer.following(self.anchor.layout)
+        return nullcontext()
+
+    def _now(self, new: Anchor) -> str:
         self.anchor = new
         self.digest = new.digest()
+        return self.digest
 
     def snapshot(self) -> tuple[int, bytes]:
         """The anchor whole: its version and its bytes."""
@@ -217,22 +225,26 @@ class Session:
 
     # Reducing.
 
-    def decoded(self, payload: bytes | memoryview, round_: int = 0) -> Tensor:
-        """The difference for a round that a payload holds, flat float32.
+    def decoded(self, payload: bytes | memoryview, round_: int = 0) -> Decoded:
+        """The difference for a round that a payload holds; looking at it raises a CodecError where it isn't finite.
 
         Raises:
-            CodecError: damaged, or not finite.
+            CodecError: damaged.
             WrongShape: of another model.
         """
-        _, count = inspect_payload(payload)  # before anything is allocated: topk takes 64 times its bytes
-        wanted = self.fragments.of(round_).layout.count
-        if count != wanted:
-            raise WrongShape(count, wanted)
-        return decode(payload)
+        delta, wanted = Decoded(payload), self.fragments.of(round_).layout.count
+        if delta.numel() != wanted:
+            raise WrongShape(delta.numel(), wanted)
+        return delta
 
-    def is_faint(self, delta: Tensor, round_: int) -> bool:
-        """Whether a difference for a round is so small next to the anchor that rounding alone may make it twice."""
-        return bool(delta.norm() <= FAINT * self.fragments.of(round_).of(self.anchor.values).norm())
+    def is_faint(self, delta: Vector, round_: int) -> bool:
+        """Whether a difference for a round is so small next to the anchor that rounding alone may make it twice.
+
+        Raises:
+            CodecError: it isn't finite. All of it is looked at.
+        """
+        there = [Section(self.anchor.values, *ends) for ends in self.fragments.of(round_).ranges]
+        return length(delta) <= FAINT * length(Joined(there))
 
     def largest(self, round_: int = 0) -> int:
         """Bytes that a difference for a round may take: no encoding takes more than float32."""
@@ -245,9 +257,10 @@ class Session:
         fragment, turn = self.fragments.of(round_), self.fragments.turn(round_)
         if turn not in self.aggregators:
             self.aggregators[turn] = Aggregator(fragment.layout.parameters, fragment.layout.count)
-        aggregator = self.aggregators[turn]
-        average, treated = aggregator.aggregate(gathered, method)
-        return self.owed_average.encode_part(average, encoding, fragment), treated, aggregator.length(average)
+        average, treated = self.aggregators[turn].aggregate(gathered, method)
+        measured = Measured(average, fragment.layout.parameters)
+        payload = self.owed_average.encode_part(measured, encoding, fragment)
+        return payload, treated, measured.norm
 
     # Looking after it.
 

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.reducer.works import Part
+from agents.reducer.works import Part, Treated
 from runners.jobs.aggregating import Aggregator
 from runners.jobs.anchor import AnchorError, weighted_average
 from runners.jobs.clipping import LEAST_PAST, MULTIPLE, PAST_MULTIPLE, Clipper, Length
+from runners.jobs.vectors import whole
+from schemas.aggregation import Aggregation
 
 ELEMENTS = 64
 
@@ -31,6 +33,13 @@ def a_round(*deltas: Tensor) -> list[tuple[Part, Tensor]]:
 def some(count: int, seed: int = 0, elements: int = ELEMENTS) -> list[Tensor]:
     made = torch.Generator().manual_seed(seed)
     return [torch.randn(elements, generator=made) for _ in range(count)]
+
+
+def aggregate(
+    by: Aggregator, gathered: list[tuple[Part, Tensor]], method: Aggregation
+) -> tuple[Tensor, tuple[Treated, ...]]:
+    average, told = by.aggregate(gathered, method)
+    return whole(average), told
 
 
 # How long a difference may be.
@@ -84,8 +93,8 @@ def test_differences_of_zero_are_no_measure() -> None:
 
 def test_an_honest_round_is_the_plain_mean_bit_by_bit() -> None:
     gathered = a_round(*some(5))
-    clipped, told = Aggregator(ELEMENTS, ELEMENTS).aggregate(gathered, "clip")
-    assert torch.equal(clipped, weighted_average([(p.weight, d) for p, d in gathered]))
+    clipped, told = aggregate(Aggregator(ELEMENTS, ELEMENTS), gathered, "clip")
+    assert torch.equal(clipped, whole(weighted_average([(p.weight, d) for p, d in gathered])))
     assert all(t.scale == 1.0 and not t.remark for t in told)
     assert told[0].norm == pytest.approx(float(gathered[0][1].norm()))
 
@@ -95,7 +104,7 @@ def test_an_honest_round_is_the_plain_mean_bit_by_bit() -> None:
 def test_a_wild_node_moves_a_clipped_mean_by_its_weight_times_the_bound(seed: int, size: float, count: int) -> None:
     good = some(count - 1, seed)
     wild = some(1, seed + 1)[0] * size
-    average, told = Aggregator(ELEMENTS, ELEMENTS).aggregate(a_round(*good, wild), "clip")
+    average, told = aggregate(Aggregator(ELEMENTS, ELEMENTS), a_round(*good, wild), "clip")
     longest = max(float(delta.norm()) for delta in good)
     of_good = torch.stack(good).sum(0) / count
     assert float((average - of_good).norm()) <= MULTIPLE * longest / count * 1.001
@@ -108,7 +117,7 @@ def test_buffers_are_measured_apart() -> None:
     """Running variances in the thousands would hide any change of the parameters."""
     good = [torch.cat([delta, torch.full((8,), 5e3)]) for delta in some(3)]
     wild = torch.cat([some(1)[0] * 30, torch.full((8,), 5e3)])
-    average, told = Aggregator(ELEMENTS, ELEMENTS + 8).aggregate(a_round(*good, wild), "clip")
+    average, told = aggregate(Aggregator(ELEMENTS, ELEMENTS + 8), a_round(*good, wild), "clip")
     assert told[3].scale < 1.0
     assert average[-8:].tolist() == pytest.approx([5e3] * 8)
 
@@ -118,7 +127,7 @@ def test_each_node_has_one_vote(method: Any) -> None:
     """A liar who claims a million samples and offers three late differences besides moves nothing by it."""
     good = [torch.ones(ELEMENTS) + delta * 0.01 for delta in some(4)]
     liars = [(part("x", 0.2, made, samples=10**6), torch.full((ELEMENTS,), 1e6)) for made in (1, 2, 3)]
-    average, told = Aggregator(ELEMENTS, ELEMENTS).aggregate([*a_round(*good), *liars], method)
+    average, told = aggregate(Aggregator(ELEMENTS, ELEMENTS), [*a_round(*good), *liars], method)
     torch.testing.assert_close(average, torch.ones(ELEMENTS), atol=0.1, rtol=0)
     assert sum(t.weight for t in told) == pytest.approx(1.0)
     assert all("stands apart" in t.remark for t in told[4:])
@@ -128,7 +137,7 @@ def test_each_node_has_one_vote(method: Any) -> None:
 def test_the_late_and_the_present_difference_of_a_node_are_one_by_weight() -> None:
     late, present, other = torch.tensor([0.0]), torch.tensor([4.0]), torch.tensor([3.0])
     gathered = [(part("a", 0.1, 2), late), (part("a", 0.3, 3), present), (part("b", 0.3), other), (part("c", 0.3), other)]
-    average, told = Aggregator(1, 1).aggregate(gathered, "median")
+    average, told = aggregate(Aggregator(1, 1), gathered, "median")
     assert average.tolist() == [3.0]
     assert [t.weight for t in told] == pytest.approx([1 / 12, 3 / 12, 1 / 3, 1 / 3])
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from agents.reducer.works import Part
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
+from runners.jobs.vectors import Vector
 from schemas.jobs import JobRequest
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +40,7 @@ def session(app: Path, node: str, checkpoint: bytes | None = None, **request: An
     return Session.load(spec, checkpoint)
 
 
-def average(alone: Session, difference: Tensor) -> bytes:
+def average(alone: Session, difference: Vector) -> bytes:
     """What a node that is alone averages."""
     return alone.average([(Part(node="a", round=1, weight=1.0), difference)], "mean", "float32")[0]
 

@@ -21,6 +21,7 @@ from runners.jobs.same_bits import InexactOptimizer, SeparateArithmetic
 from runners.jobs.session import Session, precision_of
 from runners.jobs.snapshots import SnapshotError, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
+from runners.jobs.vectors import whole
 from schemas.jobs import AverageEncoding, JobRequest
 
 UNEVEN = {"a": 8, "b": 2}
@@ -186,7 +187,7 @@ def test_running_statistics_move_by_the_average_of_what_nodes_added(load: Callab
     sessions, _ = fleet(load, RECIPES["adamw"], normalised=True)
     layout, before = sessions["a"].anchor.layout, sessions["a"].anchor.values
     assert len(a_round(sessions, UNEVEN)) == 1
-    moved = [session.trainer.delta(replaced(session, before))[layout.parameters :] for session in sessions.values()]
+    moved = [whole(session.trainer.delta(replaced(session, before)))[layout.parameters :] for session in sessions.values()]
     expected = before[layout.parameters :] + (8 * moved[0] + 2 * moved[1]) / 10
     assert torch.allclose(sessions["a"].anchor.values[layout.parameters :], expected)
 
@@ -232,7 +233,7 @@ def test_a_parameter_that_no_loss_reaches_has_no_slope() -> None:
     reached, unreached = nn.Linear(2, 1, bias=False), nn.Linear(3, 1, bias=False)
     model = nn.ModuleList([reached, unreached])
     reached.weight.grad = torch.ones(1, 2)
-    assert mean_gradient(model, Anchor.from_model(model), 2).tolist() == [0.5, 0.5, 0.0, 0.0, 0.0]
+    assert whole(mean_gradient(model, Anchor.from_model(model), 2)).tolist() == [0.5, 0.5, 0.0, 0.0, 0.0]
 
 
 def test_what_a_coarse_encoding_lost_is_added_to_the_next_gradient(load: Callable[..., Session]) -> None:

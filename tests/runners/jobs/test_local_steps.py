@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runners.jobs.anchor import outer_step, weighted_average
+from runners.jobs.anchor import weighted_average
 from runners.jobs.local_steps import DeviceError, LocalTrainer, NonFiniteLoss, pick_device, to_device
+from runners.jobs.moving import Outer, outer_step, step
+from runners.jobs.vectors import whole
 from runners.jobs.workload import BoundWorkload, bind
 
 CPU = torch.device("cpu")
@@ -75,11 +77,11 @@ def test_two_nodes_learn_together_through_an_anchor() -> None:
         for steps, trainer in zip((6, 2), nodes.values(), strict=True):
             trainer.load(anchor)
             samples = sum(trainer.step(8).samples for _ in range(steps))
-            contributions.append((float(samples), trainer.delta(anchor)))
+            contributions.append((float(samples), whole(trainer.delta(anchor))))
         anchor = outer_step(anchor, weighted_average(contributions))
     nodes["b"].load(anchor)
     assert nodes["b"].validate() < before / 3
-    assert not nodes["b"].delta(anchor).any()
+    assert not whole(nodes["b"].delta(anchor)).any()
 
 
 def test_rebasing_keeps_the_steps_taken_so_far() -> None:
@@ -88,11 +90,12 @@ def test_rebasing_keeps_the_steps_taken_so_far() -> None:
     for _ in range(3):
         trainer.step(8)
     parameters = old.layout.parameters
-    taken = trainer.delta(old)[:parameters]
-    new = outer_step(old, torch.full((old.layout.count,), 0.5))
-    trainer.rebase(old, new)
-    assert torch.allclose(trainer.delta(new)[:parameters], taken, atol=1e-6)
-    assert not trainer.delta(new)[parameters:].any()
+    taken = whole(trainer.delta(old))
+    with trainer.following(old.layout) as follow:
+        new = step(old, torch.full((old.layout.count,), 0.5), Outer(), [(0, old.layout.count)], follow)
+    kept = whole(trainer.delta(new))
+    assert torch.allclose(kept[:parameters], taken[:parameters], atol=1e-6)
+    assert not kept[parameters:].any()
     trainer.step(8)
 
 
@@ -184,7 +187,7 @@ def test_the_same_code_learns_on_cuda() -> None:
     anchor = trainer.anchor()
     losses = [trainer.step(16).loss for _ in range(60)]
     assert losses[-1] < losses[0] / 3
-    delta = trainer.delta(anchor)
+    delta = whole(trainer.delta(anchor))
     assert delta.device.type == "cpu"
     trainer.load(outer_step(anchor, delta))
     assert trainer.device.type == "cuda"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.reducer.works import Part
+from runners.jobs.codecs import decode
 from runners.jobs.fragments import Fragments
 from runners.jobs.layout import Layout
 from runners.jobs.session import Session
@@ -144,7 +145,7 @@ def test_what_was_sent_and_what_is_owed_make_up_what_was_done(load: Load, encodi
         fragment = session.fragments.of(number)
         fragment.put(fragment.of(done + working(session) - session.anchor.values), done)
         payload = session.difference(encoding, number)
-        fragment.put(fragment.of(sent) + session.decoded(payload, number), sent)
+        fragment.put(fragment.of(sent) + decode(payload), sent)
         session.apply(number, average([payload], session, number))
     assert torch.count_nonzero(session.owed.residual) > 0
     assert close(sent + session.owed.residual, done)
@@ -168,7 +169,7 @@ def test_a_late_difference_is_sent_once(load: Load, fragments: int) -> None:
     steps(late, 1)
     steps(other, 1)
     late.apply(1, average([other.difference("float32", 1)], other, 1))
-    first = late.decoded(late.difference("float32", 1), 1)
+    first = decode(late.difference("float32", 1))
     fragment = late.fragments.of(1)
     assert first.abs().max() > 0
     assert close(fragment.of(working(late)), fragment.of(late.anchor.values))

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from runners.jobs import robust
+from runners.jobs.vectors import CHUNK, Combination, Vector, whole
 
-Rule = Callable[[Sequence[Tensor]], Tensor]
+Rule = Callable[[Sequence[Tensor]], Vector]
 
 
-def by_krum(deltas: Sequence[Tensor]) -> Tensor:
+def by_krum(deltas: Sequence[Tensor]) -> Vector:
     chosen = robust.krum(deltas, (len(deltas) - 3) // 2)
-    return robust.combine([1 / len(chosen)] * len(chosen), [deltas[place] for place in chosen])
+    return Combination([1 / len(chosen)] * len(chosen), [deltas[place] for place in chosen])
 
 
 RULES: dict[str, Rule] = {
-    "trimmed": lambda deltas: robust.trimmed_mean(deltas, 1),
+    "trimmed": lambda deltas: robust.TrimmedMean(deltas, 1),
     "median": robust.median,
     "krum": by_krum,
     "centered_clip": robust.centered_clip,
@@ -42,7 +43,7 @@ def test_the_order_doesnt_matter(rule: Rule, seed: int, count: int, order: objec
     deltas = some(seed, count)
     shuffled = list(deltas)
     order.shuffle(shuffled)  # type: ignore[attr-defined]
-    torch.testing.assert_close(rule(shuffled), rule(deltas))
+    torch.testing.assert_close(whole(rule(shuffled)), whole(rule(deltas)))
 
 
 @EVERY
@@ -50,7 +51,7 @@ def test_the_order_doesnt_matter(rule: Rule, seed: int, count: int, order: objec
 @given(seed=st.integers(0, 10_000), count=st.integers(5, 9))
 def test_equal_inputs_come_back(rule: Rule, seed: int, count: int) -> None:
     (delta,) = some(seed, 1)
-    torch.testing.assert_close(rule([delta.clone() for _ in range(count)]), delta)
+    torch.testing.assert_close(whole(rule([delta.clone() for _ in range(count)])), delta)
 
 
 @ROBUST
@@ -60,11 +61,11 @@ def test_one_wild_input_moves_little(name: str, seed: int, count: int, wild: flo
     deltas = some(seed, count)
     good = [delta for index, delta in enumerate(deltas) if index != place % count]
     deltas[place % count] = torch.full((7,), wild)
-    result = RULES[name](deltas)
+    result = whole(RULES[name](deltas))
     least, most = torch.stack(good).amin(0), torch.stack(good).amax(0)
     slack = 1e-5
     if name == "centered_clip":  # the median's bound, and as far as the steps may go from there
-        centre = robust.median(deltas)
+        centre = whole(robust.median(deltas))
         distances = sorted(robust.norms(deltas, centre))
         slack += robust.CENTRING_STEPS * distances[count // 2] / 1.0
         assert float((result - centre).norm()) <= slack
@@ -82,19 +83,19 @@ def test_krum_leaves_as_many_liars_out_as_it_tolerates(seed: int, wild: float) -
 
 def test_trimming_and_median_by_hand() -> None:
     deltas = [torch.tensor([value, 0.0]) for value in (1.0, 2.0, 3.0, 100.0)]
-    assert robust.trimmed_mean(deltas, 1).tolist() == [2.5, 0.0]
-    assert robust.median(deltas).tolist() == [2.5, 0.0]
-    assert robust.median(deltas[1:]).tolist() == [3.0, 0.0]
+    assert whole(robust.TrimmedMean(deltas, 1)).tolist() == [2.5, 0.0]
+    assert whole(robust.median(deltas)).tolist() == [2.5, 0.0]
+    assert whole(robust.median(deltas[1:])).tolist() == [3.0, 0.0]
 
 
 def test_clipping_shortens_and_keeps_the_weight() -> None:
     deltas = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 100.0])]
-    assert robust.clipped_mean([3.0, 1.0], deltas, [1.0, 0.02]).tolist() == [0.75, 0.5]
+    assert whole(robust.clipped_mean([3.0, 1.0], deltas, [1.0, 0.02])).tolist() == [0.75, 0.5]
 
 
 def test_more_elements_than_a_chunk_are_all_worked_on() -> None:
-    deltas = some(3, 5, elements=robust.CHUNK + 17)
+    deltas = some(3, 5, elements=CHUNK + 17)
     stacked = torch.stack(deltas)
-    torch.testing.assert_close(robust.median(deltas), stacked.median(dim=0).values)
+    torch.testing.assert_close(whole(robust.median(deltas)), stacked.median(dim=0).values)
     torch.testing.assert_close(torch.tensor(robust.norms(deltas)), stacked.norm(dim=1))
     assert robust.norms(deltas[:1], deltas[0]) == [0.0]

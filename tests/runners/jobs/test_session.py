@@ -8,6 +8,7 @@ import torch
 from runners.jobs.codecs import decode, encode, encoded_size
 from runners.jobs.session import Session, WrongShape
 from runners.jobs.spec import JobSpec
+from runners.jobs.vectors import whole
 from schemas.jobs import Encoding, JobRequest
 
 NORMED = """
@@ -46,10 +47,10 @@ def test_topk_sends_a_models_statistics_whole(session: Session) -> None:
     session.begin_steps()
     for _ in range(3):
         session.step(8)
-    true = session.trainer.delta(session.anchor)
+    true = whole(session.trainer.delta(session.anchor))
     payload = session.difference("topk")
     assert len(payload) == encoded_size(layout.count, "topk", layout.count - layout.parameters)
-    sent = session.decoded(payload)
+    sent = decode(payload)
     statistics = true[layout.parameters :]
     assert statistics.numel() == 128
     assert torch.allclose(sent[layout.parameters :], statistics, rtol=0, atol=float(statistics.abs().max()) / 127)

@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from runners.jobs.anchor import Anchor, outer_step
+from runners.jobs.anchor import Anchor
+from runners.jobs.moving import outer_step
 from runners.jobs.snapshots import (
     SnapshotError,
     save_model,
