@@ -94,7 +94,9 @@ class Inbox:
             await self._join(kind)
 
     async def unfollow(self, kind: str) -> None:
-        """Listen to it no more."""
+        """Listen to it no more, and forget what came of it that nobody has asked for."""
+        for key in [key for key, incoming in self._incoming.items() if key[1] == kind and not incoming.wanted]:
+            del self._incoming[key]
         followed = self._followed.pop(kind, None)
         if followed is not None:
             if followed.rejoin is not None:

@@ -9,6 +9,9 @@ from schemas.training import Average
 
 # Averages kept for whoever is behind: more than a trainer applies one by one before it takes a snapshot.
 KEPT = 8
+# Bytes of averages kept beyond the last two, which somebody may be applying: of a large model a snapshot is little more
+# than two of them, and nodes shouldn't need memory for eight.
+KEPT_BYTES = 64 * 1024 * 1024
 # Seconds for one holder to come up with an average before the next holder is asked.
 FETCH_SECONDS = 60.0
 
@@ -26,10 +29,14 @@ class Averages:
         """Hold an average that was made here or fetched; forgets the oldest."""
         held = self._tensors.keep("average", name, payload)
         self._kept[held.digest] = (name, payload)
-        while len(self._kept) > KEPT:
+        while len(self._kept) > KEPT or (len(self._kept) > 2 and self._bytes > KEPT_BYTES):
             _, (old, _) = self._kept.popitem(last=False)
             self._tensors.drop("average", old)
         return Average(key=name, size=held.size, digest=held.digest, holders=(self._node,))
+
+    @property
+    def _bytes(self) -> int:
+        return sum(len(payload) for _, payload in self._kept.values())
 
     def here(self, digest: str) -> Data | None:
         """The bytes of an average that is held here."""

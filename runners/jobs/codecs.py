@@ -14,7 +14,6 @@ whatever vector instructions a machine has: everyone applies the decoded bytes, 
 `encode` runs on one machine only and may reduce.
 """
 
-import io
 import struct
 from collections.abc import Iterator
 from typing import Final, get_args
@@ -26,6 +25,7 @@ from runners.jobs.codec_blocks import INT4_BLOCK, INT8_BLOCK, int4_size, int8_si
 from runners.jobs.codec_bodies import Body, Bytes, Floats, Int4, Int8, TopK
 from runners.jobs.codec_numbers import RESEND, CodecError
 from runners.jobs.codec_topk import CHUNK, kept_of
+from runners.jobs.in_place import Room
 from runners.jobs.vectors import chunks, whole
 from schemas.jobs import Encoding
 
@@ -93,12 +93,8 @@ class Writer:
         self._body = _body_of(count, encoding, statistics)
         head = (_MAGIC, ENCODINGS.index(encoding), _VERSION, _BLOCKS.get(encoding, 0), count)
         header = _TOPK_HEADER.pack(*head, statistics) if encoding == "topk" else _HEADER.pack(*head)
-        # Of what is in the standard library this alone lets bytes be written in place, and gives them without a copy.
-        self._file = io.BytesIO()
-        self._file.truncate(0)
-        self._file.seek(max(len(header), encoded_size(count, encoding, statistics)) - 1)
-        self._file.write(b"\0")
-        self._memory = self._file.getbuffer()
+        self._room = Room(max(len(header), encoded_size(count, encoding, statistics)))
+        self._memory = self._room.memory
         self._memory[: len(header)] = header
 
     def chunks(self) -> Iterator[slice]:
@@ -118,8 +114,7 @@ class Writer:
 
     def payload(self) -> bytes:
         """All of it; nothing can be put any more."""
-        self._memory.release()
-        return self._file.getvalue()
+        return self._room.taken()
 
 
 class Decoded:

@@ -21,6 +21,7 @@ from runners.jobs.codecs import Decoded, encoded_size
 from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.fragments import Fragments
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
+from runners.jobs.heap import give_back
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.moving import Follow, Outer, step, take_over
 from runners.jobs.overlap import Overlap
@@ -157,6 +158,7 @@ class Session:
 
     def difference(self, encoding: Encoding, round_: int = 0) -> bytes:
         """End the local steps: what they added, or their gradient, encoded, with what earlier encodings owed."""
+        self._make_room()
         if self.overlap is not None:
             delta = self.overlap.take(self.anchor, round_)
             return self.owed.encode_part(delta, encoding, self.fragments.of(round_))
@@ -264,6 +266,9 @@ class Session:
 
     # Looking after it.
 
+    def _make_room(self) -> None:
+        give_back(4 * self.anchor.layout.count)
+
     def at_anchor(self) -> tuple[float, bytes]:
         """Held-out loss of the anchor, and the model with its parameters as plain safetensors."""
         return self._with_anchor(lambda: (self.trainer.validate(), self._model_bytes()))
@@ -289,6 +294,7 @@ class Session:
 
     def _with_anchor(self, look: Callable[[], T]) -> T:
         layout, model = self.anchor.layout, self.trainer.model
+        self._make_room()
         working = layout.flatten(model) if self.training else None
         self.trainer.load(self.anchor)
         try:

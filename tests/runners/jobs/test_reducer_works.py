@@ -145,3 +145,19 @@ async def test_a_difference_that_rounding_may_repeat_is_told_as_faint(desk: Desk
         collected = await desk.collect(node, encode(delta, "int8"))
         assert isinstance(collected, works.Collected)
         assert collected.faint == (node != "d")
+
+
+async def test_of_large_averages_the_last_two_are_held(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runners.jobs.averages.KEPT_BYTES", 1000)
+    made = [desk.averages.keep(str(number), bytes([number]) * 600).digest for number in range(4)]
+    assert [desk.averages.here(digest) is not None for digest in made] == [False, False, True, True]
+
+
+async def test_a_node_that_reduces_no_more_forgets_what_was_streamed_to_it(desk: Desk) -> None:
+    reducer, node = desk.buses["a"], desk.buses["b"]
+    await reducer.follow("delta")
+    size = node.keep("delta", "1", bytes(5000)).size
+    assert await node.stream("delta", "1")
+    assert reducer.bytes_in == size
+    await reducer.unfollow("delta")
+    assert reducer.bytes_in == 0
