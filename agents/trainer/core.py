@@ -167,7 +167,7 @@ class Trainer(Overlapping):
         if event.round > s.version:
             s.closed[event.round] = event
             for old in sorted(s.closed)[: -self.settings.replay_updates - 1]:
-                del s.closed[old]
+                yield from self._settle(s.closed.pop(old))  # it will be in the snapshot that this node has to take
         yield from self._advance(now)
 
     @on(works.Applied)
