@@ -18,7 +18,7 @@ Encoding = Literal["float32", "float16", "int8", "int4", "topk"]
 AverageEncoding = Literal["float32", "float16", "int8"]
 OuterStep = Literal["average", "nesterov"]
 Precision = Literal["auto", "float32", "bfloat16"]
-SyncMode = Literal["round", "step", "overlap"]
+SyncMode = Literal["round", "step", "overlap", "async"]
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Power = Annotated[int, Meta(ge=1, le=65_536)]
@@ -46,7 +46,8 @@ class JobRequest(Request, frozen=True, kw_only=True):
     id: JobId | None = None
     """Makes the request idempotent: the same id and body get the same job, another body is refused."""
     rounds: Count = 10
-    """Rounds to train: each is local steps on every node and one outer step."""
+    """Rounds to train: each is local steps on every node and one outer step; with `sync = "async"` versions of the anchor,
+    each with the contributions of about half of the nodes."""
     min_nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
     """Nodes that must be there before the job starts."""
     max_nodes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
@@ -67,8 +68,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     `sync = "step"` everybody takes one."""
     sync: SyncMode = "round"
     """What is averaged: with `round` what local steps added; with `overlap` the same, while the next round's steps are
-    under way; with `step` gradients, and a round is one optimizer step on the union of the nodes' microbatches, whose
-    sizes are in proportion to speed."""
+    under way; with `async` the same, but nobody is waited for, and a round is a version of the anchor with whatever came;
+    with `step` gradients, and a round is one optimizer step on the union of the nodes' microbatches, whose sizes are in
+    proportion to speed."""
     fragments: Annotated[int, Meta(ge=1, le=16)] | None = None
     """With `sync = "overlap"`: parts of the model, of which each round exchanges the next, with all that was done to it
     since its last turn, and the job's last round all. By default one for every 4 million parameters, 8 at most."""
@@ -103,7 +105,8 @@ class JobRequest(Request, frozen=True, kw_only=True):
     resume: JobId | None = None
     """Begin with the last checkpoint of that job."""
     deadline_seconds: Annotated[float, Meta(gt=0, le=86_400)] | None = None
-    """A fixed deadline for rounds instead of the one the batch controller works out."""
+    """A fixed deadline for rounds instead of the one the batch controller works out. With `sync = "async"` the longest time
+    from one version to the next, where anybody contributes."""
     hang_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
     """A job process that shows no progress for so long is taken for hung and stopped."""
     include: tuple[NodeId, ...] = ()

@@ -149,7 +149,7 @@ class ContributionOffered(Message, frozen=True, kw_only=True):
     """The round it was made for; (node, round) names the contribution, and it counts once."""
     base_digest: str
     """Digest of the anchor that it is a difference to: of version round - 1, or of a later one where the difference is
-    late or `sync = "overlap"`."""
+    late, or `sync` is `overlap` or `async`."""
     samples: int
     steps: int
     loss: float
@@ -236,7 +236,8 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     weight: float
     """Its part of the average, 0 to 1: samples / (1 + late), over the sum; its node's one vote where each has one. Of a
-    model in fragments, lateness counts in turns of the fragment."""
+    model in fragments, lateness counts in turns of the fragment; with `sync = "async"` samples are over the versions from
+    one contribution of the node to the next."""
     loss: float
     norm: float = 0.0
     """L2 norm of the difference's parameters, as it came."""
@@ -271,6 +272,8 @@ class RoundClosed(Message, frozen=True, kw_only=True):
     reason: str
     aggregation: Aggregation = "mean"
     """How the average was made: the job's method, or `clip` where too few nodes contributed for that."""
+    extent: float = 1.0
+    """How far the anchor goes by the average: 1, and with `sync = "async"` the part of the fleet's work that is in it."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.steps", Delivery.TELEMETRY)

@@ -154,6 +154,9 @@ class Appraiser(Agent[AppraiserState]):
         waited_for = [node for node in opened.expected if node in prompt or node in event.missing]
         roster, request = job.roster, job.request
         assert roster is not None
+        rounds = request is None or request.sync != "async"  # else nobody waits, and nobody's work sizes another's
+        if not rounds:
+            parts = tuple(msgspec.structs.replace(part, arrived=0.0) for part in parts)
         return RoundSeen(
             number=event.round,
             seconds=now - opened.began_at,
@@ -166,7 +169,9 @@ class Appraiser(Agent[AppraiserState]):
             reducer=event.reducer,
             heirs=tuple(node for node in roster.reducers if node != event.reducer),
             average_size=event.average.size,
-            stretch=stretch(job.work, _asked(request.microbatch, request.local_steps, request.sync)) if request else {},
+            stretch=stretch(job.work, _asked(request.microbatch, request.local_steps, request.sync))
+            if request is not None and rounds
+            else {},
             lost=opened.opened_at - opened.began_at,
             lost_by=opened.first if opened.first != opened.reducer else "",
         )

@@ -16,6 +16,8 @@ Without a node nobody waits for it, and its samples are missing. Besides:
   factor, so many more or fewer of them go by, and it is late by so many.
 - What was lost until another reducer took over is lost to the one that fell silent.
 
+With `sync = "async"` nobody is waited for: without a node its samples are missing, and nothing else is another.
+
 Not modelled: other encodings for an average that no longer has to suit the worst link, other rosters and strategies that
 come of the change, and that samples of longer rounds may teach less.
 """

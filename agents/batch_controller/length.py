@@ -14,6 +14,7 @@ from statistics import median
 import msgspec
 
 from agents.batch_controller import goodput, learning, microbatch, noise, rounds, words
+from agents.batch_controller.asynchronous import AsynchronousPlanner
 from agents.batch_controller.goodput import Part
 from agents.batch_controller.planner import Plan, Planner
 from agents.batch_controller.rounds import Pace
@@ -158,6 +159,8 @@ class GoodputPlanner(Planner):
 
 
 def planner_for(job: Job, request: JobRequest, nodes: Mapping[NodeId, Node], settings: BatchControllerSettings) -> Planner:
-    """The planner of a job's strategy."""
+    """The planner of a job's strategy; without rounds, all strategies give steps in the same way."""
+    if request.sync == "async":
+        return AsynchronousPlanner(job, request, nodes, settings)
     kind = GoodputPlanner if request.batch == "goodput" else Planner
     return kind(job, request, nodes, settings)

@@ -30,7 +30,23 @@ def objection(request: JobRequest) -> Refusal | None:
     if request.fragments is not None and request.sync != "overlap":
         reason = f'only sync = "overlap" exchanges the model in fragments, and sync is {request.sync}'
         return "$.fragments", f"{reason}: leave it out, or set sync too"
-    return _in_averaging(request) or _in_microbatch(request) or _in_nodes(request)
+    return _in_averaging(request) or _in_waiting(request) or _in_microbatch(request) or _in_nodes(request)
+
+
+def _in_waiting(request: JobRequest) -> Refusal | None:
+    """Where nobody waits for anybody, what needs all at once has no meaning."""
+    if request.sync != "async":
+        return None
+    if request.outer != "average":
+        reason = 'with sync = "async" an outer step has some nodes\' work in it, and momentum adds up what is stale'
+        return "$.outer", f'{reason}: leave it at average, or take sync = "overlap"'
+    if request.aggregation not in ("mean", "clip"):
+        reason = f'{request.aggregation} compares all nodes\' differences, and with sync = "async" they come one by one'
+        return "$.aggregation", f'{reason}: leave it out, or take sync = "overlap"'
+    if request.adaptation == "proactive":
+        reason = 'proactive weighs the seconds that all wait for a link, and with sync = "async" nobody waits'
+        return "$.adaptation", f"{reason}: take reactive"
+    return None
 
 
 def _in_averaging(request: JobRequest) -> Refusal | None:

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import ClassVar, TypeVar
 
 from agents.base import Agent, Effect, Effects, on
-from agents.optimizer import cost, foresight, trial
+from agents.optimizer import blocks, cost, foresight, trial
 from agents.optimizer.invariants import broken
 from agents.optimizer.policy import next_phase, permission
 from agents.optimizer.settings import OptimizerSettings
@@ -63,6 +63,7 @@ class Optimizer(Agent[OptimizerState]):
     def _meet(self, event: JobState) -> Run:
         run = Run(
             policy=event.request.adaptation,
+            sync=event.request.sync,
             phase="initialisation",
             state=event.state,
             state_version=event.version,
@@ -100,9 +101,9 @@ class Optimizer(Agent[OptimizerState]):
         if run is None or event.round <= run.round:
             return
         run.round = event.round
-        if event.seconds > 0 and isfinite(event.loss):
-            rate = run.efficiency * event.samples / event.seconds
-            trial.remember(run.seen, RoundSeen(event.round, rate, event.loss, event.seconds))
+        seen = blocks.measure(run, event)
+        if seen is not None:
+            trial.remember(run.seen, seen)
         words = self._enter(run, next_phase(run, self.settings))
         if run.policy != "off" and run.phase in ("adaptive", "convergence"):
             words = (yield from self._look_back(event.job, run)) or words

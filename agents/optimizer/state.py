@@ -6,7 +6,7 @@ import msgspec
 
 from agents.effects import Timer
 from schemas.ids import AgentName, JobId, NodeId
-from schemas.jobs import AdaptationPolicy, JobPhase
+from schemas.jobs import AdaptationPolicy, JobPhase, SyncMode
 from schemas.network import LinkAhead, LinkQuality
 from schemas.training import Foreseen, Share, Tuning
 
@@ -129,6 +129,7 @@ class Run(msgspec.Struct):
     state_version: int
     rounds: int
     """Rounds asked for."""
+    sync: SyncMode = "round"
     first_round: int = 0
     """Rounds that had closed when the optimizer met the job: warm-up counts from there."""
     round: int = 0
@@ -138,6 +139,8 @@ class Run(msgspec.Struct):
     """What others go by now."""
     seen: list[RoundSeen] = []
     """The last rounds, oldest first."""
+    block: list[tuple[int, float, float]] = []
+    """(samples, seconds, loss) of closed rounds that are to be remembered as one (`agents.optimizer.blocks`)."""
     validated: list[RoundSeen] = []
     """The last validations, as rounds whose loss is the held-out one."""
     flat_rounds: int = 0

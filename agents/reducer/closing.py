@@ -7,7 +7,7 @@ import msgspec
 
 from agents.base import Agent, CancelTimer, Effect, Effects, StartWork, Timer, on
 from agents.effects import Work
-from agents.reducer import policy, refusals, staleness, words, works
+from agents.reducer import asynchronous, policy, refusals, staleness, words, works
 from agents.reducer.settings import ReducerSettings
 from agents.reducer.state import Offer, ReducerState
 from schemas.ids import JobId, NodeId
@@ -199,13 +199,22 @@ class Closing(Agent[ReducerState]):
         waited_for = self._missing()
         if not here or (waited_for and not s.due) or ((waited_for or self._refused()) and len(there) < self._needed()):
             return
+        if asynchronous.waits(s, there):
+            return
         s.reducing = tuple(here)
-        parts = policy.weights([s.offers[key].message for key in here], s.round, s.parts)
+        parts, s.extent = asynchronous.weighed(s, [s.offers[key].message for key in here])
         method = policy.method(s.aggregation, len(there))
         yield CancelTimer(timer=RoundDeadline(round=s.round))
         yield self._work(
             "reduce",
-            works.Reduce(round=s.round, term=s.term, parts=parts, encoding=s.average_encoding, aggregation=method),
+            works.Reduce(
+                round=s.round,
+                term=s.term,
+                parts=parts,
+                encoding=s.average_encoding,
+                aggregation=method,
+                extent=s.extent,
+            ),
             f"round {s.round}: {len(there)} contributions, without {', '.join(waited_for) or 'nobody'}",
         )
 
@@ -255,7 +264,8 @@ class Closing(Agent[ReducerState]):
         s = self.state
         if s.average is None:
             raise AssertionError("a round is closed with an average")
-        counted = words.contributions([s.offers[key].message for key in s.reducing], s.treated, s.round, s.parts)
+        messages = [s.offers[key].message for key in s.reducing]
+        counted = words.contributions(messages, s.treated, s.round, asynchronous.weighed(s, messages)[0])
         method = policy.method(s.aggregation, len({c.node for c in counted}))
         missing = self._missing()
         samples = sum(c.samples for c in counted)
@@ -275,6 +285,7 @@ class Closing(Agent[ReducerState]):
             on_time=not missing,
             reason=words.closing(counted, absent, sorted(self._refused()), s.aggregation, method),
             aggregation=method,
+            extent=s.extent,
         )
 
     def _next_reducer(self) -> NodeId:

@@ -7,7 +7,7 @@ Every node of a job hosts this core. Only the active one acts; the others know w
 from collections.abc import Iterator
 
 from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
-from agents.reducer import policy, staleness, works
+from agents.reducer import asynchronous, policy, staleness, works
 from agents.reducer.closing import Closing, HoldPatience, RoundDeadline
 from agents.reducer.state import KEPT_DIGESTS
 from agents.reducer.verifying import Verifying
@@ -93,6 +93,7 @@ class Reducer(Verifying, Closing):
         s = self.state
         s.applied[event.node] = max(event.version, 0)
         s.codes[event.node] = event.code
+        asynchronous.arrive(s, event.node)
         if event.node in s.refused:
             s.refused.remove(event.node)  # it was started again: it may run the right code now
         if event.node == s.node:
@@ -120,6 +121,7 @@ class Reducer(Verifying, Closing):
     def see_caught_up(self, event: CaughtUp, now: float) -> Effects:
         """A node that was behind is not any more."""
         self.state.applied[event.node] = event.version
+        asynchronous.arrive(self.state, event.node, caught_up=True)
         yield from self._maybe_open(now)
 
     @on(RoundApplied)
@@ -245,8 +247,13 @@ class Reducer(Verifying, Closing):
         yield from self._maybe_close(now)
 
     def _is_due(self, node: NodeId) -> bool:
-        """Whether the round waits for a node: not for one that lags, nor for one whose link can't carry one a round."""
+        """Whether the round waits for a node: not for one that lags, nor for one whose link can't carry one a round.
+
+        With `sync = "async"` it waits for nobody in particular.
+        """
         s = self.state
+        if s.sync == "async":
+            return False
         return s.applied[node] >= s.closed - self.settings.lag_tolerated and node not in s.occasional
 
     # Closing, as all see it.
@@ -270,6 +277,7 @@ class Reducer(Verifying, Closing):
         over = [(c.node, c.round) for c in event.contributions] + [(m.node, m.round) for m in late]
         yield self._release(over, f"round {event.round} is closed")
         staleness.note_absences(s, event)
+        asynchronous.note(s, event)
         yield from self._leave_behind(late)
         if s.active != s.node:
             yield from self._step_down()

@@ -24,6 +24,17 @@ class Offer(msgspec.Struct, kw_only=True):
     attempts: int = 0
 
 
+class Habit(msgspec.Struct, kw_only=True, frozen=True):
+    """With `sync = "async"`: how often a node contributes, and how much."""
+
+    round: int
+    """The version that counted it last, or that was the newest when it came."""
+    gap: float
+    """Versions from one contribution to the next, smoothed; 0 before the first."""
+    work: float
+    """Samples of the last one, discounted by its lateness."""
+
+
 class ReducerState(msgspec.Struct, kw_only=True):
     """All that a reducer knows."""
 
@@ -41,6 +52,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """Elements of the model; 0 until this node's own is there."""
     absences: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """With `sync = "step"`: deadlines that a node has missed in a row."""
+    habits: dict[NodeId, Habit] = msgspec.field(default_factory=dict)
+    """With `sync = "async"`: of everybody who has a model."""
     roster: Roster | None = None
     deadline_seconds: float = 0.0
     average_encoding: AverageEncoding = "float32"
@@ -84,6 +97,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """The deadline has passed: close as soon as there is a quorum."""
     reducing: tuple[str, ...] = ()
     """The offers that are being averaged."""
+    extent: float = 1.0
+    """How far the anchor goes by what is being averaged."""
     average: Average | None = None
     treated: tuple[Treated, ...] = ()
     """How the offers counted in it."""

@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 
-from agents.reducer import policy
-from agents.reducer.works import Treated
+from agents.reducer.works import Part, Treated
 from schemas.aggregation import LEAST_NODES, Aggregation
 from schemas.ids import NodeId
 from schemas.training import Contribution, ContributionOffered
 
 
 def contributions(
-    messages: Sequence[ContributionOffered], treated: Sequence[Treated], round_: int, fragments: int = 1
+    messages: Sequence[ContributionOffered], treated: Sequence[Treated], round_: int, parts: Sequence[Part]
 ) -> tuple[Contribution, ...]:
     """The listing of a round's contributions in the order of its parts; `treated`: how each counted, where it is known."""
     offers = {(m.node, m.round): m for m in messages}
     told = {(t.node, t.round): t for t in treated}
     listed = []
-    for part in policy.weights(messages, round_, fragments):
+    for part in parts:
         offer, how = offers[part.node, part.round], told.get((part.node, part.round))
         listed.append(
             Contribution(

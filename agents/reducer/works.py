@@ -65,6 +65,8 @@ class Reduce(Work, frozen=True, kw_only=True):
     parts: tuple[Part, ...]
     encoding: AverageEncoding
     aggregation: Aggregation = "mean"
+    extent: float = 1.0
+    """What the average is multiplied by, before it is encoded."""
 
 
 class Treated(msgspec.Struct, frozen=True, kw_only=True):

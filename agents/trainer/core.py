@@ -12,7 +12,7 @@ from agents.inputs import Stopping, Woken
 from agents.trainer import works
 from agents.trainer.custody import StoreInstead
 from agents.trainer.offering import again
-from agents.trainer.overlapping import Overlapping
+from agents.trainer.overlapping import Overlapping, together
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase, JobState
@@ -131,6 +131,7 @@ class Trainer(Overlapping):
             s.made, s.ready, s.taking = event.round, None, False
         else:
             s.computing = 0
+        if not s.overlaps or s.asynchronous:
             yield self._timed(event)
         yield self._progress("sending")
         yield from self._advance(now)
@@ -138,8 +139,9 @@ class Trainer(Overlapping):
     @on(works.StepsDone)
     def have_steps(self, event: works.StepsDone, now: float) -> Effects:
         """Steps are taken; their difference waits for the anchor of the round before, if that isn't here yet."""
-        self.state.computing, self.state.ready = 0, event
-        yield self._timed(event)
+        self.state.computing, self.state.ready = 0, together(self.state.ready, event)
+        if not self.state.asynchronous:  # there it is told once no further steps go with them
+            yield self._timed(event)
         yield from self._advance(now)
 
     def _timed(self, done: works.LocalRoundDone | works.StepsDone) -> Effect:
@@ -259,9 +261,9 @@ class Trainer(Overlapping):
 
     @on(StillHere)
     def still_here(self, timer: StillHere, now: float) -> Effects:
-        """Waiting isn't hanging; while steps are computed they speak for themselves."""
-        if not self.state.computing:
-            yield self._progress(self.state.doing)
+        """Waiting isn't hanging; while steps are computed they speak for themselves, but for a few further ones."""
+        if not self.state.computing or self.state.ready is not None:
+            yield self._progress("computing" if self.state.computing else self.state.doing)
         yield self._be_heard(now)
 
     def _be_heard(self, now: float) -> Effect:
@@ -302,21 +304,26 @@ class Trainer(Overlapping):
         """Whether to take steps from an older anchor: where averages take a round or more to come, there is no other.
 
         The anchor moves on beneath the steps as averages arrive; the difference counts as late as the round it is made for.
+        With `sync = "async"` nothing is worth standing still for but a newcomer's first anchor.
         """
         s = self.state
+        if s.asynchronous:
+            return s.version > 0
         if s.share is None or s.busy == "catch_up":
             return False
         return s.share.every > 1 or (s.overlaps and s.latest_round <= s.version + 1)
 
     def _may_train(self, round_: int) -> bool:
         s = self.state
-        if s.computing or s.ready is not None or s.phase is not JobPhase.RUNNING or s.share is None:
+        if s.computing or s.phase is not JobPhase.RUNNING or s.share is None:
+            return False
+        if s.ready is not None and not self._further_steps():
             return False
         if s.roster is None or s.node not in s.roster.nodes or round_ > s.rounds:
             return False
         if s.version == 0 and s.opened < 1:
             return False  # the first round starts from the reducer's parameters: wait for its word on them
-        return round_ not in s.offers and len(s.offers) < self._most_pending
+        return s.asynchronous or (round_ not in s.offers and len(s.offers) < self._most_pending)
 
     def _train(self, round_: int) -> Iterator[Effect]:
         s = self.state
@@ -324,18 +331,20 @@ class Trainer(Overlapping):
             return
         s.computing = round_
         share = s.share
-        yield self._progress("computing", 0, share.local_steps)
+        steps = self._further_steps() or share.local_steps
+        if s.ready is None:
+            yield self._progress("computing", 0, steps)
         yield self._work(
             "steps",
             works.LocalRound(
                 round=round_,
                 microbatch=share.microbatch,
-                steps=share.local_steps,
+                steps=steps,
                 encoding=share.encoding,
                 streams=share.streams,
                 going_on=s.overlaps,
             ),
-            f"round {round_}: {share.local_steps} steps of {share.microbatch} samples",
+            f"round {round_}: {steps} steps of {share.microbatch} samples",
         )
 
     def _move_anchor(self) -> Iterator[Effect]:

@@ -42,9 +42,9 @@ class TrainerState(msgspec.Struct, kw_only=True):
     computing: int = 0
     """The round whose local steps are under way; 0: none."""
     made: int = 0
-    """With `sync = "overlap"`: the last round that a difference was made for."""
+    """With `sync = "overlap"` or `"async"`: the last round that a difference was made for."""
     ready: StepsDone | None = None
-    """With `sync = "overlap"`: steps that were taken, whose difference waits for the anchor of the round before."""
+    """Likewise: steps that were taken, whose difference waits for the anchor of the round before."""
     taking: bool = False
     """That difference is being made."""
     busy: str = ""
@@ -79,7 +79,12 @@ class TrainerState(msgspec.Struct, kw_only=True):
     @property
     def overlaps(self) -> bool:
         """Whether the next steps are taken while the last difference travels."""
-        return self.sync == "overlap"
+        return self.sync in ("overlap", "async")
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether nobody is waited for."""
+        return self.sync == "async"
 
     @property
     def parts(self) -> int:
@@ -88,8 +93,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
 
     @property
     def next_round(self) -> int:
-        """The round to take steps for: the one after the anchor's version; with `sync = "overlap"` the one after that, once
-        the difference for it is made."""
+        """The round to take steps for: the one after the anchor's version; with `sync = "overlap"` or `"async"` the one
+        after that, once the difference for it is made."""
         return max(self.version, self.made if self.overlaps else 0) + 1
 
     @property

@@ -17,7 +17,8 @@ class LocalRound(Work, frozen=True, kw_only=True):
     encoding: Encoding
     streams: int
     going_on: bool = False
-    """With `sync = "overlap"`: go on from where the last steps ended, and keep no difference until `TakeDifference`."""
+    """With `sync = "overlap"` or `"async"`: go on from where the last steps ended, and keep no difference until
+    `TakeDifference`."""
 
 
 class StepTaken(Result, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""With `sync = "overlap"`: the working parameters while steps go on and differences travel.
+"""With `sync = "overlap"` or `"async"`: the working parameters while steps go on and differences travel.
 
 They are the anchor, plus the node's own difference that travels, plus what was done since. When the average comes, the own
 difference is replaced by it and the rest stays: working + (new anchor - old anchor) - own difference.

@@ -93,7 +93,7 @@ class ReducerWorks:
 
     async def _reduce(self, work: works.Reduce, post: Post) -> None:
         gathered = [(part, self._collected[part.node, part.round]) for part in work.parts]
-        how = work.aggregation, work.encoding, work.round
+        how = work.aggregation, work.encoding, work.round, work.extent
         payload, treated, norm = await self._torch.run(self._session.average, gathered, *how)
         name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
         average = msgspec.structs.replace(self._averages.keep(name, payload), norm=norm)

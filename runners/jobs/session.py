@@ -27,7 +27,7 @@ from runners.jobs.moving import Follow, Outer, step, take_over
 from runners.jobs.overlap import Overlap
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
-from runners.jobs.vectors import Joined, Section, Vector, length, whole
+from runners.jobs.vectors import Combination, Joined, Section, Vector, length, whole
 from runners.jobs.verifying import verify
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
@@ -76,7 +76,7 @@ class Session:
     aggregators: dict[int, Aggregator] = dataclasses.field(default_factory=dict)
     """By the fragment that they average."""
     overlap: Overlap | None = None
-    """With `sync = "overlap"`: what the model holds beyond the anchor."""
+    """With `sync = "overlap"` or `"async"`: what the model holds beyond the anchor."""
     shared: SharedOptimizer | None = None
     """With `sync = "step"`: what moves the anchor; the nodes' own optimizers then have nothing to do."""
     training: bool = False
@@ -121,7 +121,7 @@ class Session:
         fragments = Fragments(anchor.layout, parts_of(request, anchor.layout.parameters), request.rounds)
         owed = ErrorFeedback(count, statistics)
         session = cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), fragments, shared=shared)
-        session.overlap = Overlap(trainer, fragments) if request.sync == "overlap" else None
+        session.overlap = Overlap(trainer, fragments) if request.sync in ("overlap", "async") else None
         return session
 
     @property
@@ -135,7 +135,7 @@ class Session:
     # Local steps.
 
     def begin_steps(self, round_: int = 0) -> str:
-        """Load the anchor into the model, or with `sync = "overlap"` go on from what is there; gives its digest."""
+        """Load the anchor into the model, or go on from what is there (`sync` `overlap` and `async`); gives its digest."""
         if self.overlap is not None:
             self.overlap.begin(self.anchor, round_)
         else:
@@ -253,15 +253,22 @@ class Session:
         return encoded_size(self.fragments.of(round_).layout.count, "float32")
 
     def average(
-        self, gathered: Sequence[Gathered], method: Aggregation, encoding: AverageEncoding, round_: int = 0
+        self,
+        gathered: Sequence[Gathered],
+        method: Aggregation,
+        encoding: AverageEncoding,
+        round_: int = 0,
+        extent: float = 1.0,
     ) -> tuple[bytes, tuple[Treated, ...], float]:
-        """A round's average, encoded once for everybody; how each part counted; the norm of its parameters."""
+        """A round's average times `extent`, encoded once for everybody; how each part counted; the norm of the average's
+        parameters."""
         fragment, turn = self.fragments.of(round_), self.fragments.turn(round_)
         if turn not in self.aggregators:
             self.aggregators[turn] = Aggregator(fragment.layout.parameters, fragment.layout.count)
         average, treated = self.aggregators[turn].aggregate(gathered, method)
         measured = Measured(average, fragment.layout.parameters)
-        payload = self.owed_average.encode_part(measured, encoding, fragment)
+        sent = measured if extent == 1.0 else Combination((extent,), (measured,))
+        payload = self.owed_average.encode_part(sent, encoding, fragment)
         return payload, treated, measured.norm
 
     # Looking after it.

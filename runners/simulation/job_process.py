@@ -50,7 +50,7 @@ class JobProcess:
         self.collected: set[tuple[str, int]] = set()
         self.streamed_to: set[str] = set()
         self.steps_taken = 0
-        """The round whose steps were taken and whose difference was not, with `sync = "overlap"`."""
+        """The round whose steps were taken and whose difference was not, with `sync = "overlap"` or `"async"`."""
         self._exited = exited
         self._running: dict[str, int] = {}
         self._works = 0
@@ -170,7 +170,8 @@ class JobProcess:
             finish(seconds, self._difference(done, base, seconds))
 
     def _take_difference(self, done: training.StepsDone, finish: Callable[[float, Result | None], None]) -> None:
-        if done.round != self.steps_taken or self.version < done.round - 1:
+        renumbered = self.request.sync == "async" and done.round > self.steps_taken > 0
+        if (done.round != self.steps_taken and not renumbered) or self.version < done.round - 1:
             what = f"the difference for round {done.round} at version {self.version}, with steps for {self.steps_taken}"
             raise ImpossibleWork(f"{self.machine.name} was asked for {what}")
         self.steps_taken = 0

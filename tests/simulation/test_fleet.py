@@ -29,6 +29,14 @@ def test_nodes_that_are_a_round_ahead_for_an_hour_of_faults(fragments: int) -> N
     assert outcome.rounds >= 50
 
 
+def test_nobody_waits_for_an_hour_of_faults() -> None:
+    request = msgspec.structs.replace(QUIET, sync="async", rounds=24)
+    outcome = World(3, 12, 0.3, DEFAULT, check=10, beat=20.0, request=request).run()
+    assert set(outcome.faults) == KINDS
+    assert set(outcome.jobs) == {"completed"}
+    assert outcome.rounds >= 50
+
+
 # What they found: a selector that was cut off took all nodes for dead, whose processes then ended and the anchor with
 # them (100, 102, 104, 105, 115; among the next 201, 204, 209).
 @pytest.mark.search
@@ -53,6 +61,14 @@ def test_seeds_that_failed_once(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(300, 310))
 def test_many_seeds_of_nodes_that_are_a_round_ahead(seed: int) -> None:
     request = msgspec.structs.replace(QUIET, sync="overlap", fragments=1 + seed % 4, checkpoint_every=1)
+    World(seed, 20, 1.0, HEAVY if seed % 2 else DEFAULT, check=1, beat=10.0, request=request).run()
+
+
+@pytest.mark.search
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(400, 410))
+def test_many_seeds_of_nodes_that_wait_for_nobody(seed: int) -> None:
+    request = msgspec.structs.replace(QUIET, sync="async", checkpoint_every=1)
     World(seed, 20, 1.0, HEAVY if seed % 2 else DEFAULT, check=1, beat=10.0, request=request).run()
 
 

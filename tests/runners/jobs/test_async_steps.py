@@ -1,0 +1,134 @@
+"""`sync = "async"` with real tensors: how far the anchor goes, the same bits for all, and what late nodes hold."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.reducer.works import Part
+from runners.jobs.session import Session
+from runners.jobs.spec import JobSpec
+from schemas.jobs import JobRequest
+
+WORK = """
+import torch
+from torch import nn
+
+class Wave:
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 8))
+
+    def samples(self, split):
+        return [torch.tensor([i / 16, -i / 8, i % 5 - 2.0, i % 3 - 1.0]) for i in range(-32, 32)]
+
+    def loss(self, model, batch):
+        return (model(batch) - batch.repeat(1, 2).sin()).square().mean()
+
+    def validate(self, model):
+        return float(self.loss(model, torch.stack(self.samples("validation"))))
+
+    def optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=0.1)
+
+workload = Wave()
+"""
+
+Load = Callable[..., Session]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    (tmp_path / "async_work.py").write_text(WORK)
+
+    def made(node: str, **request: Any) -> Session:
+        job = JobRequest(kind="train", workload="async_work:workload", rounds=50, **{"sync": "async"} | request)
+        return Session.load(JobSpec(job="j", node=node, server="", request=job, app_dir=str(tmp_path), device="cpu"))
+
+    return made
+
+
+def steps(session: Session, round_: int, count: int) -> None:
+    session.begin_steps(round_)
+    for _ in range(count):
+        session.step(8)
+
+
+def average(by: Session, round_: int, payloads: dict[str, tuple[float, bytes]], extent: float) -> bytes:
+    gathered = [
+        (Part(node=node, round=round_, weight=weight, samples=8, steps=1), by.decoded(payload, round_))
+        for node, (weight, payload) in payloads.items()
+    ]
+    return by.average(gathered, "clip", "float32", round_, extent)[0]
+
+
+def working(session: Session) -> Tensor:
+    return session.anchor.layout.flatten(session.trainer.model)
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=0, atol=2e-6)
+
+
+def test_the_anchor_goes_as_far_as_the_part_of_the_fleet_that_a_version_has(load: Load) -> None:
+    session = load("a")
+    start = session.anchor.values.clone()
+    steps(session, 1, 3)
+    payload = session.difference("float32", 1)
+    payload_of, treated, norm = session.average(
+        [(Part(node="a", round=1, weight=1.0), session.decoded(payload, 1))], "mean", "float32", 1, 0.25
+    )
+    assert session.apply(1, payload_of)
+    assert close(session.anchor.values - start, 0.25 * session.decoded(payload, 1))
+    assert norm == pytest.approx(float(session.decoded(payload, 1).norm()), rel=1e-5), "as it was before"
+    assert treated[0].norm == pytest.approx(norm)
+
+
+def test_a_node_alone_takes_the_steps_that_it_would_take_without_versions(load: Load) -> None:
+    alone, plain = load("a"), load("a", sync="round")
+    plain.begin_steps()
+    for _ in range(15):
+        plain.step(8)
+    for number in range(1, 4):
+        steps(alone, number, 2)
+        steps(alone, number, 3)  # further ones, while the difference had to wait
+        sent = alone.difference("float32", number)
+        assert alone.apply(number, average(alone, number, {"a": (1.0, sent)}, 1.0))
+    assert close(alone.anchor.values, working(plain))
+
+
+def test_a_fast_and_a_slow_node_have_the_same_bits_and_learn(load: Load) -> None:
+    """The slow one contributes to every third version, late by one, and gets averages in the midst of its steps."""
+    fast, slow = load("fast"), load("slow")
+    begun = fast.validate()
+    waiting: dict[str, tuple[float, bytes]] = {}
+    for number in range(1, 31):
+        steps(fast, number, 4)
+        steps(slow, number, 1)
+        parts = {"fast": (1.0, fast.difference("int8", number))}
+        if waiting:
+            parts = {"fast": (0.7, parts["fast"][1]), "slow": (0.3, waiting.pop("slow")[1])}
+        if number % 3 == 0:
+            waiting["slow"] = (0.3, slow.difference("int8", number))
+        made = average(fast, number, parts, 0.8 if len(parts) == 1 else 1.0)
+        assert fast.apply(number, made) == slow.apply(number, made)
+    assert fast.validate() < 0.7 * begun
+    assert fast.validate() == pytest.approx(slow.validate(), abs=1e-9)
+    newcomer = load("new")
+    assert newcomer.replace(fast.snapshot()[1]) == (30, fast.digest)
+
+
+def test_an_own_difference_is_in_the_working_parameters_until_its_version_is_here(load: Load) -> None:
+    session = load("a")
+    steps(session, 1, 3)
+    own = session.decoded(session.difference("float32", 1), 1)
+    assert close(working(session) - session.anchor.values, own)
+    steps(session, 2, 2)
+    since = working(session) - session.anchor.values - own
+    others = load("b")
+    steps(others, 1, 1)
+    made = average(others, 1, {"b": (1.0, others.difference("float32", 1))}, 0.5)
+    assert session.apply(1, made), "its own difference was late for it"
+    assert close(working(session) - session.anchor.values, since)
