@@ -40,7 +40,7 @@ class Course:
 
     def process(self, *arguments: Any) -> JobProcess:
         """A job's process that takes part; what `World` is to be given."""
-        return _LearningProcess(self, *arguments)
+        return LearningProcess(self, *arguments)
 
     def note(self, now: float, version: int, anchor: Vector) -> None:
         """A node has the anchor of a version; the first one that has it counts."""
@@ -55,7 +55,7 @@ class Course:
         return None
 
 
-class _LearningProcess(JobProcess):
+class LearningProcess(JobProcess):
     """A job's process with a real, small model."""
 
     def __init__(self, course: Course, *arguments: Any) -> None:
@@ -71,18 +71,25 @@ class _LearningProcess(JobProcess):
             self.course.begun = self.fleet.network.now
         difference, loss = self.course.problem.steps(self.anchor, self.local, work.steps, work.microbatch)
         self.course.samples += work.steps * work.microbatch
-        self.differences[str(work.round)] = difference
-        while len(self.differences) > KEPT:
-            del self.differences[next(iter(self.differences))]
+        self._keep(work.round, difference)
 
         def done(seconds: float, result: Result | None) -> None:
             finish(seconds, msgspec.structs.replace(result, loss=loss) if result is not None else None)
 
         super()._local_round(work, done)
 
+    def _keep(self, round_: int, difference: Vector) -> None:
+        self.differences[str(round_)] = difference
+        while len(self.differences) > KEPT:
+            del self.differences[next(iter(self.differences))]
+
+    def _move(self, anchor: Vector) -> None:
+        """The anchor is another one."""
+        self.anchor = anchor
+
     def _collect(self, work: reducing.Collect, finish: Finish) -> None:
         holder = self._holder((work.contributor,), lambda process: work.key in process.deltas)
-        if isinstance(holder, _LearningProcess):
+        if isinstance(holder, LearningProcess):
             self.gathered[work.contributor, work.round] = holder.differences[work.key]
         super()._collect(work, finish)
 
@@ -96,7 +103,7 @@ class _LearningProcess(JobProcess):
 
         def done(seconds: float, result: Result | None) -> None:
             if isinstance(result, reducing.Reduced):
-                self.course.averages[result.average.digest] = average
+                self.course.averages[result.average.digest] = work.extent * average
                 told = msgspec.structs.replace(result.average, norm=float(np.linalg.norm(average)))
                 result = msgspec.structs.replace(result, treated=treated, average=told)
             finish(seconds, result)
@@ -106,7 +113,7 @@ class _LearningProcess(JobProcess):
     def _apply_after(self, seconds: float, round_: int, name: str, finish: Finish) -> None:
         def done(after: float, result: Result | None) -> None:
             if isinstance(result, training.Applied):
-                self.anchor = self.anchor + self.course.averages[name]
+                self._move(self.anchor + self.course.averages[name])
                 self.course.note(self.fleet.network.now, result.version, self.anchor)
             finish(after, result)
 
@@ -116,8 +123,8 @@ class _LearningProcess(JobProcess):
         def done(seconds: float, result: Result | None) -> None:
             if isinstance(result, training.AnchorFetched):
                 donor = self.fleet.machines[result.donor].jobs[self.job]
-                if isinstance(donor, _LearningProcess):
-                    self.anchor = donor.anchor
+                if isinstance(donor, LearningProcess):
+                    self._move(donor.anchor)
             finish(seconds, result)
 
         super()._catch_up(work, done)
