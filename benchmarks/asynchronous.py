@@ -1,6 +1,6 @@
 """`sync = "async"` beside `"overlap"` and `"round"` on very uneven fleets: samples a second, and what they teach.
 
-    python -m benchmarks.asynchronous [--json] [--seeds 3] [--fleets moody uneven even] [--seconds 600]
+    python -m benchmarks.asynchronous [--json] [--seeds 3] [--fleets moody uneven far even] [--seconds 600]
 
 Virtual time, simulated machines and links, the product's own cores, and a real small model (`benchmarks.learning_fleet`).
 As in real processes, working parameters move along with the anchor in the midst of local steps, and with `overlap` and
@@ -23,7 +23,7 @@ from agents.inputs import Result
 from agents.trainer import works as training
 from benchmarks.learning_fleet import Course, Finish, LearningProcess, PacedMachine
 from benchmarks.small_model import Digits, Vector
-from benchmarks.strategies import ADAM, HOME, LIMIT, OFFICE, PHONE, TARGET, Speed, times
+from benchmarks.strategies import ADAM, HOME, LIMIT, OFFICE, PHONE, POOR, TARGET, Speed, times
 from bus.simulated_faults import NONE, Faults
 from bus.simulated_streams import Stored
 from runners.simulation import World
@@ -45,11 +45,7 @@ FLEETS: dict[str, tuple[str, tuple[Speed, ...], tuple[int, ...]]] = {
         (1,),
     ),
     "uneven": ("the same with steady links", tuple(times(factor, OFFICE) for factor in (1, 1, 2, 5, 10)), ()),
-    "moods": (
-        "four equal machines, all links changing",
-        (times(1, OFFICE),) * 4,
-        (0, 1, 2, 3),
-    ),
+    "far": ("1 to 5 times as slow (1, 1, 2, 5), poor links", tuple(times(factor, POOR) for factor in (1, 1, 2, 5)), ()),
     "even": ("four equal machines on office links", (times(1, OFFICE),) * 4, ()),
 }
 

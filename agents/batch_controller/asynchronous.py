@@ -61,6 +61,13 @@ class AsynchronousPlanner(Planner):
         )
         return msgspec.structs.replace(share, local_steps=steps, every=every)
 
+    def _enough_regular(self, shares: dict[NodeId, Share], paces: Mapping[NodeId, Pace]) -> dict[NodeId, Share]:
+        """No version needs a quorum; one node sets the interval."""
+        if any(share.every == 1 for share in shares.values()):
+            return shares
+        first = min(shares, key=lambda name: (paces[name].time(1), name))
+        return {**shares, first: self._regular(first, shares[first])}
+
     def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: AverageEncoding) -> Plan:
         """The deadline is only how long a version may wait for company: nobody misses it."""
         plan = super()._timed(shares, paces, average)

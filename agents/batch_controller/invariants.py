@@ -83,7 +83,7 @@ def _of_shares(job: Job, request: JobRequest, settings: BatchControllerSettings)
         if request.encoding not in ("auto", share.encoding):
             yield f"{name}: {share.encoding} where {request.encoding} was asked for"
     regular = sum(share.every == 1 for share in shares.values())
-    if regular < min(job.quorum, len(shares)):
+    if regular < (1 if request.sync == "async" else min(job.quorum, len(shares))):
         yield f"only {regular} of {len(shares)} nodes contribute to each round, the quorum is {job.quorum}"
     if len({(s.microbatch, s.local_steps, s.encoding) for s in shares.values()}) > 1 and request.batch == "fixed":
         yield "unequal work where equal work was asked for"

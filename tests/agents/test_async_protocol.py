@@ -1,6 +1,7 @@
 """`sync = "async"`: versions instead of rounds, and nobody waits. Real cores in virtual time; weights by themselves."""
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,15 @@ from agents.trainer import Trainer, TrainerSettings, TrainerState
 from agents.trainer.overlapping import FURTHER, MOST
 from agents.trainer.works import Drop
 from schemas.ids import NodeId
-from schemas.training import Average, Contribution, ContributionOffered, RoundApplied, RoundClosed, StepTimed
+from schemas.training import (
+    Average,
+    Contribution,
+    ContributionOffered,
+    RoundApplied,
+    RoundClosed,
+    StepTimed,
+    TrainingProgress,
+)
 from tests.agents.job_cluster import JobCluster, Node
 
 
@@ -60,7 +69,8 @@ def test_a_slow_node_costs_the_others_nothing_and_its_work_counts() -> None:
 
 
 def test_nobody_stands_still_while_the_reducer_is_dead_and_the_work_counts_later() -> None:
-    cluster = job(30, a=0.1, b=0.1, c=0.1)
+    fleet = [Node(name, step_seconds=0.1, transfer_seconds=0.2) for name in "abc"]
+    cluster = JobCluster(fleet, rounds=30, sync="async", hang_seconds=6.0)
     cluster.run(until=lambda: len(cluster.closed) == 5)
     cluster.kill("a", told=False)
     died, before = cluster.now, steps_of(cluster, "b")
@@ -71,6 +81,8 @@ def test_nobody_stands_still_while_the_reducer_is_dead_and_the_work_counts_later
     largest = max(offer.steps for offer in cluster.said(ContributionOffered))
     assert largest > 10
     assert largest <= 10 * MOST + 10 // FURTHER
+    signs = [sign.at for sign in cluster.said(TrainingProgress) if sign.node == "b"]
+    assert max(after - before for before, after in pairwise(signs)) < 3.0, "its node takes silence for a hang"
     cluster.run(until=lambda: cluster.finished)
     sound(cluster)
 
