@@ -9,7 +9,7 @@ import pytest
 from agents.appraiser import Appraiser, AppraiserSettings, AppraiserState
 from agents.base import Publish
 from schemas.appraisal import NodesAppraised
-from schemas.jobs import JobPhase, JobRequest, JobState
+from schemas.jobs import JobPhase, JobRequest, JobState, SyncMode
 from schemas.training import (
     Assignment,
     Average,
@@ -30,7 +30,8 @@ REQUEST = JobRequest(kind="train", workload="m:w", rounds=100, local_steps=100)
 class World:
     """An appraiser and its clock; a job of three nodes, ada the reducer."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, sync: SyncMode = "round", **settings: Any) -> None:
+        self.sync = sync
         self.core = Appraiser(AppraiserSettings(**settings), random.Random(1))
         self.now = 1000.0
         self.said: list[NodesAppraised] = []
@@ -60,7 +61,7 @@ class World:
                 reason="",
                 round=self.number,
                 rounds=100,
-                request=REQUEST,
+                request=msgspec.structs.replace(REQUEST, sync=self.sync),
                 submitted_at=0.0,
             )
         )
@@ -87,9 +88,10 @@ class World:
         )
 
     def opened(self, term: int = 0, node: str = "ada", reason: str = "") -> None:
+        expected = () if self.sync == "async" else NODES
         self.give(
             RoundOpened(
-                job=JOB, node=node, round=self.round, term=term, deadline_seconds=30.0, expected=NODES, reason=reason
+                job=JOB, node=node, round=self.round, term=term, deadline_seconds=30.0, expected=expected, reason=reason
             )
         )
 
@@ -166,6 +168,15 @@ def test_it_says_who_hinders_once_there_are_rounds_enough() -> None:
     assert world.value("ada").verdict == "helps"
     assert world.said[-1].samples_per_second == pytest.approx(2400 / 9.6, rel=0.01)
     assert "without cyd the job would be" in world.said[-1].reason
+
+
+def test_where_nobody_waits_a_node_is_worth_its_samples() -> None:
+    world = World(sync="async")
+    world.shares({"ada": 100, "bob": 50, "cyd": 10})
+    world.play(14, slow=9.0)
+    for node in NODES:
+        assert world.value(node).verdict == "helps"
+        assert world.value(node).without == pytest.approx(-1 / 3, abs=0.01)
 
 
 def test_it_repeats_only_what_is_news() -> None:
