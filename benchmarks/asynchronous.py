@@ -1,6 +1,6 @@
 """`sync = "async"` beside `"overlap"` and `"round"` on very uneven fleets: samples a second, and what they teach.
 
-    python -m benchmarks.asynchronous [--json] [--seeds 3] [--fleets moody uneven far even] [--seconds 600]
+    python -m benchmarks.asynchronous [--json] [--seeds 3] [--fleets moody far even] [--batch hybrid]
 
 Virtual time, simulated machines and links, the product's own cores, and a real small model (`benchmarks.learning_fleet`).
 As in real processes, working parameters move along with the anchor in the midst of local steps, and with `overlap` and
@@ -11,11 +11,12 @@ was, the held-out loss after a third and all of the time, and virtual seconds to
 
 import argparse
 import json
+import math
 import random
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -30,7 +31,7 @@ from runners.simulation import World
 from runners.simulation.clocks import SkewedClock
 from runners.simulation.job_process import JobProcess
 from runners.simulation.machines import Machine
-from schemas.jobs import JobRequest, SyncMode
+from schemas.jobs import BatchStrategy, JobRequest, SyncMode
 from schemas.training import RoundClosed
 
 MODES: tuple[SyncMode, ...] = ("round", "overlap", "async")
@@ -133,11 +134,11 @@ class Row:
     """Versions that a contribution was late, the mean."""
     losses: tuple[float, float]
     """Held out, after a third of the time and after all of it: the mean of the last five anchors."""
-    to_target: float
-    """Virtual seconds; the limit where it wasn't reached."""
+    to_target: float | None
+    """Virtual seconds; None where it wasn't reached."""
 
 
-def run(name: str, mode: SyncMode, seed: int, seconds: float, problem: Digits) -> Row:
+def run(name: str, mode: SyncMode, seed: int, seconds: float, problem: Digits, batch: BatchStrategy) -> Row:
     """One fleet with one mode."""
     _, speeds, moody = FLEETS[name]
     names = [f"n{number}" for number in range(len(speeds))]
@@ -151,7 +152,7 @@ def run(name: str, mode: SyncMode, seed: int, seconds: float, problem: Digits) -
 
     asked = JobRequest(
         kind="train", workload="simulated:job", rounds=100_000, local_steps=10, microbatch=8, min_nodes=len(names),
-        sync=mode, checkpoint_every=0, verify_every=0,
+        sync=mode, batch=batch, checkpoint_every=0, verify_every=0,
     )  # fmt: skip
     world = World(seed, names, 1.0, NONE, check=0, trace=False, request=asked, machine=machine, process=course.process)
     closed: list[RoundClosed] = []
@@ -177,7 +178,7 @@ def run(name: str, mode: SyncMode, seed: int, seconds: float, problem: Digits) -
         averages=60 * len(closed) / seconds,
         late=statistics.fmean(part.late for part in parts),
         losses=(_loss(course, seconds / 3), _loss(course, seconds)),
-        to_target=course.seconds_to(TARGET) or LIMIT,
+        to_target=course.seconds_to(TARGET),
     )
 
 
@@ -203,8 +204,9 @@ def medians(rows: list[Row]) -> list[dict[str, Any]]:
         of_one = [asdict(row) for row in rows if (row.fleet, row.mode) == (fleet, mode)]
         middle = {key: statistics.median(one[key] for one in of_one) for key in ("counted", "kept", "averages", "late")}
         losses = [round(statistics.median(one["losses"][place] for one in of_one), 4) for place in (0, 1)]
-        to_target = statistics.median(one["to_target"] for one in of_one)
-        lines.append({"fleet": fleet, "mode": mode, **middle, "losses": losses, "to_target": to_target})
+        to_target = statistics.median(one["to_target"] or math.inf for one in of_one)
+        reached = to_target if to_target < math.inf else None
+        lines.append({"fleet": fleet, "mode": mode, **middle, "losses": losses, "to_target": reached})
     return lines
 
 
@@ -215,11 +217,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fleets", nargs="+", choices=tuple(FLEETS), default=list(FLEETS))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--seconds", type=float, default=600.0, help="virtual, from the first step on")
+    parser.add_argument("--seconds", type=float, default=240.0, help="virtual, from the first step on")
+    parser.add_argument("--batch", choices=get_args(BatchStrategy), default="hybrid")
     options = parser.parse_args()
     problem = Digits()
     rows = [
-        run(name, mode, seed, options.seconds, problem)
+        run(name, mode, seed, options.seconds, problem, options.batch)
         for name in options.fleets
         for mode in options.modes
         for seed in range(options.seeds)

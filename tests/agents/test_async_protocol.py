@@ -189,7 +189,7 @@ def test_with_everybody_in_each_version_it_is_a_round() -> None:
         assert [part.weight for part in parts] == [0.5, 0.5]
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=6))
 def test_each_node_moves_the_anchor_by_its_part_of_the_work_however_rarely_it_comes(every: list[int]) -> None:
     names = [f"n{place}" for place in range(len(every))]
@@ -200,7 +200,7 @@ def test_each_node_moves_the_anchor_by_its_part_of_the_work_however_rarely_it_co
         assert sum(pulls) / len(pulls) == pytest.approx(1 / each / of_all, rel=0.05)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(0, 20), st.floats(0, 9), st.floats(0, 1e6))),
     st.dictionaries(st.tuples(st.sampled_from("abcdef"), st.integers(1, 21)), st.floats(0, 1e6), min_size=1, max_size=9),
