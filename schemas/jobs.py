@@ -51,6 +51,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     min_nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
     """Nodes that must be there before the job starts."""
     max_nodes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    weight: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
+    """Of its share of the fleet beside other jobs: one of weight 2 gets nodes that are twice as fast, together, as those of
+    one of weight 1. A job alone has all it may have."""
     seed: int = 0
     microbatch: Power = 8
     """Samples a step to start with."""

@@ -110,7 +110,7 @@ class JobDesk(Agent[DeskState]):
         self.state.order += 1
         entry = Job(id=job, request=request, submitted_at=at, order=self.state.order)
         self.state.jobs[job] = entry
-        yield self._change(entry, JobPhase.QUEUED, words.waiting(entry, self.state.alive()))
+        yield self._change(entry, JobPhase.QUEUED, words.waiting(entry, self.state.alive(), self.state.under_way()))
 
     @on_request(CancelRequest)
     def cancel(self, asked: Asked, now: float) -> Effects:
@@ -171,7 +171,7 @@ class JobDesk(Agent[DeskState]):
         alive = self.state.alive()
         for job in self.state.unfinished():
             if job.phase is JobPhase.QUEUED:
-                reason = words.waiting(job, alive)
+                reason = words.waiting(job, alive, self.state.under_way())
             elif job.phase is JobPhase.RUNNING and job.roster and not set(job.roster) & set(alive):
                 reason = f"waiting for nodes: {words.names(job.roster)} are lost"
             else:
@@ -278,7 +278,8 @@ class JobDesk(Agent[DeskState]):
         if not last and job.failed:
             node = max(job.failed)
             last = f"{node}: {job.failed[node]}"
-        if job.roster and set(job.roster) <= set(job.failed):
+        tried = len(job.failed) > 1 or not possible  # a lone node may be at fault itself, where others are there
+        if job.roster and set(job.roster) <= set(job.failed) and tried:
             yield from self._end(job, JobPhase.FAILED, f"failed on every node of its roster; {last}", now)
         elif job.failed and len(possible) < job.request.min_nodes:
             left = (

@@ -98,6 +98,10 @@ class DeskState(msgspec.Struct, kw_only=True):
         """Jobs that go on, oldest first."""
         return sorted((job for job in self.jobs.values() if not job.phase.ended), key=lambda job: job.order)
 
+    def under_way(self) -> list[JobId]:
+        """Jobs that have nodes, oldest first."""
+        return [job.id for job in self.unfinished() if job.phase is not JobPhase.QUEUED]
+
     def ended(self) -> list[Job]:
         """Jobs that ended, oldest first."""
         return sorted((job for job in self.jobs.values() if job.phase.ended), key=lambda job: job.order)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from agents.job_desk.state import Job
-from schemas.ids import NodeId
+from schemas.ids import JobId, NodeId
 from schemas.nodes import WorkFailed
 from schemas.training import RoundClosed
 
@@ -22,11 +22,12 @@ def names(nodes: Collection[NodeId]) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
-def waiting(job: Job, alive: Collection[NodeId]) -> str:
-    """Why a job is queued."""
+def waiting(job: Job, alive: Collection[NodeId], others: Collection[JobId] = ()) -> str:
+    """Why a job is queued; `others`: those that are under way."""
     there = sum(node not in job.request.exclude for node in alive)
     if there >= job.request.min_nodes:
-        return "enough nodes are there; waiting for the roster"
+        what = f"its share of them beside {names(others)}" if others else "the roster"
+        return f"enough nodes are there; waiting for {what}"
     is_there = f"{there or 'none'} is there" if there < 2 else f"{there} are there"
     return f"waiting for {count(job.request.min_nodes, 'node')}; {is_there}"
 

@@ -7,9 +7,10 @@ from typing import TypeVar
 from agents.base import Effect, Effects, on
 from agents.node_selector import conduct
 from agents.node_selector.fleet import Fleet, QuarantineOver
+from agents.node_selector.fleet_shares import share_out, speed_alone
 from agents.node_selector.invariants import broken
 from agents.node_selector.observe import close_round, learn_steps, learn_upload
-from agents.node_selector.roster import NOBODY_LEFT, Draft, adopt, count_low_rounds, draw_up, led_badly, rights
+from agents.node_selector.roster import NOBODY_LEFT, Draft, adopt, count_low_rounds, draw_up, entitled, led_badly, rights
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Force, Job, Member, NodeSelectorState
 from schemas.decisions import ForceNode, NodeQuarantined, NodeReleased
@@ -58,14 +59,19 @@ class NodeSelector(Fleet):
         if event.job in self.state.ended:
             return
         if event.state.ended:
-            jobs.pop(event.job, None)
+            known = jobs.pop(event.job, None)
             self.state.unclaimed.pop(event.job, None)
             _keep(self.state.ended, event.job, event.version)
+            if known is not None:
+                yield from self._review(now, f"{event.job} has ended")
             return
         job = jobs.get(event.job)
         if job is not None:
             if event.version > job.state_version:
+                over = event.state is JobPhase.FINISHING and job.phase is not JobPhase.FINISHING
                 job.state_version, job.phase, job.request = event.version, event.state, event.request
+                if over and len(jobs) > 1:
+                    yield from self._review(now, f"{event.job} has closed its last round")
             return
         job = Job(request=event.request, phase=event.state, state_version=event.version, round=event.round)
         job.adapt = event.request.adaptation != "off"
@@ -130,7 +136,7 @@ class NodeSelector(Fleet):
         """Seconds of computing."""
         member = self._member(event.job, event.node)
         if member is not None:
-            learn_steps(member, event, self.settings)
+            learn_steps(member, event, self.settings, lambda speed: speed_alone(self.state, event.node, speed))
 
     @on(ContributionReceived)
     def learn_line(self, event: ContributionReceived, now: float) -> None:
@@ -239,7 +245,7 @@ class NodeSelector(Fleet):
     def _can_spare(self, job: Job, node: NodeId) -> bool:
         if node not in job.nodes or node in job.request.include:
             return True
-        others = sum(right.eligible for other, right in rights(self.state, job).items() if other != node)
+        others = sum(right.eligible for other, right in entitled(self.state, job).items() if other != node)
         return others >= max(job.request.min_nodes, job.quorum)
 
     @on(QuarantineOver)
@@ -284,12 +290,18 @@ class NodeSelector(Fleet):
         reorder: bool = False,
     ) -> Effects:
         released = yield from self._release_needed()
+        shared = share_out(self.state, self.settings, now)
         for name, job in self.state.jobs.items():
-            if only is None or name == only or released:
+            if only is None or name == only or released or name in shared.changed:
                 mine = name == only
+                clauses = (because if mine or only is None else f"{only}: {because}" if because else "", shared.of(name))
+                why = "; ".join(clause for clause in clauses if clause)
                 yield from self._redraw(
-                    name, job, because, reasons=reasons, choosing=choosing and mine, reorder=reorder and mine
+                    name, job, why, reasons=reasons, choosing=choosing and mine, reorder=reorder and mine
                 )
+        left = share_out(self.state, self.settings, now, again=True)  # what a job hasn't taken, another may
+        for name in [name for name in self.state.jobs if name in left.changed]:
+            yield from self._redraw(name, self.state.jobs[name], left.of(name), reasons=reasons)
 
     def _release_needed(self) -> Generator[Effect, None, bool]:
         """Ends quarantines early where a job would otherwise have fewer nodes than it needs; gives whether it did."""
@@ -297,7 +309,7 @@ class NodeSelector(Fleet):
         if not any(record.alive and record.conduct.quarantined for record in self.state.nodes.values()):
             return released
         for name, job in self.state.jobs.items():
-            fair = rights(self.state, job)
+            fair = entitled(self.state, job)
             lacking = job.request.min_nodes - sum(right.eligible for right in fair.values())
             confined = [node for node, right in fair.items() if right.confined]
             if lacking <= 0 or job.phase is JobPhase.FINISHING or (job.version == 0 and len(confined) < lacking):

@@ -7,6 +7,7 @@ from typing import ClassVar
 from agents.base import Agent, Effect, Effects, Probe, SetTimer, Timer, on
 from agents.inputs import ProbeReturned, Woken
 from agents.node_selector import conduct, liveness
+from agents.node_selector.fleet_shares import describe
 from agents.node_selector.roster import few
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import NodeRecord, NodeSelectorState
@@ -60,6 +61,7 @@ class Fleet(Agent[NodeSelectorState]):
         have been told whom to trust."""
         record = self._record(event.node)
         if event.version > record.yield_version:
+            describe(record, event)
             yield from self._forgive_refusals(event.node, "it has come up again", now)
             yield from self._follow_yield(event.node, record, event.version, "", "it has come up again", now)
 

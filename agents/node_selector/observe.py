@@ -1,5 +1,7 @@
 """What a job's events teach about its nodes: speed, efficiency, successes and failures."""
 
+from collections.abc import Callable
+
 from agents.node_selector import conduct, useful
 from agents.node_selector.policy import efficiency, smoothed
 from agents.node_selector.settings import NodeSelectorSettings
@@ -8,12 +10,13 @@ from schemas.ids import NodeId
 from schemas.training import ContributionReceived, RoundClosed, StepTimed
 
 
-def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings) -> None:
-    """Seconds and samples that a node reports: its speed, and what it computed of the present round."""
+def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings, alone: Callable[[float], float]) -> None:
+    """Seconds and samples that a node reports: its speed, and what it computed of the present round. `alone` gives what the
+    speed would be with the node to itself."""
     member.busy = True
     if event.seconds > 0 and event.samples > 0:
         member.compute += event.seconds
-        member.speed = smoothed(member.speed, event.samples / event.seconds, settings.smoothing)
+        member.speed = smoothed(member.speed, alone(event.samples / event.seconds), settings.smoothing)
 
 
 def learn_upload(record: NodeRecord, event: ContributionReceived, settings: NodeSelectorSettings) -> None:

@@ -76,9 +76,15 @@ def led_badly(state: NodeSelectorState, job: Job) -> bool:
     return bool(job.reducers) and state.nodes[job.reducers[0]].quality in BROKEN
 
 
-def rights(state: NodeSelectorState, job: Job) -> dict[NodeId, Right]:
-    """Everybody's right to take part in a job."""
+def entitled(state: NodeSelectorState, job: Job) -> dict[NodeId, Right]:
+    """Everybody's right to take part in a job, were it the only one."""
     return {node: right_of(job, node, record, state.forced.get(node)) for node, record in state.nodes.items()}
+
+
+def rights(state: NodeSelectorState, job: Job) -> dict[NodeId, Right]:
+    """Everybody's right to take part in a job beside the other jobs."""
+    fair = entitled(state, job)
+    return fair | {node: Right(False, reason=why) for node, why in job.kept.items() if node in fair and fair[node].eligible}
 
 
 def draw_up(

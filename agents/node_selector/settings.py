@@ -82,6 +82,19 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     trial_rounds: Rounds = 5
     """Rounds of such a turn in which it isn't left out again: patience, and two to catch up."""
 
+    # Several jobs
+    jobs_together: Annotated[int, Meta(ge=1)] = 1
+    """Jobs that a node is given to while there are others: each is a process with model and optimizer in memory, and one
+    more difference to average. More than 1 serves machines with cores and memory to spare, since a job's process computes
+    on one thread."""
+    jobs_crowded: Annotated[int, Meta(ge=1)] = 4
+    """Jobs that a node is given to at most, where there are more jobs than nodes; further ones wait for one to end."""
+    share_margin: Fraction = 0.2
+    """Part by which some job's share of the fleet must grow for nodes to change hands: measured speeds vary by some per
+    cent, and each such node stands still for some ten seconds, while a process starts and fetches the model."""
+    share_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    """Between two such changes, some times what one costs. A job that comes or ends, and free nodes, don't wait for it."""
+
     # Reducers
     reducers: Annotated[int, Meta(ge=1, le=16)] = 3
     """Names in the list of reducers: two may fall silent in one round."""

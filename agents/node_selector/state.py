@@ -63,6 +63,12 @@ class NodeRecord(msgspec.Struct):
     link_version: int = -1
     rate: float | None = None
     """Bytes a second of its uploads, smoothed; None before the first."""
+    hint: float = 1.0
+    """Its speed by its own description, relative to a plain CPU."""
+    cores: int = 1
+    """Jobs that it serves without one being slower for the other."""
+    share: float = 1.0
+    """Part of its speed that its owner leaves to jobs."""
     conduct: Conduct = msgspec.field(default_factory=Conduct)
 
 
@@ -83,7 +89,7 @@ class Member(msgspec.Struct):
     """Seconds of computing that it reported since the last round closed."""
     efficiency: float | None = None
     speed: float | None = None
-    """Samples a second."""
+    """Samples a second, of the node to itself."""
     low_rounds: int = 0
     """Rounds in a row with a score under the threshold."""
     out: Out = ""
@@ -129,6 +135,8 @@ class Job(msgspec.Struct):
     """The round after which the roster was last changed by choice."""
     adapt: bool = True
     tuning_version: int = -1
+    kept: dict[NodeId, str] = {}
+    """Nodes that other jobs have as their share of the fleet, and in whose words."""
 
 
 class Force(msgspec.Struct, frozen=True):
@@ -159,5 +167,9 @@ class NodeSelectorState(msgspec.Struct):
     probed_at: float = 0.0
     answers: int = 0
     """Probes in a row that the server answered since any node was heard."""
+    shared_by: tuple[JobId, ...] = ()
+    """The jobs that the fleet was divided among last."""
+    shared_at: float = 0.0
+    """When a node changed hands last."""
     joined: list[NodeId] = []
     """Nodes that joined and aren't considered yet (see `settle_seconds`)."""

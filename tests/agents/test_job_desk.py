@@ -151,6 +151,9 @@ def test_the_reason_of_a_queued_job_counts_nodes() -> None:
     assert the_state(tell(desk, joined("a"))).reason == "waiting for 2 nodes; 1 is there"
     assert the_state(tell(desk, joined("b"))).reason == "enough nodes are there; waiting for the roster"
     assert states(tell(desk, joined("c"))) == [], "nothing new to say"
+    running(desk, "other")
+    _, effects = ask(desk, a_request(id="next"))
+    assert the_state(effects).reason == "enough nodes are there; waiting for its share of them beside other"
     tell(desk, NodeLost(node="c", silent_seconds=3, reason="silence"))
     lost = tell(desk, NodeLost(node="b", silent_seconds=3, reason="silence"))
     assert the_state(lost).reason == "waiting for 2 nodes; 1 is there"
@@ -458,3 +461,13 @@ def test_what_empties_a_roster_by_death_is_said_once() -> None:
     tell(desk, a_roster("j", "a", version=2))
     tell(desk, NodeLost(node="a", silent_seconds=3, reason="silence"))
     assert states(tell(desk, Roster(job="j", version=3, nodes=(), reducers=(), quorum=1, reason="nobody is left"))) == []
+
+
+def test_a_lone_node_that_fails_for_good_doesnt_end_a_job_that_others_can_have() -> None:
+    desk = a_desk()
+    tell(desk, joined("b"))
+    running(desk)
+    tell(desk, a_roster("j", "a", version=2))
+    assert states(tell(desk, a_failure("j", "a"))) == [], "the next roster has another node"
+    tell(desk, a_roster("j", "b", version=3))
+    assert the_state(tell(desk, a_failure("j", "b"))).state is JobPhase.FAILED

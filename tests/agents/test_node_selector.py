@@ -266,7 +266,8 @@ def test_a_quiet_job_keeps_its_roster(world: World) -> None:
     assert len(world.all(Roster)) == 1
 
 
-def test_two_jobs_have_rosters_of_their_own(world: World) -> None:
+def test_two_jobs_have_rosters_of_their_own() -> None:
+    world = World(jobs_together=2)
     world.fleet("a", "b", "c")
     world.start("one")
     world.start("two", exclude=("a",))
@@ -472,7 +473,8 @@ def test_a_workload_that_raises_at_once_is_not_the_nodes_fault(world: World) -> 
     assert world.core.state.nodes["a"].conduct.strikes > 0
 
 
-def test_a_job_that_failed_on_a_node_for_good_goes_on_without_it(world: World) -> None:
+def test_a_job_that_failed_on_a_node_for_good_goes_on_without_it() -> None:
+    world = World(jobs_together=2)
     world.fleet("a", "b", "c")
     world.start("j")
     world.start("other")

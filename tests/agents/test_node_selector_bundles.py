@@ -28,7 +28,7 @@ def test_it_is_out_of_this_job_with_the_reason_and_not_blamed() -> None:
     for kind in ("declined", "bundle") * 3:
         refuse(world, "b", kind)
     assert world.roster("j").nodes == ("a",)
-    assert world.roster("other").nodes == ("a", "b")
+    assert world.roster("other").nodes == ("b",)
     (left_out,) = world.roster("j").excluded
     assert left_out.node == "b"
     assert WHY in left_out.reason
