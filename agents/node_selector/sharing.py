@@ -22,6 +22,9 @@ from schemas.ids import JobId, NodeId
 MOVES = 1000
 """Of one division at most, which ends by itself, since each raises the smaller shares: a bound on its time."""
 
+LOOKS = 8
+"""At a division at most: what one job leaves another may want, which seldom takes a third."""
+
 SWAPPED = 24
 """Nodes of a side that are tried for a swap, evenly from its fastest to its slowest: 576 pairs take some milliseconds."""
 
@@ -147,11 +150,16 @@ def divide(claims: Sequence[Claim], terms: Terms, *, settled: bool = False) -> T
         if claim.waits:
             table = _admit(table, claims, claim)
     _hand_out(table)
+    _part(table)
     if settled:
         return table
     balanced = table.copy()
-    _balance(balanced)
-    _hand_out(balanced)
+    for _ in range(LOOKS):
+        before = {job: list(nodes) for job, nodes in balanced.has.items()}
+        _balance(balanced)
+        _part(balanced)
+        if before == {job: list(nodes) for job, nodes in balanced.has.items()}:
+            break
     gain = 1 + terms.margin
     worth = any(balanced.share(job) > table.share(job) * gain + ROUNDING for job in table.has)
     return balanced if worth else table
@@ -207,6 +215,32 @@ def _hand_out(table: Table) -> None:
                 break
         else:
             return
+
+
+def _part(table: Table) -> None:
+    """Jobs that needn't meet on a node any more don't. Who has left one may take a free one for it."""
+    for _ in range(LOOKS):
+        crowded = [node for node, jobs in table.tenants.items() if len(jobs) > table.terms.together]
+        left = [_leave(table, node) for node in crowded]
+        if not any(left):
+            return
+        _hand_out(table)
+
+
+def _leave(table: Table, node: NodeId) -> bool:
+    """The richest job that can leaves a node, if no share that is smaller falls for it, or whole nodes are fair enough."""
+    concerned = list(table.tenants[node])
+    for job in reversed(table.by_share()):
+        claim = table.claims[job]
+        if job not in concerned or node in claim.pinned or len(table.has[job]) <= claim.least:
+            continue
+        before = table.least_of(concerned)
+        table.leave(job, node)
+        after = table.least_of(concerned)
+        if after >= before - ROUNDING or max(map(table.share, concerned)) <= UNEVEN * after + ROUNDING:
+            return True
+        table.seat(job, node)
+    return False
 
 
 class Move(msgspec.Struct, frozen=True):

@@ -106,6 +106,14 @@ def test_jobs_that_meet_part_as_soon_as_there_is_room() -> None:
     assert sorted(len(jobs) for jobs in table.tenants.values()) == [1, 1]
 
 
+def test_parting_needs_no_gain_beyond_itself() -> None:
+    rates = {"n0": 0.36, "n1": 0.3, "n2": 0.34}
+    held = [claim("a", rates, held=("n0", "n1")), claim("b", rates, held=("n0", "n2"))]
+    for settled in (False, True):
+        table = divide(held, Terms(margin=0.9), settled=settled)
+        assert all(len(jobs) == 1 for jobs in table.tenants.values())
+
+
 def test_beyond_the_limit_jobs_wait_in_their_order() -> None:
     table = divide([claim(job, alike(1), waits=True) for job in "abcde"], Terms(crowd=2))
     assert list(table.has) == ["a", "b"]
