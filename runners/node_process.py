@@ -59,6 +59,8 @@ class NodeOptions:
     device: str | None = None
     site: str | None = None
     yield_to_owner: bool = False
+    yield_share: float | None = None
+    """None: as `shoal.toml` says."""
     max_temperature_c: float | None = None
     """None: as `shoal.toml` says."""
     power_limit_w: float | None = None
@@ -196,6 +198,7 @@ def _settings(options: NodeOptions, name: str) -> NodeAgentSettings:
     }
     asked = {
         "yield_to_owner": options.yield_to_owner or None,
+        "yield_share": options.yield_share,
         "max_temperature_c": options.max_temperature_c,
         "power_limit_w": options.power_limit_w,
     }
@@ -234,6 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--slowdown", type=float, default=1.0)
     parser.add_argument("--step-time", type=float, default=0.0, dest="step_time_ms")
     parser.add_argument("--yield-to-owner", action="store_true")
+    parser.add_argument("--yield-share", type=float)
     parser.add_argument("--max-temperature", type=float, dest="max_temperature_c")
     parser.add_argument("--power-limit", type=float, dest="power_limit_w")
     for option in ("--app-dir", "--token-file"):

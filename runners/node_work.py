@@ -27,6 +27,7 @@ from agents.node.works import (
     MachineSampled,
     Measured,
     MeasuringWork,
+    PaceJobs,
     SampleMachine,
     TrainingWork,
 )
@@ -36,6 +37,7 @@ from runners.bundles.errors import BundleError, NotTaken
 from runners.bundles.shelf import Held, Shelf
 from runners.fork_client import ForkedProcess, ForkServer, ForkServerGone
 from runners.jobs.devices import Machine
+from runners.jobs.pace import tell
 from runners.jobs.spec import JobSpec
 from runners.measuring import measured
 from runners.owner_load import OwnerLoad
@@ -127,6 +129,8 @@ class NodeWorks:
         self._eye = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._looking: set[str] = set()
         self._measuring: set[asyncio.Task[None]] = set()
+        self._pace = (config.folder / f"{config.node}.pace").resolve()
+        self._pace.unlink(missing_ok=True)  # an earlier life's word
         self._forks: ForkServer | None = None
         if config.fork_argv is not None:
             self._forks = ForkServer(config.fork_argv, self._environment(), nice=NICE)
@@ -147,6 +151,8 @@ class NodeWorks:
             if key not in self._running:
                 self._running[key] = running = _Running(post)
                 self._spawn(self._run(key, work, running))
+        elif isinstance(work, PaceJobs):
+            tell(self._pace, work.share)
         elif isinstance(work, MeasuringWork):
             self._spawn(self._measure(work, post))
         else:
@@ -317,6 +323,7 @@ class NodeWorks:
             app_dir=str(app_dir) if app_dir else None,
             slowdown=c.slowdown,
             step_time_ms=c.step_time_ms,
+            pace_file=str(self._pace),
             device=c.device,
         )
 

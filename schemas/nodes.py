@@ -66,12 +66,15 @@ class NodeLeaving(Message, frozen=True, kw_only=True):
 
 @on_wire("shoal.nodes.{node}.yielding", Delivery.LAST_VALUE)
 class NodeYielding(Message, frozen=True, kw_only=True):
-    """A node gives way to its machine's owner, or goes on: while it yields, it is in no roster and no job runs on it."""
+    """A node gives way to its machine's owner, or goes on. While it yields, jobs on it are slow, or it is in no roster and
+    none runs on it."""
 
     node: NodeId
     version: int
     """Grows from the version of the node's profile in the same life: a newer profile ends what an earlier life said."""
     yielding: bool
+    share: float = 0.0
+    """Part of its speed that it leaves to jobs while it yields; 0: none of them runs on it."""
     reason: str
 
 

@@ -14,12 +14,13 @@ from agents.batch_controller.state import (
     Reconsider,
     Settled,
 )
+from agents.batch_controller.yielding import left_to_jobs, turn_to
 from agents.inputs import Woken
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobState
 from schemas.network import LinkQuality, LinkQualityChanged
-from schemas.nodes import NodeProfile, WorkFailed
+from schemas.nodes import NodeProfile, NodeYielding, WorkFailed
 from schemas.training import (
     Assignment,
     ContributionReceived,
@@ -122,8 +123,9 @@ class BatchController(Decider):
     # Nodes
 
     @on(NodeProfile)
-    def learn_profile(self, event: NodeProfile, now: float) -> None:
-        """A node has come up. If it says something else of itself than before, what was measured is void."""
+    def learn_profile(self, event: NodeProfile, now: float) -> Effects:
+        """A node has come up, and yields to nobody as yet. If it says something else of itself than before, what was
+        measured is void."""
         node = self._node(event.node)
         if event.version <= node.profile_version:
             return
@@ -135,6 +137,22 @@ class BatchController(Decider):
             for job in self.state.jobs.values():
                 if event.node in job.nodes:
                     job.nodes[event.node].steps = {}
+        if event.version > node.yield_version:
+            yield from self._turn_to(event.node, 1.0, "its node has come up again", now)
+
+    @on(NodeYielding)
+    def follow_yielding(self, event: NodeYielding, now: float) -> Effects:
+        """A node computes for a part of the time from now on, or for all of it again: its share follows at once."""
+        node = self._node(event.node)
+        if event.version > node.yield_version:
+            node.yield_version = event.version
+            yield from self._turn_to(event.node, left_to_jobs(event), event.reason, now)
+
+    def _turn_to(self, name: NodeId, share: float, why: str, now: float) -> Effects:
+        jobs = [job for _, job in sorted(self.state.jobs.items()) if name in job.nodes]
+        if turn_to(self._node(name), [job.nodes[name] for job in jobs], share, why):
+            for job in jobs:
+                yield from self._reconsider(job, now)
 
     @on(LinkQualityChanged)
     def react_to_link(self, event: LinkQualityChanged, now: float) -> Effects:

@@ -79,6 +79,7 @@ class Decider(Agent[BatchControllerState]):
     def _decide(self, job: Job, request: JobRequest, plan: Plan, reason: str) -> Publish:
         before = job.current.shares if job.current is not None else {}
         for name, share in plan.shares.items():
+            self._known(job, name).slowed = 1.0
             if name in before and before[name].microbatch != share.microbatch:
                 known, rises = self._known(job, name), share.microbatch > before[name].microbatch
                 if known.rose is not None:

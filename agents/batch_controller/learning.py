@@ -78,4 +78,4 @@ def samples_a_second(known: Known) -> dict[int, float]:
 def hinted_step(node: Node, microbatch: int, asked: int) -> float:
     """Seconds of a step going by a node's own description: a guess that the first measurement replaces."""
     own = CPU_STEP / (ACCELERATION if node.accelerated else 1.0) * (FIXED_PART + (1 - FIXED_PART) * microbatch / asked)
-    return max(own, node.step_time * microbatch / asked) * node.slowdown
+    return max(own, node.step_time * microbatch / asked) * node.slowdown / node.share

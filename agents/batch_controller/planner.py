@@ -10,6 +10,7 @@ from agents.batch_controller.foresight import as_foreseen
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
+from agents.batch_controller.yielding import at_present_speed
 from schemas.ids import NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding, JobRequest
 from schemas.training import Share
@@ -334,10 +335,11 @@ class Planner:
         return size
 
     def _steps(self, name: NodeId, share: Share, pace: Pace, seconds: float) -> Share:
-        present = self.present.get(name)
+        asked, present = self._asked(share.microbatch), self.present.get(name)
+        if present is not None:
+            present = at_present_speed(present, self.known[name])
         if present is not None and not (self.free.adapt and self.measured):
-            return share
-        asked = self._asked(share.microbatch)
+            return msgspec.structs.replace(share, local_steps=min(present.local_steps, asked * share.every))
         every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, asked, self.settings)
         ideal = rounds.ideal_steps(pace, seconds, every, self.settings)
         steps = rounds.steps_for(

@@ -36,6 +36,9 @@ class Node(msgspec.Struct, kw_only=True):
     step_time: float = 0.0
     """Seconds that a step of the microbatch asked for is emulated to take, before `slowdown`; 0 for a real machine."""
     accelerated: bool = False
+    share: float = 1.0
+    """Part of its speed that its owner leaves to jobs."""
+    yield_version: int = -1
 
 
 class Moved(msgspec.Struct, kw_only=True, frozen=True):
@@ -82,6 +85,8 @@ class Known(msgspec.Struct, kw_only=True):
     """The last downloads, likewise."""
     planned_step: float = 0.0
     """Seconds a step that the present share was made for; 0 where nobody had measured it."""
+    slowed: float = 1.0
+    """Factor by which a step takes longer than when the present share was made, because its owner needs the machine."""
     planned_transfer: float = 0.0
     """Seconds of transfers that the present share was made for."""
     misses: int = 0

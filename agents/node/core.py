@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from agents.base import CancelTimer, Effect, Effects, Probe, SetTimer, StartWork, StopWork, Timer, on
 from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
 from agents.node import owner, policy
-from agents.node.measuring import Measuring
+from agents.node.giving_way import GivingWay
 from agents.node.state import ENDED_KEPT, JobHere
 from agents.node.works import (
     EXIT_BUS,
     AbortWork,
     BundleArriving,
-    MachineSampled,
     SampleMachine,
     TrainingWork,
     TrustChanged,
@@ -24,8 +23,6 @@ from schemas.nodes import (
     NodeLeaving,
     NodeMended,
     NodeProfile,
-    NodeYielding,
-    PauseNode,
     WorkEnded,
     WorkFailed,
     WorkPrinted,
@@ -56,7 +53,7 @@ class NoProgress(Timer, frozen=True, kw_only=True):
     job: JobId
 
 
-class NodeAgent(Measuring):
+class NodeAgent(GivingWay):
     """Owns a machine."""
 
     # Being there.
@@ -112,38 +109,6 @@ class NodeAgent(Measuring):
         every = 1 if s.yield_to_owner else s.sample_every
         if self.state.sequence % every == 1 or every == 1:
             yield StartWork(key="sample", work=SampleMachine(owner=s.yield_to_owner), reason="for the heartbeat")
-
-    @on(MachineSampled)
-    def remember(self, event: MachineSampled, now: float) -> Effects:
-        """For the next heartbeat; and the owner may need the machine now, or no longer."""
-        self.state.sample = event
-        owner.weigh(self.state.need, event, self.settings, now)
-        yield from self._give_way(now)
-
-    @on(PauseNode)
-    def obey(self, event: PauseNode, now: float) -> Effects:
-        """A person's word counts until the next."""
-        self.state.need.by_hand = (event.reason or "no reason given") if event.pause else ""
-        yield from self._give_way(now)
-
-    def _give_way(self, now: float) -> Iterator[Effect]:
-        """Say that the node yields, or goes on, if that is news; job processes end at once, whatever their rosters say.
-
-        But for one that no other node could go on for: it stops computing as its roster empties, and keeps the anchor.
-        """
-        need = self.state.need
-        if need.causes == need.told:
-            return
-        began_or_ended = bool(need.causes) != bool(need.told)
-        reason = f"yields: {need.words}" if need.causes else "goes on: its owner no longer needs it"
-        need.told, need.version = need.causes, need.version + 1
-        need.reason = reason if need.causes else need.reason
-        yield self.publish(
-            NodeYielding(node=self.settings.node, version=need.version, yielding=bool(need.causes), reason=reason)
-        )
-        if began_or_ended:
-            for job, here in list(self.state.jobs.items()):
-                yield from self._settle(job, here, now, f"the node {reason}")
 
     @on(ProbeDue)
     def probe(self, timer: ProbeDue, now: float) -> Effects:
@@ -210,7 +175,7 @@ class NodeAgent(Measuring):
         here.enrolled = self.settings.node in event.nodes
         need, mine = self.state.need, self.settings.node
         # A roster may have been drawn up before the selector heard that this node goes on.
-        yields = bool(need.causes) or any((out.node, out.reason) == (mine, need.reason) for out in event.excluded)
+        yields = need.pauses or any((out.node, out.reason) == (mine, need.reason) for out in event.excluded)
         if here.enrolled or not event.nodes or not yields:
             here.last = set(event.nodes) <= {mine}
         if not here.enrolled:
@@ -236,7 +201,7 @@ class NodeAgent(Measuring):
 
     def _wanted(self, here: JobHere) -> bool:
         """Whether a process of a job should be here: the job wants it, and the machine's owner doesn't want it away."""
-        return here.wanted and not self.state.need.causes
+        return here.wanted and not self.state.need.pauses
 
     def _start(self, job: JobId, here: JobHere, now: float, reason: str) -> Iterator[Effect]:
         assert here.request is not None

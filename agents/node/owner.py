@@ -13,6 +13,7 @@ import msgspec
 from agents.node.settings import NodeAgentSettings
 from agents.node.works import MachineSampled
 
+_OWN_DOING = ("heat", "power")
 _DOUBLINGS = 16  # more than any two settings of a wait are apart
 
 
@@ -25,6 +26,8 @@ class Gauge(msgspec.Struct, kw_only=True):
     """When the figure crossed over to the other side; None: it is where it was."""
     ended_at: float | None = None
     """When the last pause for it ended."""
+    began_at: float = 0.0
+    """When the last pause for it began."""
     again: int = 0
     """Pauses in a row that followed shortly on another."""
 
@@ -39,6 +42,10 @@ class Need(msgspec.Struct, kw_only=True):
     """Of the last `NodeYielding`, at first of the profile."""
     told: tuple[str, ...] = ()
     """What the last one was for."""
+    share: float = 1.0
+    """Part of its speed that it left to jobs."""
+    pace: float = 1.0
+    """What job processes were told last."""
     reason: str = ""
     """Of the last one that said that the node yields."""
 
@@ -47,6 +54,11 @@ class Need(msgspec.Struct, kw_only=True):
         """What the node yields to now; empty: nothing."""
         by_hand = ("hand",) if self.by_hand else ()
         return by_hand + tuple(name for name, gauge in self.gauges.items() if gauge.over)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether no job runs here for what was told last."""
+        return self.share == 0.0
 
     @property
     def words(self) -> str:
@@ -114,6 +126,25 @@ def _turn(gauge: Gauge, figure: Figure, settings: NodeAgentSettings, now: float)
     if gauge.over:
         gauge.over, gauge.ended_at = "", now
         return
+    gauge.began_at = now
     soon = gauge.ended_at is not None and now - gauge.ended_at < settings.calm_seconds
     gauge.again = gauge.again + 1 if soon else 0
     gauge.over = figure.words.format(figure.value, figure.above)
+
+
+def share(need: Need, settings: NodeAgentSettings, now: float) -> float:
+    """Part of the machine's speed that jobs may use now, 0 to 1."""
+    if not need.causes:
+        return 1.0
+    return 0.0 if need.by_hand or _too_long(need, settings, now) else settings.yield_share
+
+
+def words(need: Need, share: float) -> str:
+    """Why a node yields, and what it leaves to jobs."""
+    return f"{need.words}; jobs go on at {100 * share:.0f} % of their speed" if share else need.words
+
+
+def _too_long(need: Need, settings: NodeAgentSettings, now: float) -> bool:
+    """Whether slowing jobs hasn't helped against what they may cause themselves."""
+    gauges = [need.gauges[name] for name in _OWN_DOING if name in need.gauges]
+    return any(gauge.over and now - gauge.began_at >= settings.slowed_seconds for gauge in gauges)

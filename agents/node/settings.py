@@ -59,6 +59,12 @@ class NodeAgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     yield_to_owner: bool = False
     """Whether jobs pause while programs that aren't Shoal's need the machine."""
+    yield_share: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """Part of its speed that jobs keep while the node yields to its owner's programs, heat or power: they rest between
+    steps. 0: they pause, which gives back their memory too. A person's pause always does."""
+    slowed_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    """How long the machine may stay too hot, or take too much power, with jobs slowed so, before they pause after all: a
+    heat sink takes about as long to show what less work brings."""
     owner_above_percent: Annotated[float, Meta(ge=0, le=100)] = 50.0
     """CPU of all cores, or of a GPU, above which the owner needs the machine: a build, a call with video, a game."""
     owner_below_percent: Annotated[float, Meta(ge=0, le=100)] = 25.0

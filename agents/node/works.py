@@ -73,6 +73,13 @@ class MachineSampled(Result, frozen=True, kw_only=True):
     """Of the GPU that such processes use most; None where no GPU tells."""
 
 
+class PaceJobs(Work, frozen=True, kw_only=True):
+    """Let job processes compute for a part of the time only, or for all of it again."""
+
+    share: float
+    """Above 0, up to 1 for all of the time."""
+
+
 class MeasuringWork(Work, frozen=True, kw_only=True):
     """Take some steps of a job's workload and time transfers, in a process of its own; comes back as `Measured`."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from agents.base import Agent, Effect, Effects, Probe, SetTimer, Timer, on
 from agents.inputs import ProbeReturned, Woken
 from agents.node_selector import conduct, liveness
-from agents.node_selector.fleet_shares import describe
+from agents.node_selector.fleet_shares import describe, pace
 from agents.node_selector.roster import few
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import NodeRecord, NodeSelectorState
@@ -67,10 +67,12 @@ class Fleet(Agent[NodeSelectorState]):
 
     @on(NodeYielding)
     def give_way(self, event: NodeYielding, now: float) -> Effects:
-        """A node's owner needs it, or no longer: out of all rosters at once, and back. That is nobody's failure."""
+        """A node's owner needs it, or no longer: out of all rosters at once, and back. That is nobody's failure. A node
+        that leaves jobs a part of its speed stays in."""
         record = self._record(event.node)
         if event.version > record.yield_version:
-            yielding = event.reason if event.yielding else ""
+            pace(self.state, event.node, event.share if event.yielding and event.share > 0 else 1.0)
+            yielding = event.reason if event.yielding and not event.share else ""
             yield from self._follow_yield(event.node, record, event.version, yielding, event.reason, now)
 
     @on(NodeMended)

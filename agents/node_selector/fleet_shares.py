@@ -35,10 +35,25 @@ class Divided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(record: NodeRecord, profile: NodeProfile) -> None:
-    """Note what a node says of its speed, which counts until it is measured."""
+    """Note what a node that has come up says of its speed, which counts until it is measured."""
+    record.share = 1.0
     record.hint = (ACCELERATION if profile.accelerators else 1.0) / max(1.0, profile.slowdown)
     # On a CPU a job's process computes on one thread; jobs on one accelerator take turns.
     record.cores = 1 if profile.accelerators else max(1, profile.cpus)
+
+
+def pace(state: NodeSelectorState, node: NodeId, share: float) -> None:
+    """Note what part of its speed a node leaves to jobs."""
+    if state.nodes[node].share != share:
+        state.nodes[node].share = share
+        _mix(state, node)
+
+
+def _mix(state: NodeSelectorState, node: NodeId) -> None:
+    """A node's jobs have more of it, or less, from now on."""
+    for job in state.jobs.values():
+        if node in job.members:
+            job.members[node].mixed = True
 
 
 def speed_alone(state: NodeSelectorState, node: NodeId, measured: float) -> float:
@@ -57,7 +72,8 @@ def share_out(state: NodeSelectorState, settings: NodeSelectorSettings, now: flo
     if len(state.jobs) < 2:
         state.shared_by = tuple(claim.job for claim in claims)
         return Divided(changed=_note(state, {}))
-    settled = again or now - state.shared_at < settings.share_seconds
+    early = now - state.shared_at < settings.share_seconds or any(map(_half_known, state.jobs.values()))
+    settled = again or early
     terms = Terms(
         together=settings.jobs_together,
         crowd=max(settings.jobs_together, settings.jobs_crowded),
@@ -67,6 +83,9 @@ def share_out(state: NodeSelectorState, settings: NodeSelectorSettings, now: flo
     table = divide(claims, terms, settled=settled)
     if settled and tuple(table.has) != state.shared_by:
         table = divide(claims, terms)
+    for node, jobs in table.tenants.items():
+        if sum(node in claim.held for claim in claims) != len(jobs):
+            _mix(state, node)
     if any(node not in table.has.get(claim.job, ()) for claim in claims for node in claim.held):
         state.shared_at = now
     state.shared_by = tuple(table.has)
@@ -115,6 +134,12 @@ def _speeds(state: NodeSelectorState, job: Job) -> dict[NodeId, float]:
         _fill(found, theirs)
     _fill(found, {node: record.hint for node, record in state.nodes.items()}, anyhow=True)
     return found
+
+
+def _half_known(job: Job) -> bool:
+    """Whether a job has measured some of its nodes and not the others: what these are like is soon known better."""
+    known = [node in job.members and job.members[node].speed is not None for node in job.nodes]
+    return any(known) and not all(known)
 
 
 def _measured(job: Job) -> dict[NodeId, float]:

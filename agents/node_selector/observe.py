@@ -14,8 +14,10 @@ def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings
     """Seconds and samples that a node reports: its speed, and what it computed of the present round. `alone` gives what the
     speed would be with the node to itself."""
     member.busy = True
+    mixed, member.mixed = member.mixed, False
     if event.seconds > 0 and event.samples > 0:
         member.compute += event.seconds
+    if event.seconds > 0 and event.samples > 0 and not mixed:
         member.speed = smoothed(member.speed, alone(event.samples / event.seconds), settings.smoothing)
 
 

@@ -90,6 +90,8 @@ class Member(msgspec.Struct):
     efficiency: float | None = None
     speed: float | None = None
     """Samples a second, of the node to itself."""
+    mixed: bool = False
+    """Its next steps were taken partly before and partly after the node got more or less to do besides."""
     low_rounds: int = 0
     """Rounds in a row with a score under the threshold."""
     out: Out = ""

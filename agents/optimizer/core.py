@@ -15,6 +15,7 @@ from schemas.decisions import AgentUsage, NodeLost, RolledBack
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkForecast, LinkQuality, LinkQualityChanged
+from schemas.nodes import NodeYielding
 from schemas.training import Assignment, ContributionReceived, RoundClosed, Tuning, Validated
 
 # Jobs that ended and words on jobs not heard of yet that are kept: more than a day's jobs of a busy fleet.
@@ -220,6 +221,11 @@ class Optimizer(Agent[OptimizerState]):
     def note_loss(self, event: NodeLost, now: float) -> Effects:
         """A node died: what follows is not the configuration's doing."""
         yield from self._disturbed(event.node, f"{event.node} was lost")
+
+    @on(NodeYielding)
+    def note_owner(self, event: NodeYielding, now: float) -> Effects:
+        """A node slows down for its owner, or goes on: neither is the configuration's doing."""
+        yield from self._disturbed(event.node, f"{event.node} {event.reason}")
 
     def _disturbed(self, node: str, words: str) -> Effects:
         for name, run in self.state.runs.items():

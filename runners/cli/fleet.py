@@ -39,6 +39,16 @@ from schemas.measuring import PATIENCE
 YieldOption = Annotated[
     bool, typer.Option("--yield-to-owner", help="Pause jobs while programs that aren't Shoal's need CPU or GPU.")
 ]
+YieldShareOption = Annotated[
+    float | None,
+    typer.Option(
+        "--yield-share",
+        metavar="PART",
+        min=0.0,
+        max=0.99,
+        help="Slow jobs to this part of their speed instead of pausing them, such as 0.25; has --yield-to-owner in it.",
+    ),
+]
 TemperatureOption = Annotated[
     float | None,
     typer.Option("--max-temperature", metavar="C", min=0.0, help="Pause jobs above it, by default 85 degrees; 0: never."),
@@ -117,6 +127,7 @@ def node(
         str | None, typer.Option("--site", metavar="SITE", help="Nodes of one site share a network; by default the host.")
     ] = None,
     yield_to_owner: YieldOption = False,
+    yield_share: YieldShareOption = None,
     max_temperature: TemperatureOption = None,
     power_limit: PowerOption = None,
     trust: TrustOption = None,
@@ -140,7 +151,8 @@ def node(
         app_dir=app_dir,
         device=device,
         site=site,
-        yield_to_owner=yield_to_owner,
+        yield_to_owner=yield_to_owner or bool(yield_share),
+        yield_share=yield_share,
         max_temperature_c=max_temperature,
         power_limit_w=power_limit,
         trust=tuple(trust or ()),

@@ -22,5 +22,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Emulated slowness: every step takes this many times as long."""
     step_time_ms: float = 0.0
     """Emulated speed: a step of the job's starting microbatch takes at least this long, others in proportion."""
+    pace_file: str | None = None
+    """Where the node says what part of the time the process may compute in (`runners.jobs.pace`)."""
     device: str | None = None
     """A torch device; by default CUDA where there is some, else the CPU."""

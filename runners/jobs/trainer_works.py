@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from agents.effects import Work
@@ -13,6 +14,7 @@ from bus.port import Bus, BusError
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name, model_name
+from runners.jobs.pace import Pace, steps_left
 from runners.jobs.session import Session
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
@@ -52,6 +54,7 @@ class TrainerWorks:
         self._averages = averages
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
+        self._pace = Pace(Path(session.spec.pace_file) if session.spec.pace_file else None)
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work."""
@@ -83,21 +86,25 @@ class TrainerWorks:
         await self._tensors.set_streams(work.streams)
         base = await self._torch.run(session.begin_steps, work.round)
         samples, loss, seconds, said = 0, 0.0, 0.0, time.monotonic()
-        for number in range(1, work.steps + 1):
-            begun = time.monotonic()
+        number, steps, share = 0, work.steps, self._pace.share()
+        while number < steps:
+            begun, number = time.monotonic(), number + 1
             step = await self._torch.run(session.step, work.microbatch)
             await self._pad(step.seconds, work.microbatch, begun)
-            now = time.monotonic()
-            seconds += now - begun
+            async for now in self._rest(begun):
+                if now - said > SIGN_OF_LIFE:
+                    said = now
+                    post(works.StepTaken(round=work.round, step=number, steps=steps))
+            seconds += time.monotonic() - begun
             samples += step.samples
             loss += step.loss * step.samples
-            if now - said > SIGN_OF_LIFE:
-                said = now
-                post(works.StepTaken(round=work.round, step=number, steps=work.steps))
+            slower = self._pace.share()
+            if slower < share:
+                steps, share = steps_left(steps, number, share, slower), slower
         done = works.StepsDone(
             round=work.round,
             samples=samples,
-            steps=work.steps,
+            steps=steps,
             microbatch=work.microbatch,
             loss=loss / max(1, samples),
             seconds=seconds,
@@ -131,6 +138,16 @@ class TrainerWorks:
         nominal = spec.step_time_ms / 1000 * microbatch / spec.request.microbatch
         until = begun + max(took, nominal) * spec.slowdown
         await asyncio.sleep(max(0.0, until - time.monotonic()))
+
+    async def _rest(self, begun: float) -> AsyncIterator[float]:
+        """Let others have the machine for their part of the time since a step began; gives the time now and then."""
+        now = time.monotonic()
+        computed = now - begun
+        yield now
+        while (left := begun + computed / self._pace.share() - now) > 0:
+            await asyncio.sleep(min(left, SIGN_OF_LIFE))
+            now = time.monotonic()
+            yield now
 
     async def _stream(self, work: works.Stream, post: Post) -> None:
         await self._tensors.stream(work.kind, work.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from agents.effects import Work
 from agents.inputs import Result, WorkExited
-from agents.node import AbortWork, MachineSampled, NodeAgent, NodeAgentSettings, SampleMachine, TrainingWork
+from agents.node import AbortWork, MachineSampled, NodeAgent, NodeAgentSettings, PaceJobs, SampleMachine, TrainingWork
 from agents.node.works import EXIT_DECLINED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings
@@ -80,7 +80,7 @@ class Fleet:
         chosen = settings or {}
         self.agents = {name: self._agent(name, faults, chosen.get(name, {})) for name in AGENTS if name not in muted}
         self.machines = {name: machine(name, random.Random(f"{seed}/machine/{name}"), faults) for name in names}
-        self.nodes = {name: self._node(made) for name, made in self.machines.items()}
+        self.nodes = {name: self._node(made, chosen.get("node", {})) for name, made in self.machines.items()}
 
     def begin(self) -> None:
         """Start all processes, the nodes spread over some seconds."""
@@ -114,6 +114,7 @@ class Fleet:
         for process in list(machine.jobs.values()):
             process.kill(_KILLED)
         machine.jobs.clear()
+        machine.share = 1.0
         self.nodes[name].kill("nothing")
 
     def participant(self, machine: Machine, kind: str, job: str, works: WorkRunner) -> Participant:
@@ -154,13 +155,14 @@ class Fleet:
         endpoint = Endpoint(name, HUB_LATENCY, 0.0)
         return Participant(role, self.network, self.requests, endpoint, clock, check=self._check)
 
-    def _node(self, machine: Machine) -> Participant:
+    def _node(self, machine: Machine, chosen: Mapping[str, Any]) -> Participant:
         settings = NodeAgentSettings(
             node=machine.name,
             host=machine.name,
             site=machine.name,
             heartbeat_seconds=self._beat,
             probe_seconds=self._beat,
+            **chosen,
         )
         source = f"node/{machine.name}"
         rng_seed = f"{self._seed}/{source}"
@@ -187,8 +189,11 @@ class _NodeWorks:
     def start(self, key: str, work: Work, post: Callable[[Result], None]) -> None:
         """Begin a piece of work."""
         if isinstance(work, SampleMachine):
-            sampled = MachineSampled(cpu_percent=50.0, memory_used_bytes=1 << 30)
+            owner = self._machine.owner_percent if work.owner else None
+            sampled = MachineSampled(cpu_percent=50.0, memory_used_bytes=1 << 30, owner_cpu_percent=owner)
             self._fleet.network.at(self._fleet.network.now + 0.001, lambda _: post(sampled))
+        elif isinstance(work, PaceJobs):
+            self._machine.share = work.share
         elif isinstance(work, AbortWork):
             self._end(work.target, lambda process: process.kill(_ABORTED))
         elif isinstance(work, TrainingWork) and work.request.bundle and not self._machine.trusting:

@@ -47,11 +47,16 @@ class Machine:
     endpoints: list[Endpoint] = field(default_factory=list)
     """Of all its processes: one fault takes them all."""
     jobs: dict[str, "JobProcess"] = field(default_factory=dict)
+    share: float = 1.0
+    """Part of the time that job processes may compute in."""
+    owner_percent: float = 0.0
+    """Of its CPU, by its owner's programs."""
 
     def compute_seconds(self, steps: int, microbatch: int) -> float:
-        """Local steps: a fixed cost each, and one for every sample; a tenth up or down from round to round."""
+        """Local steps: a fixed cost each, and one for every sample; a tenth up or down from round to round. Jobs share the
+        one core."""
         nominal = steps * (2 * FASTEST + self.sample_seconds * microbatch)
-        return nominal * self.rng.uniform(0.9, 1.1)
+        return nominal * self.rng.uniform(0.9, 1.1) * max(1, len(self.jobs)) / self.share
 
     def transfer_seconds(self, size: int, other: "Machine") -> float:
         """A tensor from another machine to this one, through both lines."""

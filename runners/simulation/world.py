@@ -67,8 +67,9 @@ class World:
             after every n-th of the others (heartbeats and probes, most of all inputs); 0: never.
         beat: seconds between a node's heartbeats, and between its probes.
         muted: agents that are not there at all.
-        settings: of agents, by name.
+        settings: of agents, by name; `node` for those of nodes.
         request: the job that the client submits, again whenever it has ended.
+        jobs: how many such jobs there are at once.
         machine: makes a node's machine.
         process: makes the process of a job on it.
     """
@@ -86,6 +87,7 @@ class World:
         muted: frozenset[str] = frozenset(),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         request: JobRequest = REQUEST,
+        jobs: int = 1,
         machine: Callable[..., Machine] = build_machine,
         process: Callable[..., JobProcess] = JobProcess,
     ) -> None:
@@ -107,7 +109,7 @@ class World:
             machine=machine,
             process=process,
         )
-        self.client = Client(self.fleet, request)
+        self.client = Client(self.fleet, request, jobs)
         self.chaos = Chaos(self.fleet, faults, seed)
         self.safety = Safety(self.fleet)
         self.steadiness = Steadiness()

@@ -174,7 +174,7 @@ class ViewState(msgspec.Struct):
             node.emulated = emulation(event.emulated_link, event.slowdown, event.step_time_ms)
             node.yielding = False
         elif isinstance(event, NodeYielding):
-            node.yielding = event.yielding
+            node.yielding = event.yielding and not event.share  # one that only slows its jobs goes on with them
             node.doing = node.mark = ""
         elif isinstance(event, NodeHeartbeat | NodeJoined):
             node.alive, node.lost = True, False

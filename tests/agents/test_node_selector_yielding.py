@@ -128,3 +128,25 @@ def test_it_is_not_blamed_for_rounds_before_its_process_is_up_again(world: World
     for _ in range(5):
         world.close("a", "c", missing=("b",))
     assert world.core.state.nodes["b"].conduct.attempts == attempts
+
+
+def test_a_node_that_leaves_jobs_a_share_stays_in(world: World) -> None:
+    world.start()
+    slow = NodeYielding(node="b", version=1, yielding=True, share=0.25, reason="yields: a build; jobs go on at 25 %")
+    assert world.give(slow) == []
+    assert world.core.state.nodes["b"].share == 0.25
+    (roster,) = yields(world, "b", 2, "yields: paused by hand")
+    assert roster.nodes == ("a", "c")
+    (roster,) = goes_on(world, "b", 3)
+    assert roster.nodes == ("a", "b", "c")
+    assert world.core.state.nodes["b"].share == 1.0
+
+
+def test_what_an_owner_leaves_counts_in_the_division_of_the_fleet() -> None:
+    world = World()
+    world.fleet("a", "b", "c", "d", "e")
+    for node in "abcd":
+        world.give(NodeYielding(node=node, version=1, yielding=True, share=0.25, reason="yields: a build"))
+    world.start("one")
+    world.start("two")
+    assert sorted((world.roster("one").nodes, world.roster("two").nodes), key=len) == [("e",), ("a", "b", "c", "d")]
