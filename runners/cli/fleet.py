@@ -137,11 +137,7 @@ def node(
     """Make this machine a node of a fleet; end it with Ctrl-C."""
     from runners.node_process import NodeOptions, run_node  # no other command should wait for what a node needs
 
-    if link is not None and link not in PROFILES:
-        fail(f"no link profile is named {link!r}: there are {', '.join(PROFILES)}", EXIT_USAGE)
-    kinds = [kind.value for kind in CongestionControl]
-    if congestion not in kinds:
-        fail(f"no TCP is named {congestion!r} here: there are {' and '.join(kinds)}", EXIT_USAGE)
+    _must_be_known(link, congestion)
     options = NodeOptions(
         name=name,
         link=link,
@@ -160,6 +156,14 @@ def node(
         store=store,
     )
     run_async(run_node(options))
+
+
+def _must_be_known(link: str | None, congestion: str) -> None:
+    if link is not None and link not in PROFILES:
+        fail(f"no link profile is named {link!r}: there are {', '.join(PROFILES)}", EXIT_USAGE)
+    kinds = [kind.value for kind in CongestionControl]
+    if congestion not in kinds:
+        fail(f"no TCP is named {congestion!r} here: there are {' and '.join(kinds)}", EXIT_USAGE)
 
 
 def agent(

@@ -11,6 +11,7 @@ from torch import Tensor
 from agents.reducer.works import Part
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
+from runners.jobs.vectors import whole
 from schemas.jobs import JobRequest
 
 WORK = """
@@ -81,8 +82,8 @@ def test_the_anchor_goes_as_far_as_the_part_of_the_fleet_that_a_version_has(load
         [(Part(node="a", round=1, weight=1.0), session.decoded(payload, 1))], "mean", "float32", 1, 0.25
     )
     assert session.apply(1, payload_of)
-    assert close(session.anchor.values - start, 0.25 * session.decoded(payload, 1))
-    assert norm == pytest.approx(float(session.decoded(payload, 1).norm()), rel=1e-5), "as it was before"
+    assert close(session.anchor.values - start, 0.25 * whole(session.decoded(payload, 1)))
+    assert norm == pytest.approx(float(whole(session.decoded(payload, 1)).norm()), rel=1e-5), "as it was before"
     assert treated[0].norm == pytest.approx(norm)
 
 
@@ -123,7 +124,7 @@ def test_a_fast_and_a_slow_node_have_the_same_bits_and_learn(load: Load) -> None
 def test_an_own_difference_is_in_the_working_parameters_until_its_version_is_here(load: Load) -> None:
     session = load("a")
     steps(session, 1, 3)
-    own = session.decoded(session.difference("float32", 1), 1)
+    own = whole(session.decoded(session.difference("float32", 1), 1))
     assert close(working(session) - session.anchor.values, own)
     steps(session, 2, 2)
     since = working(session) - session.anchor.values - own
