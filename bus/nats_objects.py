@@ -25,6 +25,7 @@ BUCKET = "shoal-objects"
 STREAM = f"OBJ_{BUCKET}"
 
 _CHUNK = 128 * 1024  # bytes: what every client of the object store uses
+_UNDER_WAY = 256  # chunks handed over to be stored, and copied for that, at a time: the rate is flat from there on
 _HASH_IN_THREAD = 4 * 1024 * 1024  # bytes from which hashing (some 1 GB/s) would hold up the loop for over 4 ms
 _MADE_TIMEOUT = 5.0  # seconds for the server to make the bucket
 
@@ -82,20 +83,22 @@ class ObjectStore:
         nuid = self._link.nc.new_inbox().rpartition(".")[2]
         subject = f"$O.{BUCKET}.C.{nuid}"
         view = memoryview(data)
-        parts = [bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)]
-        digest, _ = await asyncio.gather(
-            _digest(data),
-            asyncio.gather(
-                *(self._publisher.store(subject, part, f"{nuid}:{index}", False) for index, part in enumerate(parts))
-            ),
-        )
+        count = -(-len(data) // _CHUNK)
+        left = iter(range(count))
+
+        async def send() -> None:
+            for index in left:
+                part = bytes(view[index * _CHUNK : (index + 1) * _CHUNK])
+                await self._publisher.store(subject, part, f"{nuid}:{index}", False)
+
+        digest, *_ = await asyncio.gather(_digest(data), *(send() for _ in range(min(count, _UNDER_WAY))))
         meta = _Meta(
             name=name,
             bucket=BUCKET,
             nuid=nuid,
             size=len(data),
             mtime=datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z"),
-            chunks=len(parts),
+            chunks=count,
             digest=digest,
             options=_Options(),
         )

@@ -7,11 +7,11 @@ from bus.tensors import Data, TensorBus, TensorUnavailable
 from schemas.ids import NodeId
 from schemas.training import Average
 
-# Averages kept for whoever is behind: more than a trainer applies one by one before it takes a snapshot.
-KEPT = 8
+# Averages kept for whoever is behind: the newest, and as many as a trainer applies one by one before it takes a snapshot.
+KEPT = 5
 # Bytes of averages kept beyond the last two, which somebody may be applying: of a large model a snapshot is little more
-# than two of them, and nodes shouldn't need memory for eight.
-KEPT_BYTES = 64 * 1024 * 1024
+# than two of them, and nodes shouldn't need memory for five.
+KEPT_BYTES = 32 * 1024 * 1024
 # Seconds for one holder to come up with an average before the next holder is asked.
 FETCH_SECONDS = 60.0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import struct
@@ -10,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from runners.jobs.anchor import Anchor, OptimizerState
 from runners.jobs.layout import Layout, tensors_of
+from runners.jobs.tensor_file import entries_of, to_bytes
 from schemas.errors import ShoalError
 
 _FORMAT: Final = "shoal-anchor-2"
@@ -61,9 +61,8 @@ def model_to_bytes(model: nn.Module, metadata: Mapping[str, str] | None = None) 
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise SnapshotError(f"state {name!r} is a {type(value).__name__}", "keep extra state in tensor buffers")
-        # A copy each: safetensors refuses tensors that share memory.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
-    return safetensors.torch.save(tensors, {"format": "pt", **(metadata or {})})
+        tensors[name] = value
+    return _stored(tensors, {"format": "pt", **(metadata or {})})
 
 
 def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -90,8 +89,8 @@ def snapshot_to_bytes(anchor: Anchor, shared: Mapping[str, str] | None = None) -
     asks for, but for ours: names that begin with `shoal.`, which models from plain torch don't have.
     """
     tensors = {slot.name: slot.of(anchor.values) for slot in anchor.layout.slots}
-    tensors.update((name, value.contiguous()) for name, value in anchor.constants.items())
-    tensors.update((name, tensors[first].clone()) for name, first in (shared or {}).items())
+    tensors.update(anchor.constants)
+    tensors.update((name, tensors[first]) for name, first in (shared or {}).items())
     if anchor.momentum is not None:
         tensors[_MOMENTUM] = anchor.momentum
     about = _About(anchor.version, anchor.digest(), anchor.layout, tuple(sorted(anchor.constants)))
@@ -100,7 +99,7 @@ def snapshot_to_bytes(anchor: Anchor, shared: Mapping[str, str] | None = None) -
         tensors.update((_OPTIMIZER + name, value) for name, value in kept.items())
         state = {"optimizer": anchor.optimizer.kind, "optimizer_digest": _state_digest(kept)}
         about = msgspec.structs.replace(about, **state)
-    return safetensors.torch.save(tensors, {"format": _FORMAT, "anchor": msgspec.json.encode(about).decode()})
+    return _stored(tensors, {"format": _FORMAT, "anchor": msgspec.json.encode(about).decode()})
 
 
 def snapshot_from_bytes(data: bytes | memoryview) -> Anchor:
@@ -111,27 +110,42 @@ def snapshot_from_bytes(data: bytes | memoryview) -> Anchor:
     """
     about = _about(data)
     try:
-        tensors = safetensors.torch.load(bytes(data))
-    except (SafetensorError, ValueError, KeyError) as error:
+        entries = entries_of(data)
+    except ValueError as error:
         raise SnapshotError(f"a damaged snapshot ({error})", "fetch it again, or take an older checkpoint") from error
-    layout, momentum = about.layout, tensors.get(_MOMENTUM)
+    layout, momentum = about.layout, entries.get(_MOMENTUM)
     wanted = {slot.name: slot.shape for slot in layout.slots}
-    found = {name: tuple(tensors[name].shape) for name in wanted if name in tensors}
+    found = {name: entries[name].shape for name in wanted if name in entries}
     if (
         found != wanted
-        or any(tensors[name].dtype != torch.float32 for name in wanted)
-        or any(name not in tensors for name in about.constants)
+        or any(entries[name].dtype != torch.float32 for name in wanted)
+        or layout.count != sum(math.prod(shape) for shape in found.values())
+        or any(name not in entries for name in about.constants)
         or (momentum is not None and (momentum.shape, momentum.dtype) != ((layout.parameters,), torch.float32))
     ):
         raise SnapshotError("a snapshot whose tensors don't fit its layout", "fetch it from another node")
-    values = torch.cat([tensors[name].reshape(-1) for name in wanted])
-    constants = {name: tensors[name] for name in about.constants}
-    state = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
+    values, at = torch.empty(layout.count), 0
+    for name in wanted:
+        row = entries[name].of(data).view(-1)
+        values[at : at + len(row)] = row
+        at += len(row)
+    constants = {name: entries[name].of(data) for name in about.constants}
+    state = {
+        name.removeprefix(_OPTIMIZER): entry.of(data) for name, entry in entries.items() if name.startswith(_OPTIMIZER)
+    }
     optimizer = OptimizerState(about.optimizer, state) if about.optimizer else None
-    anchor = Anchor(about.version, layout, values, momentum, constants, optimizer)
+    moments = momentum.of(data) if momentum is not None else None
+    anchor = Anchor(about.version, layout, values, moments, constants, optimizer)
     if anchor.digest() != about.digest or (optimizer is not None and _state_digest(state) != about.optimizer_digest):
         raise SnapshotError(f"a snapshot of version {about.version} with other bits than it says", "fetch it again")
     return anchor
+
+
+def _stored(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    try:
+        return to_bytes(tensors, metadata)
+    except ValueError as error:
+        raise SnapshotError(str(error), "keep state in tensors of common types") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

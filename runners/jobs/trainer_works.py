@@ -232,10 +232,11 @@ class TrainerWorks:
     async def _store(self, work: works.StoreAnchor, post: Post) -> None:
         job = self._session.spec.job
         try:
-            snapshot = await self._torch.run(self._session.checkpoint)
-            await self._bus.put_object(checkpoint_name(job), snapshot)
-            name, data, loss = checkpoint_name(job), snapshot, None
+            data = await self._torch.run(self._session.checkpoint)
+            await self._bus.put_object(checkpoint_name(job), data)
+            name, loss = checkpoint_name(job), None
             if work.final:
+                data = b""  # its room is for the model
                 loss, data = await self._torch.run(self._session.at_anchor)
                 name = model_name(job)
                 await self._bus.put_object(name, data)

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runners.jobs.live import Lines
 from runners.jobs.local_steps import LocalTrainer
+from runners.jobs.vectors import Vector, chunks
 from schemas.verification import Fingerprint
 
 BLOCKS = 32
@@ -41,14 +43,14 @@ def verify(trainer: LocalTrainer, seed: int, version: int, microbatch: int) -> F
         with torch.autocast(trainer.device.type, trainer.passes.dtype, enabled=trainer.passes.dtype is not None):
             loss = trainer.workload.loss(trainer.model, batch)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    flat = torch.cat(
+    flat = Lines(
         [
-            (torch.zeros_like(parameter) if gradient is None else gradient).detach().reshape(-1).float().cpu()
+            parameter.new_zeros(()).expand(parameter.numel()) if gradient is None else gradient
             for parameter, gradient in zip(parameters, gradients, strict=True)
         ]
     )
     value = float(loss.detach())
-    finite = math.isfinite(value) and bool(torch.isfinite(flat).all())
+    finite = math.isfinite(value) and all(bool(torch.isfinite(flat[place]).all()) for place in chunks(flat.numel()))
     norms, signed = blocks(flat) if finite else ((), ())
     return Fingerprint(
         batch=digest_of(batch),
@@ -68,11 +70,13 @@ def precision_of(trainer: LocalTrainer) -> str:
     return "tf32" if rounded else "float32"
 
 
-def blocks(flat: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def blocks(flat: Vector) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The norms and signed sums of a flat float32 gradient's `BLOCKS`; see `Fingerprint`."""
-    size = max(1, -(-flat.numel() // BLOCKS))
+    count = flat.numel()
+    size = max(1, -(-count // BLOCKS))
     norms, signed = [], []
-    for block in torch.split(flat.double(), size):
+    for start in range(0, count, size):
+        block = flat[start : min(start + size, count)].double()
         # Knuth's multiplicative hash of the place: signs without a pattern that a layer's shape could match.
         places = torch.arange(block.numel(), dtype=torch.int64)
         signs = ((places * 2654435761 >> 16) & 1).double().mul_(2).sub_(1)

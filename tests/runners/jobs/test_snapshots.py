@@ -24,6 +24,7 @@ from runners.jobs.snapshots import (
     snapshot_to_bytes,
     write_atomically,
 )
+from runners.jobs.tensor_file import entries_of, to_bytes
 
 
 class Tied(nn.Module):
@@ -191,3 +192,43 @@ def test_what_is_no_snapshot_is_refused() -> None:
     for wrong, problem in cases.items():
         with pytest.raises(SnapshotError, match=problem):
             snapshot_from_bytes(wrong)
+
+
+def test_files_are_those_of_the_library() -> None:
+    tensors = {
+        "a": torch.arange(5, dtype=torch.uint8),
+        "b": torch.randn(3, 2).t(),
+        "c": torch.tensor(7),
+        "d": torch.zeros(0, 3, dtype=torch.bfloat16),
+        "e": torch.tensor([True, False]),
+        "f": torch.randn(3).to(torch.float16),
+    }
+    data = to_bytes(tensors, {"about": "äöü"})
+    assert safetensors.torch.load(data).keys() == tensors.keys()
+    stored = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    for name, tensor in tensors.items():
+        for found in (
+            safetensors.torch.load(data)[name],
+            entries_of(data)[name].of(data),
+            entries_of(stored)[name].of(stored),
+        ):
+            assert found.dtype == tensor.dtype
+            assert torch.equal(found, tensor)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        {"a": {"dtype": "F3", "shape": [2], "data_offsets": [0, 8]}},
+        {"a": 3},
+        ["a"],
+    ],
+    ids=str,
+)
+def test_files_whose_tensors_lie_elsewhere_are_damaged(header: object) -> None:
+    text = json.dumps(header).encode()
+    with pytest.raises(ValueError, match=r"lie where|header is none"):
+        entries_of(struct.pack("<Q", len(text)) + text + bytes(8))
