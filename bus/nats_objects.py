@@ -91,7 +91,8 @@ class ObjectStore:
                 part = bytes(view[index * _CHUNK : (index + 1) * _CHUNK])
                 await self._publisher.store(subject, part, f"{nuid}:{index}", False)
 
-        digest, *_ = await asyncio.gather(_digest(data), *(send() for _ in range(min(count, _UNDER_WAY))))
+        sending = asyncio.gather(*(send() for _ in range(min(count, _UNDER_WAY))))
+        digest, _ = await asyncio.gather(_digest(data), sending)
         meta = _Meta(
             name=name,
             bucket=BUCKET,
