@@ -61,7 +61,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     crowd: int = 4
     """Jobs that share one at most."""
     margin: float = 0.2
-    """Part by which some job's share must grow for nodes to change hands."""
+    """Part by which the smallest share, or the second smallest and so on, must grow for nodes to change hands."""
     cores: dict[NodeId, int] = {}
     """Jobs that a node serves without any of them being slower for it; 1 where nothing is said."""
 
@@ -155,13 +155,13 @@ def divide(claims: Sequence[Claim], terms: Terms, *, settled: bool = False) -> T
         return table
     balanced = table.copy()
     for _ in range(LOOKS):
-        before = {job: list(nodes) for job, nodes in balanced.has.items()}
+        seated = {job: list(nodes) for job, nodes in balanced.has.items()}
         _balance(balanced)
         _part(balanced)
-        if before == {job: list(nodes) for job, nodes in balanced.has.items()}:
+        if seated == {job: list(nodes) for job, nodes in balanced.has.items()}:
             break
-    gain = 1 + terms.margin
-    worth = any(balanced.share(job) > table.share(job) * gain + ROUNDING for job in table.has)
+    before_and_after = zip(sorted(map(table.share, table.has)), sorted(map(balanced.share, balanced.has)), strict=True)
+    worth = any(after > before * (1 + terms.margin) + ROUNDING for before, after in before_and_after)
     return balanced if worth else table
 
 

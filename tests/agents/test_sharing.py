@@ -74,6 +74,14 @@ def test_a_small_gain_moves_nobody() -> None:
     assert set(divide(before, Terms(margin=0.05)).has["a"]) != {"n0", "n1"}
 
 
+def test_jobs_never_just_change_roles() -> None:
+    rates = {f"n{place}": 0.111 + 0.0001 * place for place in range(9)}  # five of nine are 55 %, whoever has them
+    before = [claim("a", rates, held=("n0", "n1", "n2", "n3", "n4")), claim("b", rates, held=("n5", "n6", "n7", "n8"))]
+    assert set(divide(before, ONE).has["a"]) == {"n0", "n1", "n2", "n3", "n4"}
+    before = [claim("a", rates, held=("n4", "n5", "n6", "n7", "n8")), claim("b", rates, held=("n0", "n1", "n2", "n3"))]
+    assert set(divide(before, ONE).has["b"]) == {"n0", "n1", "n2", "n3"}
+
+
 def test_soon_after_a_change_only_free_nodes_are_given() -> None:
     before = [claim("a", alike(5), held=("n0", "n1", "n2")), claim("b", alike(5), held=("n3",))]
     assert counts(divide(before, ONE, settled=True)) == {"a": 3, "b": 2}

@@ -100,8 +100,9 @@ def test_a_node_that_isnt_there_cant_be_paused(fleet: ServerBeside) -> None:
 
 def test_a_node_yields_to_a_program_of_its_owner(fleet: ServerBeside, tmp_path: Path) -> None:
     (tmp_path / "shoal.toml").write_text(EAGER)
-    with running("-c", BUSY), a_node(fleet, "owned", "--yield-to-owner"):
+    with running("-c", BUSY), a_node(fleet, "owned", "--yield-to-owner", "--yield-share", "0.25"):
         word = first(fleet, "owned", NodeYielding)
     assert word.yielding
     assert word.reason.startswith("yields: its owner's programs use ")
-    assert word.reason.endswith(" % of its CPU (limit 0.5 %)")
+    assert word.reason.endswith(" % of its CPU (limit 0.5 %); jobs go on at 25 % of their speed")
+    assert word.share == 0.25
