@@ -13,9 +13,16 @@ from agents.node_selector.rules import NOBODY, limit_of
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.sharing import Claim, Table, Terms, divide
 from agents.node_selector.state import Job, NodeRecord, NodeSelectorState
+from agents.node_selector.useful import worth
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase
 from schemas.nodes import NodeProfile
+
+WEIGHED = 3
+"""Rounds from which on what a node contributed says how much of its computing counts."""
+
+LEAST_COUNTED = 0.05
+"""Of a node's computing is taken to count: one that cost more than it brought lately may do better elsewhere."""
 
 ACCELERATION = 4.0
 """How much faster a node with an accelerator is taken to be before any job has measured it; as the batch controller's."""
@@ -118,10 +125,23 @@ def _claim(state: NodeSelectorState, name: JobId, job: Job, settings: NodeSelect
 def rates_of(state: NodeSelectorState, job: Job) -> dict[NodeId, float]:
     """Each living node's part of the fleet's speed for a job, 0 to 1, all together 1; of what its owner leaves."""
     alive = {node: record for node, record in state.nodes.items() if record.alive and not record.yielding}
-    known = _speeds(state, job)
-    speeds = {node: known[node] * record.share for node, record in alive.items()}
+    known, counted = _speeds(state, job), _counted(state, job)
+    typical = median(counted.values()) if counted else 1.0
+    speeds = {node: known[node] * counted.get(node, typical) * record.share for node, record in alive.items()}
     whole = sum(speeds.values())
     return {node: speed / whole for node, speed in speeds.items()}
+
+
+def _counted(state: NodeSelectorState, job: Job) -> dict[NodeId, float]:
+    """Part of what each node computes that counts in the end: what its link takes, comes late or is missed doesn't. As the
+    job itself has seen it, else as others have; a link is a node's, whatever the job."""
+    found: dict[NodeId, float] = {}
+    for other in (job, *(other for other in state.jobs.values() if other is not job)):
+        for node, member in other.members.items():
+            use = worth(member)
+            if node not in found and member.speed and use is not None and member.weighed >= WEIGHED:
+                found[node] = min(1.0, max(LEAST_COUNTED, speed_alone(state, node, use) / member.speed))
+    return found
 
 
 def _speeds(state: NodeSelectorState, job: Job) -> dict[NodeId, float]:

@@ -66,6 +66,18 @@ def test_speeds_that_were_measured_decide() -> None:
     assert sorted(nodes_of(world, "one", "two"), key=len) == [("e",), ("a", "b", "c", "d")]
 
 
+def test_what_of_a_nodes_computing_counts_decides_too() -> None:
+    world = world_of(*FIVE)
+    world.start("one")
+    for node in FIVE:
+        world.steps(node, 1.0, name="one")
+    for _ in range(6):  # all compute as fast, but what comes of it differs by a factor of four
+        late = dict.fromkeys("abcd", 3)
+        world.close("e", late=late, name="one", samples=dict.fromkeys(FIVE, 400))
+    world.start("two")
+    assert sorted(nodes_of(world, "one", "two"), key=len) == [("e",), ("a", "b", "c", "d")]
+
+
 def test_a_node_that_turns_out_slow_changes_hands_after_a_while() -> None:
     world = world_of("a", "b", "c", "d")
     world.start("one")
