@@ -278,7 +278,8 @@ class JobDesk(Agent[DeskState]):
         if not last and job.failed:
             node = max(job.failed)
             last = f"{node}: {job.failed[node]}"
-        tried = len(job.failed) > 1 or not possible  # a lone node may be at fault itself, where others are there
+        others = set(self.state.alive()) - set(job.failed) - set(job.request.exclude)
+        tried = len(job.failed) > 1 or not others  # a lone node may be at fault itself, where others are there
         if job.roster and set(job.roster) <= set(job.failed) and tried:
             yield from self._end(job, JobPhase.FAILED, f"failed on every node of its roster; {last}", now)
         elif job.failed and len(possible) < job.request.min_nodes:
