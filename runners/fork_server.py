@@ -67,20 +67,27 @@ def _tell_exits(node: socket.socket) -> None:
 
 
 def _fork(node: socket.socket, request: Fork, output: int) -> bool:
-    """Whether this is the fork."""
+    """Whether this is the fork. The node is told of one once it can be signalled with all that it starts."""
     me = os.getpid()
+    in_session, let_go = os.pipe()
     try:
         pid = os.fork()
     except OSError as error:
-        os.close(output)
+        for descriptor in (output, in_session, let_go):
+            os.close(descriptor)
         node.send(msgspec.json.encode(NotForked(request.number, str(error))))
         return False
     if pid:
         os.close(output)
+        os.close(let_go)
+        os.read(in_session, 1)  # ends when the fork lets go, or dies
+        os.close(in_session)
         node.send(msgspec.json.encode(Forked(request.number, pid)))
         return False
     processes.die_with_parent(me)
     os.setsid()
+    os.close(let_go)
+    os.close(in_session)
     for standard in (1, 2):
         os.dup2(output, standard)
     os.close(output)
