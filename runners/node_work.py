@@ -133,7 +133,9 @@ class NodeWorks:
         self._pace.unlink(missing_ok=True)  # an earlier life's word
         self._forks: ForkServer | None = None
         if config.fork_argv is not None:
-            self._forks = ForkServer(config.fork_argv, self._environment(), nice=NICE)
+            # Whoever asks CUDA's runtime whether there is a GPU can't be forked any more: NVML is to be asked.
+            environment = self._environment() | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+            self._forks = ForkServer(config.fork_argv, environment, nice=NICE)
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work; a key at work already is left alone.
