@@ -8,6 +8,9 @@ Each node's microbatch moves on the ladder of powers of two, a rung at a time. T
 
 A move needs `pressure`, the weighted sum: `latency` weighs 1 and 0, `throughput` 0 and 1, `hybrid` 0.6 and 0.4. With fixed
 measurements no two rungs can each be preferred to the other, so nothing swings.
+
+`hybrid` counts what a step teaches, too: the round trip, paid once a round, is shared by the steps between two, and a
+larger microbatch must bring so many samples a second more that the fewer steps are made up for.
 """
 
 import math
@@ -61,6 +64,11 @@ def throughput_vote(present: int, move: int, measured: dict[int, float], gain: f
     return 1.0 if climbing else 0.0
 
 
+def gain(strategy: BatchStrategy, settings: BatchControllerSettings) -> float:
+    """Change of samples/s that a doubled or halved microbatch has to be worth."""
+    return settings.hybrid_gain if strategy == "hybrid" else settings.gain
+
+
 def weights(strategy: BatchStrategy, settings: BatchControllerSettings) -> tuple[float, float]:
     """What latency and throughput have to say."""
     if strategy == "hybrid":
@@ -84,7 +92,7 @@ def next_rung(
         if not low <= move <= high:
             continue
         pressure = by_latency * latency_vote(present, move, target)
-        pressure += by_throughput * throughput_vote(present, move, measured, settings.gain)
+        pressure += by_throughput * throughput_vote(present, move, measured, gain(strategy, settings))
         if pressure >= best_pressure:
             best, best_pressure = move, pressure
     return best

@@ -320,8 +320,9 @@ class Planner:
 
     def _climb(self, name: NodeId, size: int, room: float) -> int:
         known, latency_ms = self.known[name], self.nodes[name].latency_ms
+        shared_by = self.steps_asked if self.request.batch == "hybrid" else 1
         high = min(self.high, known.ceiling or self.high)
-        target = min(high, max(self.low, microbatch.latency_target(self.start, latency_ms, self.settings)))
+        target = min(high, max(self.low, microbatch.latency_target(self.start, latency_ms / shared_by, self.settings)))
         measured = learning.samples_a_second(known)
         start = size
         for _ in range(math.floor(math.log2(self.free.factor))):

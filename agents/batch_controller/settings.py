@@ -26,6 +26,9 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     gain: Fraction = 0.15
     """Change of samples/s that counts as one: timings of a busy machine vary by some per cent, and a doubled microbatch
     halves the updates that are made of the same samples, so a few per cent aren't worth it."""
+    hybrid_gain: Fraction = 0.5
+    """The same for `hybrid`, which is to learn fast and not only to compute fast: a step of twice the samples was seen to
+    be worth 1.2 to 1.4 steps (`benchmarks/worth.py`), so that it may take a third longer: 1.5 times the samples/s."""
     microbatch_cooldown: Rounds = 3
     """Rounds between two changes of a node's microbatch: two to measure it, one for the change to arrive."""
     turns_counted: Annotated[int, Meta(ge=0, le=16)] = 5
