@@ -21,6 +21,10 @@ ROUND_UP_FROM = 0.7
 LEAST_ROOM = 0.25
 """Part of a round that transfers must leave for a smaller step to be the remedy; else fewer contributions are."""
 
+READIER = 3.0
+"""How much sooner steps are added than taken away: a node that stands still for a step a round wastes it every round, one
+that is a little late costs the others no more than that."""
+
 BETTER = 1.2
 """Factor by which another number of rounds between contributions must be better for it to be changed: rates vary."""
 
@@ -100,8 +104,9 @@ def steps_for(ideal: float, asked: int, present: int | None, factor: float, sett
     `asked` where it is above that."""
     steps = min(asked, max(1, math.floor(ideal + 1.0 - ROUND_UP_FROM)))
     if present is not None and steps < asked:
-        slack = max(1.0 - ROUND_UP_FROM, settings.steps_slack * present)
-        if present - slack <= ideal <= present + ROUND_UP_FROM + slack:
+        slack = settings.steps_slack * present
+        least_slack = 1.0 - ROUND_UP_FROM
+        if present - max(least_slack, slack) <= ideal <= present + ROUND_UP_FROM + max(least_slack, slack / READIER):
             return min(present, asked)
     if present is None:
         return steps
