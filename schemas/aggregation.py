@@ -19,3 +19,6 @@ LEAST_NODES: Mapping[Aggregation, int] = MappingProxyType(
     }
 )
 """Nodes that must contribute to a round for a method to tolerate one bad node; what tolerates none needs one."""
+
+APART = 5.0
+"""Times the median distance from the result, beyond which a difference is said to stand apart: as for its norm."""

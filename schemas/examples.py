@@ -131,6 +131,7 @@ SPECIAL: dict[tuple[str, str], Any] = {
     ("MeasureNode", "request"): {"kind": "train", "workload": "examples.digits:workload"},
     ("NodeMeasured", "problem"): "",
     ("NodeMeasured", "step_seconds"): [0.0123, 0.0119],
+    ("PiecesReceived", "unsound"): "",
     ("ReportReady", "name"): f"{JOB}/report.json",
     ("WorkFailed", "kind"): "raised",
     ("Fingerprint", "batch"): SHA256,

@@ -8,6 +8,7 @@ from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding
 from schemas.network import LinkQuality
+from schemas.shards import AverageShard, Piece
 from schemas.wire import Delivery, Message, on_wire
 
 Doing = Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
@@ -31,6 +32,8 @@ class Roster(Message, frozen=True, kw_only=True):
     """Best first; on silence of one the next takes over. All are in `nodes`."""
     quorum: int
     """Contributions without which a round doesn't close."""
+    helpers: tuple[NodeId, ...] = ()
+    """Whose links are fit to reduce a shard of a round, best first. All are in `nodes`."""
     excluded: tuple[Exclusion, ...] = ()
     reason: str
 
@@ -136,6 +139,8 @@ class RoundOpened(Message, frozen=True, kw_only=True):
     expected: tuple[NodeId, ...]
     digest: str = ""
     """Digest of the anchor at version round - 1, as the reducer holds it."""
+    shards: tuple[NodeId, ...] = ()
+    """Who reduces each piece of the vector; empty where it isn't cut."""
     reason: str
 
 
@@ -161,7 +166,9 @@ class ContributionOffered(Message, frozen=True, kw_only=True):
     size: int
     """Bytes."""
     digest: str
-    """SHA-256 of the bytes."""
+    """SHA-256 of the bytes; of the pieces' digests, one after the other in hex, where there are pieces."""
+    pieces: tuple[Piece, ...] = ()
+    """Where the job's vectors are cut: what each is streamed as, on `tensor.<job>.<node>.delta<number>.<key>`."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.received", Delivery.TELEMETRY)
@@ -188,6 +195,8 @@ class ContributionRefused(Message, frozen=True, kw_only=True):
     contributor: NodeId
     round: int
     reason: str
+    digest: str = ""
+    """Of the offer."""
     late: int = 0
     """Rounds that a gradient came late, with `sync = "step"`: that is all that is wrong with it."""
 
@@ -202,17 +211,25 @@ class Average(msgspec.Struct, frozen=True, kw_only=True):
     holders: tuple[NodeId, ...]
     norm: float = 0.0
     """L2 norm of its parameters before it was encoded; 0 where nobody says."""
+    shards: tuple[AverageShard, ...] = ()
+    """Where several nodes made it, what each made; all are applied at once. Size, digest (of the shards' digests) and
+    holders (of any shard) are then those of all together."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.average", Delivery.RECORD)
 class AverageOffered(Message, frozen=True, kw_only=True):
-    """A reducer has made a round's average and streams it; the round closes once a second node holds it."""
+    """A node has made a round's average, or that of its shard, and streams it; the round closes once a second node holds
+    it, or each shard of it."""
 
     job: JobId
     node: NodeId
     round: int
     term: int
     average: Average
+    pieces: tuple[int, ...] = ()
+    """What it is the average of; empty: of everything."""
+    apart: dict[NodeId, float] = msgspec.field(default_factory=dict)
+    """Of a shard, where each node has one vote: squares of the distances of their votes from it."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.holds", Delivery.RECORD)

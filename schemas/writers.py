@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from schemas import appraisal, bus, decisions, emulation, jobs, measuring, network, nodes, training, verification
+from schemas import appraisal, bus, decisions, emulation, jobs, measuring, network, nodes, shards, training, verification
 from schemas.errors import SchemaError
 
 CLIENT = "a client"
@@ -78,6 +78,8 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             training.ContributionReceived,
             training.ContributionRefused,
             training.AverageOffered,
+            shards.PiecesReceived,
+            shards.AverageOrdered,
             training.RoundClosed,
             training.DigestMismatch,
             verification.ArithmeticDoubted,

@@ -18,6 +18,7 @@ from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQualityChanged
 from schemas.nodes import WorkFailed, WorkStarted
+from schemas.shards import pieces_of
 from schemas.training import (
     ContributionReceived,
     ContributionRefused,
@@ -106,7 +107,7 @@ class NodeSelector(Fleet):
         for node in roster.nodes:
             yield from self._presume(node, now)
             job.members.setdefault(node, Member())
-        job.version, job.nodes, job.reducers = roster.version, roster.nodes, roster.reducers
+        job.version, job.nodes, job.reducers, job.helpers = roster.version, roster.nodes, roster.reducers, roster.helpers
         job.quorum, job.excluded = roster.quorum, roster.excluded
 
     @on(Tuning)
@@ -160,11 +161,16 @@ class NodeSelector(Fleet):
             member.ready = member.begun = False
 
     @on(TrainerReady)
-    def note_ready(self, event: TrainerReady, now: float) -> None:
-        """Rounds may expect the node now."""
-        member = self._member(event.job, event.node)
-        if member is not None:
-            member.ready = True
+    def note_ready(self, event: TrainerReady, now: float) -> Effects:
+        """Rounds may expect the node now; and the size of the model says whether several nodes can reduce it."""
+        member, job = self._member(event.job, event.node), self.state.jobs.get(event.job)
+        if member is None or job is None:
+            return
+        member.ready = True
+        if not job.parameters and event.parameters > 0:
+            job.parameters = event.parameters
+            if job.version > 0 and pieces_of(job.request, job.parameters) > 1:
+                yield from self._redraw(event.job, job, "the size of the model is known", reasons=False)
 
     @on(RoundClosed)
     def weigh_round(self, event: RoundClosed, now: float) -> Effects:
@@ -349,6 +355,7 @@ class NodeSelector(Fleet):
                 nodes=job.nodes,
                 reducers=job.reducers,
                 quorum=job.quorum,
+                helpers=job.helpers,
                 excluded=job.excluded,
                 reason=reason,
             )

@@ -1,10 +1,14 @@
 """The ordered list of reducers: whose links and speed carry everybody's tensors best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from schemas.ids import NodeId
+from schemas.network import LinkQuality
+
+GRADES = tuple(LinkQuality)
+"""Best first."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,3 +43,21 @@ def order_reducers(
 
     ranked = sorted(standings, key=key)
     return tuple(standing.node for standing in ranked[:limit])
+
+
+def order_helpers(
+    standings: Sequence[Standing], grades: Mapping[NodeId, LinkQuality | None], first: NodeId
+) -> tuple[NodeId, ...]:
+    """Who may reduce a shard of the rounds that `first` reduces, best first: whose links are about as good as its.
+
+    One grade worse is about as good: a shard is a part of what `first` would carry alone. A link of two grades less is
+    slower than that, and everybody would wait for its shard.
+    """
+    own = grades.get(first)
+    if own is None:
+        return ()
+    worst = GRADES.index(own) + 1
+    able = [
+        each for each in standings if each.fit and (grade := grades[each.node]) is not None and GRADES.index(grade) <= worst
+    ]
+    return tuple(each.node for each in sorted(able, key=lambda each: -each.merit))

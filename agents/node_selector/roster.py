@@ -6,13 +6,14 @@ import msgspec
 
 from agents.node_selector import useful
 from agents.node_selector.policy import UNKNOWN, line_level, quorum_of, reducer_merit, reliability, turn_after
-from agents.node_selector.reducers import Standing, order_reducers
+from agents.node_selector.reducers import Standing, order_helpers, order_reducers
 from agents.node_selector.rules import NOBODY, relative_speeds, rule_for, scores
 from agents.node_selector.selection import Candidate, Selection, select
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Force, Job, Member, NodeRecord, NodeSelectorState
 from schemas.ids import NodeId
 from schemas.network import LinkQuality
+from schemas.shards import pieces_of
 from schemas.training import Exclusion
 
 BROKEN = (LinkQuality.CRITICAL, LinkQuality.OFFLINE)
@@ -36,13 +37,14 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     nodes: tuple[NodeId, ...]
     reducers: tuple[NodeId, ...]
+    helpers: tuple[NodeId, ...]
     quorum: int
     excluded: tuple[Exclusion, ...]
     selection: Selection
 
     def differs_from(self, job: Job, *, reasons: bool) -> bool:
         """Whether the job's present roster says something else; `reasons`: also if only of the nodes that are out."""
-        who = (self.nodes, self.reducers) != (job.nodes, job.reducers)
+        who = (self.nodes, self.reducers, self.helpers) != (job.nodes, job.reducers, job.helpers)
         return who or (reasons and self.excluded != job.excluded)
 
 
@@ -109,9 +111,18 @@ def draw_up(
         for node in eligible
     ]
     selection = select(candidates, rule, choosing=choosing)
+    standings = _standings(state, job, selection.chosen, settings)
+    reducers = order_reducers(
+        standings,
+        job.reducers,
+        limit=settings.reducers,
+        margin=settings.reducer_margin,
+        choosing=choosing or reorder,
+    )
     return Draft(
         nodes=selection.chosen,
-        reducers=_reducers(state, job, selection.chosen, settings, choosing=choosing or reorder),
+        reducers=reducers,
+        helpers=_helpers(state, job, standings, reducers, choosing=choosing or reorder),
         quorum=quorum_of(len(selection.chosen)),
         excluded=tuple(_exclusions(job, state, fair, selection)),
         selection=selection,
@@ -156,9 +167,22 @@ def _exclusions(job: Job, state: NodeSelectorState, fair: dict[NodeId, Right], s
             yield Exclusion(node=node, reason="the job's request asks for it, but nothing was ever heard of it")
 
 
-def _reducers(
-    state: NodeSelectorState, job: Job, chosen: tuple[NodeId, ...], settings: NodeSelectorSettings, *, choosing: bool
+def _helpers(
+    state: NodeSelectorState, job: Job, standings: list[Standing], reducers: tuple[NodeId, ...], *, choosing: bool
 ) -> tuple[NodeId, ...]:
+    """Who may reduce with the first of the reducers, where the job's vectors are cut at all; changes only by choice."""
+    if pieces_of(job.request, job.parameters) == 1 or not reducers:
+        return ()
+    if job.helpers and not choosing:
+        chosen = {standing.node for standing in standings}
+        return tuple(node for node in job.helpers if node in chosen)
+    grades = {standing.node: state.nodes[standing.node].quality for standing in standings}
+    return order_helpers(standings, grades, reducers[0])
+
+
+def _standings(
+    state: NodeSelectorState, job: Job, chosen: tuple[NodeId, ...], settings: NodeSelectorSettings
+) -> list[Standing]:
     records = {node: state.nodes[node] for node in chosen}
     speeds = relative_speeds(job, records)
     leads = [other.reducers[0] for other in state.jobs.values() if other is not job and other.reducers]
@@ -177,9 +201,7 @@ def _reducers(
         )
         fit = record.quality not in BROKEN and not conduct.quarantined and conduct.probation == 0
         standings.append(Standing(node=node, merit=merit, fit=fit, ready=ready[node]))
-    return order_reducers(
-        standings, job.reducers, limit=settings.reducers, margin=settings.reducer_margin, choosing=choosing
-    )
+    return standings
 
 
 def adopt(job: Job, draft: Draft, settings: NodeSelectorSettings, *, chosen_now: bool) -> str:
@@ -207,10 +229,12 @@ def adopt(job: Job, draft: Draft, settings: NodeSelectorSettings, *, chosen_now:
         member.out, member.out_reason = "", ""
     if draft.reducers[:1] != job.reducers[:1] and draft.reducers and job.reducers:
         words.append(f"{draft.reducers[0]} reduces now")
+    if draft.helpers != job.helpers and len(draft.helpers) > 1:
+        words.append(f"fit to reduce together: {few(draft.helpers)}")
     if chosen_now:
         job.chose_at = job.round
     job.version += 1
-    job.nodes, job.reducers, job.quorum = draft.nodes, draft.reducers, draft.quorum
+    job.nodes, job.reducers, job.helpers, job.quorum = draft.nodes, draft.reducers, draft.helpers, draft.quorum
     job.excluded = draft.excluded
     return few(words, "; ")
 

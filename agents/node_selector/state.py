@@ -125,6 +125,9 @@ class Job(msgspec.Struct):
     """Of the roster; 0 before the first."""
     nodes: tuple[NodeId, ...] = ()
     reducers: tuple[NodeId, ...] = ()
+    helpers: tuple[NodeId, ...] = ()
+    parameters: int = 0
+    """Of its model; 0 until a process has loaded it."""
     quorum: int = 1
     excluded: tuple[Exclusion, ...] = ()
     members: dict[NodeId, Member] = {}

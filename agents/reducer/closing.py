@@ -10,6 +10,7 @@ from agents.effects import Work
 from agents.reducer import asynchronous, policy, refusals, staleness, words, works
 from agents.reducer.settings import ReducerSettings
 from agents.reducer.state import Offer, ReducerState
+from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.training import (
     AverageHeld,
@@ -72,9 +73,9 @@ class Closing(Agent[ReducerState]):
         else:
             s.offers[key] = Offer(message=event)
         if s.opened:
-            yield from self._collect(key)
+            yield from self._collect(key, now)
 
-    def _collect(self, key: str) -> Iterator[Effect]:
+    def _collect(self, key: str, now: float) -> Iterator[Effect]:
         s = self.state
         offer = s.offers[key]
         if offer.status != "offered":
@@ -88,6 +89,10 @@ class Closing(Agent[ReducerState]):
             yield from self._refuse(message, wrong)
             return
         offer.status = "collecting"
+        yield from self._fetch(key, now)
+
+    def _fetch(self, key: str, now: float) -> Iterator[Effect]:
+        message = self.state.offers[key].message
         yield self._work(
             f"collect/{key}",
             works.Collect(
@@ -99,6 +104,10 @@ class Closing(Agent[ReducerState]):
     @on(works.Collected)
     def have_contribution(self, event: works.Collected, now: float) -> Effects:
         """A contribution is here in whole."""
+        yield from self._take_in(event)
+        yield from self._maybe_close(now)
+
+    def _take_in(self, event: works.Collected) -> Iterator[Effect]:
         s = self.state
         offer = s.offers.get(_key(event.contributor, event.round))
         if offer is None:
@@ -108,9 +117,11 @@ class Closing(Agent[ReducerState]):
         if before is not None:
             yield from self._refuse(offer.message, f"it is the difference for round {before}, sent again")
             yield self._release([(event.contributor, event.round)], "it is refused")
-            yield from self._maybe_close(now)
             return
         offer.status = "here"
+        if offer.told and s.sharded:
+            return  # before the round was opened again
+        offer.told = True
         yield self.publish(
             ContributionReceived(
                 job=s.job,
@@ -121,7 +132,6 @@ class Closing(Agent[ReducerState]):
                 seconds=event.seconds,
             )
         )
-        yield from self._maybe_close(now)
 
     @on(works.CollectFailed)
     def lack_contribution(self, event: works.CollectFailed, now: float) -> Effects:
@@ -146,7 +156,7 @@ class Closing(Agent[ReducerState]):
         """The pause after a failed fetch is over."""
         key = _key(timer.contributor, timer.round)
         if self.state.opened and key in self.state.offers:
-            yield from self._collect(key)
+            yield from self._collect(key, now)
 
     def _refuse(self, message: ContributionOffered, reason: str) -> Iterator[Effect]:
         """Name who made an offer that can't be counted, and forget it; its owner forgets it too, and may make another."""
@@ -159,7 +169,15 @@ class Closing(Agent[ReducerState]):
             _note(s.rejected, message.node, message.round, message.digest, self.settings.late_limit + 2)
         late = staleness.lateness(s, message) if who == message.node else 0  # lateness excuses nobody else
         yield self.publish(
-            ContributionRefused(job=s.job, node=s.node, contributor=who, round=message.round, reason=reason, late=late)
+            ContributionRefused(
+                job=s.job,
+                node=s.node,
+                contributor=who,
+                round=message.round,
+                reason=reason,
+                digest=message.digest,
+                late=late,
+            )
         )
 
     @on(RoundDeadline)
@@ -185,6 +203,7 @@ class Closing(Agent[ReducerState]):
                 deadline_seconds=more,
                 expected=s.expected,
                 digest=s.digests.get(s.closed, ""),
+                shards=s.cut.opening.shards if s.sharded and s.cut.opening is not None else (),
                 reason=f"prolonged by {more:.1f} s: {here} of {self._needed()} contributions are here",
             )
         )
@@ -205,18 +224,20 @@ class Closing(Agent[ReducerState]):
         parts, s.extent = asynchronous.weighed(s, [s.offers[key].message for key in here])
         method = policy.method(s.aggregation, len(there))
         yield CancelTimer(timer=RoundDeadline(round=s.round))
-        yield self._work(
-            "reduce",
-            works.Reduce(
-                round=s.round,
-                term=s.term,
-                parts=parts,
-                encoding=s.average_encoding,
-                aggregation=method,
-                extent=s.extent,
-            ),
-            f"round {s.round}: {len(there)} contributions, without {', '.join(waited_for) or 'nobody'}",
+        why = f"round {s.round}: {len(there)} contributions, without {', '.join(waited_for) or 'nobody'}"
+        yield from self._reduce(parts, method, why, now)
+
+    def _reduce(self, parts: tuple[works.Part, ...], method: Aggregation, reason: str, now: float) -> Iterator[Effect]:
+        s = self.state
+        reduce = works.Reduce(
+            round=s.round,
+            term=s.term,
+            parts=parts,
+            encoding=s.average_encoding,
+            aggregation=method,
+            extent=s.extent,
         )
+        yield self._work("reduce", reduce, reason)
 
     @on(works.Reduced)
     def offer_average(self, event: works.Reduced, now: float) -> Effects:

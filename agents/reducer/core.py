@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
 from agents.reducer import asynchronous, policy, staleness, works
-from agents.reducer.closing import Closing, HoldPatience, RoundDeadline
+from agents.reducer.closing import HoldPatience, RoundDeadline
+from agents.reducer.ordering import Ordering
 from agents.reducer.state import KEPT_DIGESTS
 from agents.reducer.verifying import Verifying
 from schemas.decisions import NodeLost
@@ -40,7 +41,7 @@ class StartPatience(Timer, frozen=True, kw_only=True):
     """The first round has waited long enough for all nodes to load the model."""
 
 
-class Reducer(Verifying, Closing):
+class Reducer(Verifying, Ordering):
     """Opens rounds, and takes over from a reducer that is silent or dead."""
 
     # What the fleet decides.
@@ -103,6 +104,9 @@ class Reducer(Verifying, Closing):
             yield self.set_timer(StartPatience(), now + self.settings.start_patience_seconds)
             if s.active != s.node:
                 yield from self._stand_by(now, 2 * self.settings.start_patience_seconds)
+            yield from self._serve_if_cut()
+        else:
+            self._forget_pieces_at(event.node)  # it is another process
         yield from self._refuse_strangers()
         yield from self._maybe_open(now)
 
@@ -183,6 +187,7 @@ class Reducer(Verifying, Closing):
             del s.offers[key]
         if node == s.active:
             yield from self._succeed(now, reason)
+        yield from self._lose_helper(node, now, reason)
         yield from self._maybe_open(now)
         yield from self._maybe_close(now)
         yield from self._maybe_announce(now)
@@ -214,36 +219,39 @@ class Reducer(Verifying, Closing):
             return True
         return now >= s.ready_at + self.settings.start_patience_seconds and len(s.members) >= s.roster.quorum
 
-    def _open(self, now: float, reason: str) -> Iterator[Effect]:
+    def _open(self, now: float, reason: str, *, again: bool = False) -> Iterator[Effect]:
         s = self.state
         if s.heard[0] == s.round:
             s.term = max(s.term, s.heard[1] + 1)
         s.heard = (s.round, s.term)
         yield from self._refuse_strangers()
-        s.opened, s.opened_at, s.prolonged, s.due = True, now, 0, False
+        if not again:
+            s.opened_at, s.prolonged, s.due = now, 0, False
+        s.opened = True
         s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
         due = tuple(n for n in s.members if self._is_due(n))
         s.expected = staleness.waited_for(s, due, self._needed())
         yield CancelTimer(timer=TakeOver(round=s.round))
         yield self.set_timer(RoundDeadline(round=s.round), now + self._deadline())
-        if not s.following:
+        if not s.following and not s.sharded:
             s.following = True
             yield self._work("follow", works.Follow(kind="delta"), "this node reduces")
-        yield self.publish(
-            RoundOpened(
-                job=s.job,
-                node=s.node,
-                round=s.round,
-                term=s.term,
-                deadline_seconds=self._deadline(),
-                expected=s.expected,
-                digest=s.digests.get(s.closed, ""),
-                reason=reason,
-            )
+        opening = RoundOpened(
+            job=s.job,
+            node=s.node,
+            round=s.round,
+            term=s.term,
+            deadline_seconds=self._deadline(),
+            expected=s.expected,
+            digest=s.digests.get(s.closed, ""),
+            shards=self._share_out(),
+            reason=reason,
         )
+        yield self.publish(opening)
+        yield from self._begin_sharing(opening)
         for key in sorted(s.offers):
             s.offers[key].attempts = 0
-            yield from self._collect(key)
+            yield from self._collect(key, now)
         yield from self._maybe_close(now)
 
     def _is_due(self, node: NodeId) -> bool:
@@ -276,6 +284,7 @@ class Reducer(Verifying, Closing):
         late = staleness.fall_behind(s)
         over = [(c.node, c.round) for c in event.contributions] + [(m.node, m.round) for m in late]
         yield self._release(over, f"round {event.round} is closed")
+        yield from self._end_sharing()
         staleness.note_absences(s, event)
         asynchronous.note(s, event)
         yield from self._leave_behind(late)
@@ -311,6 +320,7 @@ class Reducer(Verifying, Closing):
         """Somebody reduces: with a higher term this node, if it does too, gives way."""
         s = self.state
         s.heard = max(s.heard, (event.round, event.term))
+        yield from self._heed(event)
         if event.node == s.node or event.round != s.round or event.term < s.term:
             return
         if event.term == s.term and s.opened:
@@ -325,6 +335,7 @@ class Reducer(Verifying, Closing):
         s = self.state
         if event.node != s.node and event.round == s.round and event.term >= s.term:
             yield from self._stand_by(now, self._deadline())
+            yield from self._take_shard(event, now)
 
     @on(TakeOver)
     def take_over(self, timer: TakeOver, now: float) -> Effects:
@@ -366,6 +377,7 @@ class Reducer(Verifying, Closing):
         s = self.state
         s.opened = False
         s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
+        s.cut.forget_round()
         for offer in s.offers.values():
             if offer.status == "collecting":
                 offer.status = "offered"

@@ -8,6 +8,10 @@ from schemas.fragments import turns_late
 from schemas.jobs import JobRequest
 from schemas.training import ContributionOffered
 
+FAINT = 1e-6
+"""Times the anchor's norm: a model that has converged may go to and fro by its numbers' last bits (6e-8 of each), and make
+the same difference twice; what teaches anything is larger."""
+
 
 def discount(late: int) -> float:
     """What a contribution counts that is `late` rounds late: 1 / (1 + late).

@@ -25,6 +25,8 @@ def objection(state: ReducerState, event: ContributionOffered) -> str:
         return "these bytes were refused already"
     if event.samples < 0 or event.steps < 0:
         return f"{event.samples} samples in {event.steps} steps are impossible"
+    if state.parameters and len(event.pieces) != (state.cut.pieces if state.sharded else 0):
+        return f"it is cut in {len(event.pieces)} pieces where the job's are in {state.cut.pieces}"
     counted = state.prints.get(event.node, {}).get(event.round)
     if counted is not None and counted != event.digest:
         return f"another difference of {event.node} was counted for round {event.round} already"

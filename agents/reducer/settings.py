@@ -2,6 +2,9 @@
 
 import msgspec
 
+UNFIT_ROUNDS = 16
+"""Rounds in which a node that was in a round's way reduces no shard: each further one costs up to a deadline."""
+
 
 class ReducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times and bounds of a round."""
@@ -27,3 +30,8 @@ class ReducerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Pause before a contribution that could not be fetched is asked for again."""
     collect_attempts: int = 4
     """Then it waits for its next offer."""
+    shard_patience_seconds: float = 4.0
+    """From the order to the last shard's average: a message, and averaging some hundred megabytes on a busy machine; half
+    of the deadline if that is more. The standbys' patience, the whole deadline and the grace, must be longer."""
+    shard_offers: int = 3
+    """Times that a shard's average is offered again before its maker is taken to be out of reach."""

@@ -2,11 +2,13 @@
 
 import msgspec
 
+from agents.reducer.shard_state import Held, ShardState
 from agents.reducer.works import Treated
 from schemas.aggregation import Aggregation
 from schemas.fragments import parts_of, turn_of
 from schemas.ids import JobId, NodeId
 from schemas.jobs import AverageEncoding, JobPhase, JobRequest, SyncMode
+from schemas.shards import pieces_of
 from schemas.training import Average, ContributionOffered, Roster, RoundClosed
 from schemas.verification import GradientVerified
 
@@ -22,6 +24,14 @@ class Offer(msgspec.Struct, kw_only=True):
     status: str = "offered"
     """`offered`, `collecting`, `here`."""
     attempts: int = 0
+    since: float = 0.0
+    """When it was heard of, where its pieces go to several nodes."""
+    fetching: bool = False
+    """This node is getting pieces of it."""
+    there: dict[int, Held] = msgspec.field(default_factory=dict)
+    """Who has which piece of it."""
+    told: bool = False
+    """That it is here was said."""
 
 
 class Habit(msgspec.Struct, kw_only=True, frozen=True):
@@ -112,6 +122,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """The version at which a node's arithmetic was last doubted."""
     ready_at: float | None = None
     """When this node's own model was there."""
+    cut: ShardState = msgspec.field(default_factory=ShardState)
+    """Rounds that several nodes reduce."""
 
     @property
     def round(self) -> int:
@@ -121,6 +133,12 @@ class ReducerState(msgspec.Struct, kw_only=True):
     def split(self) -> None:
         """Take note of how many fragments the model has, once the request or its size is known."""
         self.parts = parts_of(self.request, self.parameters) if self.request is not None else 1
+        self.cut.pieces = pieces_of(self.request, self.parameters) if self.request is not None else 1
+
+    @property
+    def sharded(self) -> bool:
+        """Whether differences travel in pieces, which several nodes may reduce."""
+        return self.cut.pieces > 1
 
     def in_turn(self, made_for: int) -> bool:
         """Whether a difference for a round is one of the fragment that the open round exchanges."""

@@ -85,6 +85,7 @@ class Trainer(Overlapping):
             return
         changed = event.node != s.opener or event.round == s.opened
         s.opened, s.opened_term, s.opened_digest, s.opener = event.round, event.term, event.digest, event.node
+        s.shards = event.shards
         if changed and event.node != s.node:
             for offer in s.offers.values():
                 yield self.publish(again(offer))

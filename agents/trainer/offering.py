@@ -36,9 +36,15 @@ class Offering(Custodian):
             key=done.key,
             size=done.size,
             digest=done.digest,
+            pieces=done.pieces,
         )
         s.offers[done.round] = offer
         yield self.publish(again(offer))
+        if offer.pieces:
+            others = tuple(p for p in range(len(offer.pieces)) if s.shards[p : p + 1] != (s.node,))
+            stream = works.Stream(kind="delta", name=offer.key, pieces=others)
+            yield self._work(f"stream/{offer.key}", stream, "a difference is ready to be averaged, piece by piece")
+            return
         if s.opener == s.node:
             return  # this node reduces, and has the bytes at hand: they would only keep its link from the others'
         yield self._work(
@@ -65,7 +71,8 @@ class Offering(Custodian):
             yield self._drop(f"drop/late/{closed.round}", late, f"round {closed.round} closed without them")
 
     def _drop(self, key: str, rounds: list[int], reason: str) -> Effect:
-        return self._work(key, works.Drop(tensors=tuple(f"delta/{round_}" for round_ in rounds)), reason)
+        kinds = [f"delta{piece}" for piece in range(self.state.pieces)] if self.state.pieces > 1 else ["delta"]
+        return self._work(key, works.Drop(tensors=tuple(f"{kind}/{round_}" for round_ in rounds for kind in kinds)), reason)
 
 
 def again(offer: ContributionOffered) -> ContributionOffered:

@@ -6,6 +6,7 @@ from agents.trainer.works import StepsDone
 from schemas.fragments import parts_of
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobRequest, SyncMode
+from schemas.shards import pieces_of
 from schemas.training import ContributionOffered, Doing, Roster, RoundClosed, Share
 
 
@@ -36,6 +37,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     opened_term: int = -1
     opened_digest: str = ""
     opener: NodeId = ""
+    shards: tuple[NodeId, ...] = ()
+    """Who reduces each piece of it."""
     latest: RoundClosed | None = None
     closed: dict[int, RoundClosed] = msgspec.field(default_factory=dict)
     """Closed rounds that are not applied yet."""
@@ -90,6 +93,11 @@ class TrainerState(msgspec.Struct, kw_only=True):
     def parts(self) -> int:
         """Fragments of the model, which rounds exchange in turn."""
         return parts_of(self.request, self.parameters) if self.request is not None else 1
+
+    @property
+    def pieces(self) -> int:
+        """Pieces that differences are cut in; 1 where they travel whole."""
+        return pieces_of(self.request, self.parameters) if self.request is not None else 1
 
     @property
     def next_round(self) -> int:

@@ -4,6 +4,7 @@ from agents.effects import Work
 from agents.inputs import Result
 from schemas.ids import NodeId
 from schemas.jobs import Encoding
+from schemas.shards import Piece
 from schemas.training import Average
 from schemas.verification import Fingerprint
 
@@ -43,6 +44,8 @@ class LocalRoundDone(Result, frozen=True, kw_only=True):
     key: str
     size: int
     digest: str
+    pieces: tuple[Piece, ...] = ()
+    """Where the job's vectors are cut: what is kept as tensors `delta<number>/<key>`."""
 
 
 class StepsDone(Result, frozen=True, kw_only=True):
@@ -68,6 +71,8 @@ class Stream(Work, frozen=True, kw_only=True):
 
     kind: str
     name: str
+    pieces: tuple[int, ...] = ()
+    """Send these pieces of it instead, side by side."""
 
 
 class Drop(Work, frozen=True, kw_only=True):

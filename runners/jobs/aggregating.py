@@ -11,16 +11,15 @@ from torch import Tensor
 from agents.reducer.works import Part, Treated
 from runners.jobs import robust
 from runners.jobs.anchor import weighted_average
-from runners.jobs.clipping import MULTIPLE, Clipper, Length
+from runners.jobs.clipping import Clipper, Length
 from runners.jobs.vectors import Combination, Joined, Section, Vector, whole
-from schemas.aggregation import Aggregation
+from schemas.aggregation import APART, Aggregation
 from schemas.ids import NodeId
+from schemas.shards import OrderedPart
 
 Gathered = tuple[Part, Vector]
 """A part of the average and its difference: parameters first, then floating-point buffers."""
 
-# Times the median distance from the result, beyond which a difference is said to stand apart: as for its norm.
-APART: Final = MULTIPLE
 # The part of the nodes that a trimmed mean drops at either end, at least one: a quarter of bad nodes is many, and half
 # of all nodes' work is left.
 TRIMMED: Final = 0.25
@@ -53,8 +52,7 @@ class Aggregator:
             average: Vector = Combination([1.0 / len(chosen)] * len(chosen), [votes[node] for node in chosen])
         else:
             chosen = list(votes)
-            # Looked at twice, and dear: here memory for the result pays.
-            average = whole(Joined([_vote(method, [Section(d, *e) for d in votes.values()]) for e in self._segments]))
+            average = self._voted(method, votes)
         return average, self._told(gathered, votes, chosen, average)
 
     def _trained(self, vectors: Iterable[Vector]) -> list[Section]:
@@ -62,18 +60,45 @@ class Aggregator:
 
     def _weighted(self, gathered: Sequence[Gathered], *, clip: bool) -> tuple[Vector, tuple[Treated, ...]]:
         parts, deltas = [part for part, _ in gathered], [delta for _, delta in gathered]
-        segments = [[Section(delta, *ends) for delta in deltas] for ends in self._segments]
-        norms = [robust.norms(sections) for sections in segments]
+        norms = [robust.norms([Section(delta, *ends) for delta in deltas]) for ends in self._segments]
+        scales, told = self.judge(parts, norms, clip=clip)
+        return self._mean([part.weight for part in parts], deltas, scales), told
+
+    def judge(
+        self, parts: Sequence[Part], norms: Sequence[Sequence[float]], *, clip: bool
+    ) -> tuple[list[list[float]], tuple[Treated, ...]]:
+        """What each part is multiplied by, and what is told of it, by the norms of all parts: those of their parameters,
+        then where there are buffers those of theirs. The scales come in the same form."""
+        norms = norms[: len(self._segments)]
         scales = [[1.0] * len(parts) for _ in self._segments]
         if clip:
             scales = [clipper.scales(_lengths(parts, n)) for clipper, n in zip(self._clippers, norms, strict=True)]
         least = [min(of_one) for of_one in zip(*scales, strict=True)]
-        told = tuple(_clipped(*each) for each in zip(parts, norms[0], least, strict=True))
-        weights = [part.weight for part in parts]
-        if all(scale == 1.0 for scale in least):
-            return weighted_average(list(zip(weights, deltas, strict=True))), told
-        clipped = [robust.clipped_mean(weights, *each) for each in zip(segments, scales, strict=True)]
-        return Joined(clipped), told
+        return scales, tuple(_clipped(*each) for each in zip(parts, norms[0], least, strict=True))
+
+    def aggregate_part(
+        self, gathered: Sequence[tuple[OrderedPart, Vector]], method: Aggregation
+    ) -> tuple[Vector, dict[NodeId, float]]:
+        """The average of a piece of the vector, whose parts were judged by the whole; and where each node has one vote, the
+        squares of the distances of their votes from it."""
+        deltas = [delta for _, delta in gathered]
+        if method in ("mean", "clip"):
+            scales = [[part.scale for part, _ in gathered], [part.buffer_scale for part, _ in gathered]]
+            return self._mean([part.weight for part, _ in gathered], deltas, scales[: len(self._segments)]), {}
+        votes = _votes([(Part(node=part.node, round=part.round, weight=part.weight), delta) for part, delta in gathered])
+        average = self._voted(method, votes)
+        distances = robust.norms(self._trained(votes.values()), self._trained([average])[0])
+        return average, {node: distance**2 for node, distance in zip(votes, distances, strict=True)}
+
+    def _mean(self, weights: Sequence[float], deltas: Sequence[Vector], scales: Sequence[Sequence[float]]) -> Vector:
+        if all(scale == 1.0 for of_segment in scales for scale in of_segment):
+            return weighted_average(list(zip(weights, deltas, strict=True)))
+        segments = [[Section(delta, *ends) for delta in deltas] for ends in self._segments]
+        return Joined([robust.clipped_mean(weights, *each) for each in zip(segments, scales, strict=True)])
+
+    def _voted(self, method: Aggregation, votes: dict[NodeId, Vector]) -> Tensor:
+        # Looked at twice, and dear: here memory for the result pays.
+        return whole(Joined([_vote(method, [Section(vote, *e) for vote in votes.values()]) for e in self._segments]))
 
     def _told(
         self, gathered: Sequence[Gathered], votes: dict[NodeId, Vector], chosen: Sequence[NodeId], average: Vector
@@ -96,7 +121,7 @@ class Aggregator:
                 scale=1.0 if part.node in chosen else 0.0,
                 remark=apart.get(part.node, ""),
             )
-            for (part, _), share, norm in zip(gathered, _shares(gathered), norms, strict=True)
+            for (part, _), share, norm in zip(gathered, _shares([part for part, _ in gathered]), norms, strict=True)
         )
 
 
@@ -113,6 +138,10 @@ class Measured:
         """The L2 norm of those parameters that have been looked at: next to those of an average's parts, of the average."""
         return float(self._squares**0.5)
 
+    def times(self, factor: float) -> Vector:
+        """This vector, every element times a factor; what is measured are those without it."""
+        return self if factor == 1.0 else Combination((factor,), (self,))
+
     def numel(self) -> int:
         """Elements."""
         return self._of.numel()
@@ -122,6 +151,16 @@ class Measured:
         numbers = self._of[place]
         self._squares += float(numbers[: max(0, self._parameters - place.start)].double().square_().sum())
         return numbers
+
+
+def voted(parts: Sequence[Part], norms: Sequence[float]) -> tuple[Treated, ...]:
+    """What is told of parts whose nodes have one vote each, before anything is made of them."""
+    nodes = len({part.node for part in parts})
+    shares = _shares(parts)
+    return tuple(
+        Treated(node=part.node, round=part.round, weight=share / nodes, norm=norm)
+        for part, share, norm in zip(parts, shares, norms, strict=True)
+    )
 
 
 def _vote(method: Aggregation, deltas: Sequence[Vector]) -> Vector:
@@ -139,21 +178,21 @@ def _clipped(part: Part, norm: float, scale: float) -> Treated:
     return Treated(node=part.node, round=part.round, weight=part.weight, norm=norm, scale=scale, remark=remark)
 
 
-def _shares(gathered: Sequence[Gathered]) -> list[float]:
+def _shares(parts: Sequence[Part]) -> list[float]:
     """Each part's share of its node's vote: by weight, equal where the weights are 0."""
     totals: defaultdict[NodeId, list[float]] = defaultdict(list)
-    for part, _ in gathered:
+    for part in parts:
         totals[part.node].append(part.weight)
     return [
         part.weight / sum(totals[part.node]) if sum(totals[part.node]) > 0 else 1.0 / len(totals[part.node])
-        for part, _ in gathered
+        for part in parts
     ]
 
 
 def _votes(gathered: Sequence[Gathered]) -> dict[NodeId, Vector]:
     """One difference a node."""
     of_node: defaultdict[NodeId, list[tuple[float, Vector]]] = defaultdict(list)
-    for (part, delta), share in zip(gathered, _shares(gathered), strict=True):
+    for (part, delta), share in zip(gathered, _shares([part for part, _ in gathered]), strict=True):
         of_node[part.node].append((share, delta))
     return {
         node: one[0][1] if len(one) == 1 else Combination([s for s, _ in one], [d for _, d in one])

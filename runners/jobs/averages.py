@@ -5,12 +5,14 @@ from collections import OrderedDict
 
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from schemas.ids import NodeId
+from schemas.shards import AverageShard
 from schemas.training import Average
 
-# Averages kept for whoever is behind: the newest, and as many as a trainer applies one by one before it takes a snapshot.
+# Rounds whose averages are kept for whoever is behind: the newest, and as many as a trainer applies one by one before it
+# takes a snapshot.
 KEPT = 5
-# Bytes of averages kept beyond the last two, which somebody may be applying: of a large model a snapshot is little more
-# than two of them, and nodes shouldn't need memory for five.
+# Bytes of averages kept beyond those of the last two rounds, which somebody may be applying: of a large model a snapshot
+# is little more than two of them, and nodes shouldn't need memory for five.
 KEPT_BYTES = 32 * 1024 * 1024
 # Seconds for one holder to come up with an average before the next holder is asked.
 FETCH_SECONDS = 60.0
@@ -22,28 +24,38 @@ class Averages:
     def __init__(self, tensors: TensorBus, node: NodeId) -> None:
         self._tensors = tensors
         self._node = node
-        self._kept: OrderedDict[str, tuple[str, Data]] = OrderedDict()
+        self._kept: OrderedDict[str, dict[str, tuple[str, Data]]] = OrderedDict()
+        """By round, the one that was added to last at the end, and by digest."""
         self._coming: dict[str, asyncio.Task[Data]] = {}
 
     def keep(self, name: str, payload: Data) -> Average:
-        """Hold an average that was made here or fetched; forgets the oldest."""
+        """Hold an average, or a shard of one, that was made here or fetched; forgets those of the oldest round.
+
+        Names begin with the round's number and a dash.
+        """
         held = self._tensors.keep("average", name, payload)
-        self._kept[held.digest] = (name, payload)
+        round_ = name.partition("-")[0]
+        self._kept.setdefault(round_, {})[held.digest] = (name, payload)
+        self._kept.move_to_end(round_)
         while len(self._kept) > KEPT or (len(self._kept) > 2 and self._bytes > KEPT_BYTES):
-            _, (old, _) = self._kept.popitem(last=False)
-            self._tensors.drop("average", old)
+            _, oldest = self._kept.popitem(last=False)
+            for old, _ in oldest.values():
+                self._tensors.drop("average", old)
         return Average(key=name, size=held.size, digest=held.digest, holders=(self._node,))
 
     @property
     def _bytes(self) -> int:
-        return sum(len(payload) for _, payload in self._kept.values())
+        return sum(len(payload) for of_round in self._kept.values() for _, payload in of_round.values())
 
     def here(self, digest: str) -> Data | None:
         """The bytes of an average that is held here."""
-        kept = self._kept.get(digest)
-        return kept[1] if kept is not None else None
+        return next((of_round[digest][1] for of_round in self._kept.values() if digest in of_round), None)
 
-    async def get(self, average: Average) -> Data:
+    async def shards(self, average: Average) -> list[tuple[AverageShard, Data]]:
+        """The bytes of all shards of an average that several nodes made. Raises `TensorUnavailable` as `get`."""
+        return list(zip(average.shards, await asyncio.gather(*map(self.get, average.shards)), strict=True))
+
+    async def get(self, average: Average | AverageShard) -> Data:
         """The bytes of an average, from here or from the first holder that has it; held here afterwards.
 
         Who asks for one that is on its way already waits for the same transfer.
@@ -73,7 +85,7 @@ class Averages:
         if not transfer.cancelled():
             transfer.exception()  # whoever waits is told; it may be nobody any more
 
-    async def _fetch(self, average: Average) -> Data:
+    async def _fetch(self, average: Average | AverageShard) -> Data:
         failure: TensorUnavailable | None = None
         for holder in average.holders:
             if holder == self._node:

@@ -21,6 +21,7 @@ class ErrorFeedback:
         self.residual = _nothing(count)
         """What is still owed, shape (count,), float32. Local to the node; never compared."""
         self._statistics = statistics
+        self._lossy = False  # nothing has been owed so far: the residual takes no memory
 
     def encode_part(self, delta: Vector, encoding: Encoding, fragment: Fragment) -> bytes:
         """`encode` for one fragment of the elements, with its own statistics last: what the others are owed stays."""
@@ -29,7 +30,9 @@ class ErrorFeedback:
         part = ErrorFeedback(0, fragment.layout.count - fragment.layout.parameters)
         part.residual = fragment.of(self.residual)
         payload = part.encode(delta, encoding)
-        fragment.put(part.residual, self.residual)
+        if self._lossy or encoding != "float32":
+            self._lossy = True
+            fragment.put(part.residual, self.residual)
         return payload
 
     def encode(self, delta: Vector, encoding: Encoding) -> bytes:
@@ -47,8 +50,9 @@ class ErrorFeedback:
         if encoding == "float32":  # loses nothing
             for place in writer.chunks():
                 writer.put(place, self.residual[place] + delta[place])
-            self.residual = _nothing(count)
+            self.residual, self._lossy = _nothing(count), False
             return writer.payload()
+        self._lossy = True
         for place in writer.chunks():
             owed = self.residual[place].add_(delta[place])
             writer.put(place, owed)

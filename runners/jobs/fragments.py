@@ -4,7 +4,7 @@ As in Streaming DiLoCo (arXiv 2501.18512, section 2.2) a fragment is strided ove
 at tensors' ends: all fragments take the same bytes, also of a model that is mostly one embedding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +50,13 @@ class Fragment:
         for piece, (start, _) in zip(self._pieces(shift), self.ranges, strict=True):
             live.add(start, piece)
         live.close()
+
+    def part(self, places: Sequence[Range]) -> "Fragment":
+        """What lies at some places of this part, in this order; buffers at most at the end."""
+        trained = sum(min(stop, self.layout.parameters) - start for start, stop in places)
+        count = sum(stop - start for start, stop in places)
+        slots = (Slot("", (trained,), 0, False), Slot("", (count - trained,), trained, True))
+        return Fragment(_united(_spans_of(self.ranges, places)), Layout(slots, trained, count))
 
     def take_out(self, part: Tensor, start: int, flat: Tensor) -> None:
         """Subtracts the part, where it lies there, from a piece of a flat vector that begins at `start`."""
@@ -100,6 +107,28 @@ def _fragment(layout: Layout, place: int, parts: int) -> Fragment:
         slots.append(Slot(name, (stop - start,), offset, True))
         offset += stop - start
     return Fragment(ranges, Layout((Slot("", (parameters,), 0, False), *slots), parameters, offset))
+
+
+def _spans_of(ranges: Sequence[Range], places: Sequence[Range]) -> Iterator[Range]:
+    """Where the places of ranges that are set after each other lie."""
+    for begin, end in places:
+        at = 0
+        for start, stop in ranges:
+            first, last = max(begin - at, 0), min(end - at, stop - start)
+            if first < last:
+                yield start + first, start + last
+            at += stop - start
+
+
+def _united(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """Those that follow each other as one, of which no copy need be made."""
+    united: list[Range] = []
+    for start, stop in ranges:
+        if united and united[-1][1] == start:
+            united[-1] = united[-1][0], stop
+        else:
+            united.append((start, stop))
+    return tuple(united)
 
 
 def _piece(start: int, stop: int, number: int, pieces: int) -> Range:

@@ -9,11 +9,12 @@ import msgspec
 
 from agents.effects import Work
 from agents.inputs import Result
-from agents.reducer import works
+from agents.reducer import shard_works, works
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import CodecError, Decoded
 from runners.jobs.session import Session, WrongShape
+from runners.jobs.shard_works import ShardWorks
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.ids import NodeId
 
@@ -40,6 +41,7 @@ class ReducerWorks:
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
         self._collected: dict[tuple[NodeId, int], Decoded] = {}
+        self._shards = ShardWorks(session, tensors, averages, torch_thread)
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work."""
@@ -48,13 +50,17 @@ class ReducerWorks:
             works.Collect: self._collect,
             works.Reduce: self._reduce,
             works.Release: self._release,
+            shard_works.CollectPieces: self._shards.collect,
+            shard_works.Weigh: self._shards.weigh,
+            shard_works.ReduceShard: self._reduce_shard,
         }
         self._tasks.start(key, run[type(work)](work, post))
 
     def stop(self, key: str, reason: str) -> None:
         """End a piece of work; following a kind of tensor is one that goes on until it is stopped."""
-        if key == "follow":
-            self._tasks.start("unfollow", self._tensors.unfollow("delta"))
+        if key == "follow" or key.startswith("follow/"):
+            kind = key.partition("/")[2] or "delta"
+            self._tasks.start(f"unfollow/{kind}", self._tensors.unfollow(kind))
         self._tasks.stop(key)
 
     async def close(self) -> None:
@@ -100,9 +106,15 @@ class ReducerWorks:
         post(works.Reduced(round=work.round, term=work.term, average=average, treated=treated))
         self._tasks.start(f"stream/{name}", self._stream(name))
 
+    async def _reduce_shard(self, work: shard_works.ReduceShard, post: Post) -> None:
+        done = await self._shards.reduce(work)
+        post(done)
+        self._tasks.start(f"stream/{done.average.key}", self._stream(done.average.key))
+
     async def _stream(self, name: str) -> None:
         await self._tensors.stream("average", name)
 
     async def _release(self, work: works.Release, post: Post) -> None:
         for node, round_ in work.parts:
             self._collected.pop((node, round_), None)
+            self._shards.release(node, round_)

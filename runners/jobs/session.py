@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 
+from agents.reducer.policy import FAINT
 from agents.reducer.works import Treated
 from runners.jobs.aggregating import Aggregator, Gathered, Measured
 from runners.jobs.anchor import Anchor
@@ -25,9 +26,10 @@ from runners.jobs.heap import give_back
 from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
 from runners.jobs.moving import Follow, Outer, step, take_over
 from runners.jobs.overlap import Overlap
+from runners.jobs.pieces import Assembled, Pieces, ShardBytes
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
-from runners.jobs.vectors import Combination, Joined, Section, Vector, length, whole
+from runners.jobs.vectors import Joined, Section, Vector, length, whole
 from runners.jobs.verifying import verify
 from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
@@ -35,14 +37,12 @@ from schemas.aggregation import Aggregation
 from schemas.errors import ShoalError
 from schemas.fragments import parts_of
 from schemas.jobs import AverageEncoding, Encoding, JobRequest, Precision
+from schemas.shards import pieces_of
 from schemas.verification import Fingerprint
 
 T = TypeVar("T")
 
 _COMPLAINT = 300  # characters of an error that are worth a line
-# Times the parameters' norm: a model that has converged may go to and fro by its numbers' last bits (6e-8 of each), and
-# make the same difference twice; what teaches anything is larger.
-FAINT = 1e-6
 
 
 def precision_of(request: JobRequest) -> Precision:
@@ -158,21 +158,42 @@ class Session:
 
     def difference(self, encoding: Encoding, round_: int = 0) -> bytes:
         """End the local steps: what they added, or their gradient, encoded, with what earlier encodings owed."""
+        payload = self.owed.encode_part(self._ended(round_), encoding, self.fragments.of(round_))
+        self._forget_gradients()
+        return payload
+
+    def difference_in_pieces(self, encoding: Encoding, round_: int) -> list[bytes]:
+        """The same, each piece by itself."""
+        payloads = self.pieces_of(round_).encode(self._ended(round_), encoding, self.owed)
+        self._forget_gradients()
+        return payloads
+
+    def _ended(self, round_: int) -> Vector:
         self._make_room()
         if self.overlap is not None:
-            delta = self.overlap.take(self.anchor, round_)
-            return self.owed.encode_part(delta, encoding, self.fragments.of(round_))
+            return self.overlap.take(self.anchor, round_)
         self.training = False
         if self.base is None:
-            return self.owed.encode(self.trainer.delta(self.anchor), encoding)
-        payload = self.owed.encode(mean_gradient(self.trainer.model, self.base, self.passes), encoding)
-        self.trainer.clear_gradients()
-        self.base = None
-        return payload
+            return self.trainer.delta(self.anchor)
+        return mean_gradient(self.trainer.model, self.base, self.passes)
+
+    def _forget_gradients(self) -> None:
+        if self.base is not None:
+            self.trainer.clear_gradients()
+            self.base = None
+
+    @property
+    def cut(self) -> int:
+        """Pieces that the job's vectors are cut in; 1: they travel whole."""
+        return pieces_of(self.spec.request, self.anchor.layout.parameters)
+
+    def pieces_of(self, round_: int) -> Pieces:
+        """How the vector of a round is cut."""
+        return Pieces(self.fragments.of(round_), self.cut)
 
     # The anchor.
 
-    def apply(self, number: int, payload: bytes | memoryview) -> str | None:
+    def apply(self, number: int, payload: bytes | memoryview | Sequence[ShardBytes]) -> str | None:
         """Take the outer step (or the optimizer's) to version `number` with the encoded average; gives the digest.
 
         None if it isn't next.
@@ -180,7 +201,10 @@ class Session:
         if number != self.anchor.version + 1:
             return None
         request = self.spec.request
-        average = self.decoded(payload, number)
+        if isinstance(payload, bytes | memoryview):
+            average: Decoded | Assembled = self.decoded(payload, number)
+        else:
+            average = self.pieces_of(number).together(payload)
         if self.shared is not None:
             return self._now(self.shared.step(self.anchor, whole(average)))
         average.check()  # an anchor that has moved half the way is none
@@ -262,14 +286,18 @@ class Session:
     ) -> tuple[bytes, tuple[Treated, ...], float]:
         """A round's average times `extent`, encoded once for everybody; how each part counted; the norm of the average's
         parameters."""
-        fragment, turn = self.fragments.of(round_), self.fragments.turn(round_)
-        if turn not in self.aggregators:
-            self.aggregators[turn] = Aggregator(fragment.layout.parameters, fragment.layout.count)
-        average, treated = self.aggregators[turn].aggregate(gathered, method)
+        fragment = self.fragments.of(round_)
+        average, treated = self.aggregator(round_).aggregate(gathered, method)
         measured = Measured(average, fragment.layout.parameters)
-        sent = measured if extent == 1.0 else Combination((extent,), (measured,))
-        payload = self.owed_average.encode_part(sent, encoding, fragment)
+        payload = self.owed_average.encode_part(measured.times(extent), encoding, fragment)
         return payload, treated, measured.norm
+
+    def aggregator(self, round_: int) -> Aggregator:
+        """Who averages what a round exchanges: it remembers the rounds before."""
+        turn, layout = self.fragments.turn(round_), self.fragments.of(round_).layout
+        if turn not in self.aggregators:
+            self.aggregators[turn] = Aggregator(layout.parameters, layout.count)
+        return self.aggregators[turn]
 
     # Looking after it.
 

@@ -19,6 +19,7 @@ from runners.jobs.session import Session
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.errors import ShoalError
+from schemas.shards import AverageShard, Piece
 
 Post = Callable[[Result], None]
 
@@ -116,8 +117,17 @@ class TrainerWorks:
         post(await self._difference(work.done, self._session.digest))
 
     async def _difference(self, done: works.StepsDone, base: str) -> works.LocalRoundDone:
-        payload = await self._torch.run(self._session.difference, done.encoding, done.round)
-        held = self._tensors.keep("delta", str(done.round), payload)
+        pieces: tuple[Piece, ...] = ()
+        if self._session.cut > 1:
+            payloads = await self._torch.run(self._session.difference_in_pieces, done.encoding, done.round)
+            kept = [self._tensors.keep(f"delta{n}", str(done.round), payload) for n, payload in enumerate(payloads)]
+            pieces = tuple(Piece(size=held.size, digest=held.digest) for held in kept)
+            size = sum(piece.size for piece in pieces)
+            digest = hashlib.sha256("".join(piece.digest for piece in pieces).encode()).hexdigest()
+        else:
+            payload = await self._torch.run(self._session.difference, done.encoding, done.round)
+            whole = self._tensors.keep("delta", str(done.round), payload)
+            size, digest = whole.size, whole.digest
         return works.LocalRoundDone(
             round=done.round,
             base_digest=base,
@@ -128,8 +138,9 @@ class TrainerWorks:
             seconds=done.seconds,
             encoding=done.encoding,
             key=str(done.round),
-            size=held.size,
-            digest=held.digest,
+            size=size,
+            digest=digest,
+            pieces=pieces,
         )
 
     async def _pad(self, took: float, microbatch: int, begun: float) -> None:
@@ -150,7 +161,8 @@ class TrainerWorks:
             yield now
 
     async def _stream(self, work: works.Stream, post: Post) -> None:
-        await self._tensors.stream(work.kind, work.name)
+        kinds = [f"{work.kind}{piece}" for piece in work.pieces] if work.pieces else [work.kind]
+        await asyncio.gather(*(self._tensors.stream(kind, work.name) for kind in kinds))
 
     async def _drop(self, work: works.Drop, post: Post) -> None:
         for tensor in work.tensors:
@@ -172,8 +184,12 @@ class TrainerWorks:
 
     async def _apply(self, work: works.ApplyAverage, post: Post) -> None:
         begun = time.monotonic()
+        payload: Data | list[tuple[AverageShard, Data]]
         try:
-            payload = await self._averages.get(work.average)
+            if work.average.shards:
+                payload = await self._averages.shards(work.average)
+            else:
+                payload = await self._averages.get(work.average)
         except TensorUnavailable as error:
             post(works.FetchFailed(work="apply", round=work.round, reason=str(error)))
             return

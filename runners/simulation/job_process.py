@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from agents.effects import Work
 from agents.inputs import Result
 from agents.node import TrainingWork
+from agents.reducer import shard_works as sharding
 from agents.reducer import works as reducing
 from agents.trainer import works as training
 from runners.simulation.machines import LOADING, PARAMETERS, Machine, digest_of, tensor_bytes
-from schemas.errors import ShoalError
+from runners.simulation.played_shards import FETCH_TIMEOUT, OUTER_STEP, ImpossibleWork, PlayedShards
 from schemas.fragments import WHOLE, parts_of, turn_of
 from schemas.training import Average
 from schemas.verification import Fingerprint
@@ -24,14 +25,8 @@ if TYPE_CHECKING:
 Post = Callable[[Result], None]
 # Seconds between signs of life from local steps (the real ones come twice a second).
 SIGN_OF_LIFE = 10.0
-# Seconds until a holder that doesn't answer is given up.
-FETCH_TIMEOUT = 10.0
-# Seconds on the fastest machine: an outer step, a validation, putting the model into the store.
-OUTER_STEP, VALIDATION, STORING = 0.05, 0.5, 2.0
-
-
-class ImpossibleWork(ShoalError):
-    """A core asked for what its process can't do: average what it hasn't got, for one."""
+# Seconds on the fastest machine: a validation, putting the model into the store.
+VALIDATION, STORING = 0.5, 2.0
 
 
 class JobProcess:
@@ -49,6 +44,7 @@ class JobProcess:
         self.averages: set[str] = set()
         self.collected: set[tuple[str, int]] = set()
         self.streamed_to: set[str] = set()
+        self.shards = PlayedShards(self)
         self.steps_taken = 0
         """The round whose steps were taken and whose difference was not, with `sync = "overlap"` or `"async"`."""
         self._exited = exited
@@ -132,7 +128,7 @@ class JobProcess:
             case training.CatchUp():
                 self._catch_up(work, finish)
             case training.Drop():
-                self.deltas -= {tensor.removeprefix("delta/") for tensor in work.tensors}
+                self.deltas -= {tensor.partition("/")[2] for tensor in work.tensors}
                 finish(0.0, None)
             case training.Validate():
                 finish(VALIDATION, training.ValidationDone(round=work.round, loss=_loss(self.version), seconds=VALIDATION))
@@ -179,7 +175,8 @@ class JobProcess:
 
     def _difference(self, done: training.StepsDone, base: str, seconds: float) -> training.LocalRoundDone:
         """What is kept for others in so many seconds."""
-        key = str(done.round)
+        key, digest = str(done.round), digest_of(self.job, self.machine.name, done.round, base)
+        size = self.bytes_of(done.encoding, done.round)
         self.after(seconds, lambda: self.deltas.add(key))
         return training.LocalRoundDone(
             round=done.round,
@@ -191,44 +188,50 @@ class JobProcess:
             seconds=done.seconds,
             encoding=done.encoding,
             key=key,
-            size=self._bytes(done.encoding, done.round),
-            digest=digest_of(self.job, self.machine.name, done.round, base),
+            size=size,
+            digest=digest,
+            pieces=self.shards.cut(digest, size),
         )
 
     def _get_average(
         self, work: training.HoldAverage | training.ApplyAverage, finish: Callable[[float, Result | None], None]
     ) -> None:
         average, name = work.average, work.average.digest
-        applying = isinstance(work, training.ApplyAverage)
         seconds = 0.0
-        if name not in self.averages:
-            holder = self._holder(average.holders, lambda process: name in process.averages)
+        for part in average.shards or (average,):
+            if part.digest in self.averages:
+                continue
+            holder = self.holder(part.holders, lambda process, digest=part.digest: digest in process.averages)  # type: ignore[misc]
             if holder is None:
-                kind = "apply" if applying else "hold"
+                kind = "apply" if isinstance(work, training.ApplyAverage) else "hold"
                 finish(FETCH_TIMEOUT, training.FetchFailed(work=kind, round=work.round, reason="no holder answers"))
                 return
-            seconds = self.machine.transfer_seconds(average.size, holder.machine)
-        if applying:
-            self._apply_after(seconds, work.round, name, finish)
+            seconds = max(seconds, self.machine.transfer_seconds(part.size, holder.machine))
+        if isinstance(work, training.ApplyAverage):
+            self._apply_after(seconds, work, finish)
             return
         self.after(seconds, lambda: self.averages.add(name))
         finish(seconds, training.AverageHere(round=work.round, digest=name, bytes=average.size, seconds=seconds))
 
-    def _apply_after(self, seconds: float, round_: int, name: str, finish: Callable[[float, Result | None], None]) -> None:
+    def _apply_after(
+        self, seconds: float, work: training.ApplyAverage, finish: Callable[[float, Result | None], None]
+    ) -> None:
+        round_, average = work.round, work.average
+
         def apply() -> None:
-            self.averages.add(name)
+            self.averages |= {part.digest for part in average.shards or (average,)}
             if self.version != round_ - 1:
                 reason = f"the anchor is at version {self.version}"
                 finish(0.0, training.FetchFailed(work="apply", round=round_, reason=reason))
                 return
-            self.version, self.digest = round_, digest_of(self.digest, name)
+            self.version, self.digest = round_, digest_of(self.digest, average.digest)
             self.fleet.applied(self)
             finish(0.0, training.Applied(version=round_, digest=self.digest, seconds=seconds + OUTER_STEP))
 
         self.after(seconds + OUTER_STEP, apply)
 
     def _catch_up(self, work: training.CatchUp, finish: Callable[[float, Result | None], None]) -> None:
-        donor = self._holder(work.donors, lambda process: process.version >= work.version)
+        donor = self.holder(work.donors, lambda process: process.version >= work.version)
         if donor is None:
             self.after(FETCH_TIMEOUT, lambda: self._from_store(work, finish))
             return
@@ -283,8 +286,11 @@ class JobProcess:
                 self._collect(work, finish)
             case reducing.Reduce():
                 self._reduce(work, finish)
+            case sharding.CollectPieces() | sharding.Weigh() | sharding.ReduceShard():
+                self.shards.carry_out(work, finish)
             case reducing.Release():
                 self.collected -= set(work.parts)
+                self.shards.release(work.parts)
                 finish(0.0, None)
             case reducing.Follow():
                 pass  # until it is stopped
@@ -293,7 +299,7 @@ class JobProcess:
 
     def _collect(self, work: reducing.Collect, finish: Callable[[float, Result | None], None]) -> None:
         who = (work.contributor, work.round)
-        holder = self._holder((work.contributor,), lambda process: work.key in process.deltas)
+        holder = self.holder((work.contributor,), lambda process: work.key in process.deltas)
         if holder is None:
             failed = reducing.CollectFailed(contributor=who[0], round=who[1], reason="its node doesn't answer")
             finish(FETCH_TIMEOUT, failed)
@@ -306,24 +312,24 @@ class JobProcess:
         missing = [(part.node, part.round) for part in work.parts if (part.node, part.round) not in self.collected]
         if missing:
             raise ImpossibleWork(f"{self.machine.name} was asked to average what it hasn't collected: {missing}")
-        turns = {self._turn(part.round) for part in work.parts} | {self._turn(work.round)}
+        turns = {self.turn(part.round) for part in work.parts} | {self.turn(work.round)}
         if len(turns) > 1:
             raise ImpossibleWork(f"{self.machine.name} was asked to average fragments {turns} in round {work.round}")
         digest = digest_of(self.job, work.round, work.term, self.machine.name, work.parts)
         self.averages.add(digest)
-        size = self._bytes(work.encoding, work.round)
+        size = self.bytes_of(work.encoding, work.round)
         average = Average(key=f"{work.round}-{work.term}", size=size, digest=digest, holders=(self.machine.name,))
         finish(OUTER_STEP, reducing.Reduced(round=work.round, term=work.term, average=average))
 
-    def _turn(self, round_: int) -> int:
+    def turn(self, round_: int) -> int:
         return turn_of(round_, parts_of(self.request, PARAMETERS), self.request.rounds)
 
-    def _bytes(self, encoding: str, round_: int) -> int:
+    def bytes_of(self, encoding: str, round_: int) -> int:
         """Size of a round's difference or average."""
-        parts = 1 if self._turn(round_) == WHOLE else parts_of(self.request, PARAMETERS)
+        parts = 1 if self.turn(round_) == WHOLE else parts_of(self.request, PARAMETERS)
         return tensor_bytes(encoding) // parts
 
-    def _holder(self, nodes: tuple[str, ...], holds: Callable[["JobProcess"], bool]) -> "JobProcess | None":
+    def holder(self, nodes: tuple[str, ...], holds: Callable[["JobProcess"], bool]) -> "JobProcess | None":
         """The first of these nodes whose process can hand something over now."""
         now = self.fleet.network.now
         if not self.machine.reachable(now):

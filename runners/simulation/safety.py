@@ -115,5 +115,8 @@ class Safety:
             self._require(contribution.round <= closed.round, f"{key} of {job} is from the future")
             counted.add(key)
         total = sum(contribution.weight for contribution in closed.contributions)
+        pieces = sorted(piece for shard in closed.average.shards for piece in shard.pieces)
+        whole = pieces == list(range(len(pieces)))
+        self._require(whole, f"round {closed.round} of {job} closed with an average of the pieces {pieces}")
         self._require(bool(closed.contributions), f"round {closed.round} of {job} closed with nothing")
         self._require(abs(total - 1.0) < ROUNDING, f"the weights of round {closed.round} of {job} sum to {total}")

@@ -9,15 +9,18 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import pytest
 
 from agents.base import Agent, CancelTimer, Publish, SetTimer, StartWork, StopWork
 from agents.inputs import Result, Woken
 from agents.reducer import Reducer, ReducerSettings
+from agents.reducer import shard_works as sharding
 from agents.reducer import works as reducing
 from agents.trainer import Trainer, TrainerSettings
 from agents.trainer import works as training
 from schemas.decisions import NodeLost
 from schemas.jobs import JobPhase, JobRequest, JobState, ModelStored
+from schemas.shards import OrderedPart, Piece, PieceHere, pieces_of
 from schemas.training import Assignment, Average, DigestMismatch, Roster, RoundClosed, RoundOpened, Share
 from schemas.wire import Message, decode, encode, seal
 
@@ -37,8 +40,12 @@ class Node:
     version: int = 0
     cores: dict[str, Agent[Any]] = field(default_factory=dict)
     timers: dict[tuple[str, msgspec.Struct], tuple[int, str]] = field(default_factory=dict)
-    averages: set[int] = field(default_factory=set)
-    """Rounds whose averages its process holds."""
+    averages: set[str] = field(default_factory=set)
+    """Digests of averages, or shards of them, that its process holds."""
+    pieces: dict[tuple[str, int, str], set[int]] = field(default_factory=dict)
+    """Of contributions, as its works have collected them: by contributor, round and digest."""
+    deaf: bool = False
+    """Nothing of anybody's tensors arrives."""
     garbage: bool = False
     """Its differences arrive and can't be counted."""
     tries: int = 0
@@ -68,6 +75,7 @@ class JobCluster:
         local_steps: int = 10,
         seed: int = 0,
         hang_seconds: float = 120.0,
+        parameters: int = 10,
         **asked: Any,
     ) -> None:
         self.rng = random.Random(seed)
@@ -82,9 +90,19 @@ class JobCluster:
         names = tuple(self.nodes)
         limits = {"rounds": rounds, "checkpoint_every": 0, "hang_seconds": hang_seconds}
         request = JobRequest(kind="train", workload="m:w", **limits | asked)
+        self.parameters, self.cut = parameters, pieces_of(request, parameters)
+        self.applied: dict[tuple[str, int], Average] = {}
         self.present: list[Message] = [
             self.state(JobPhase.RUNNING, request),
-            Roster(job=JOB, version=1, nodes=names, reducers=names[:3], quorum=len(names) // 2 + 1, reason="start"),
+            Roster(
+                job=JOB,
+                version=1,
+                nodes=names,
+                reducers=names[:3],
+                helpers=names,
+                quorum=len(names) // 2 + 1,
+                reason="start",
+            ),
             Assignment(
                 job=JOB,
                 version=1,
@@ -109,7 +127,7 @@ class JobCluster:
 
     def boot(self, node: Node) -> None:
         """Start a node's job process; it hears what is stored, then loads the model."""
-        node.alive, node.version, node.averages = True, 0, set()
+        node.alive, node.version, node.averages, node.pieces = True, 0, set(), {}
         node.cores = {
             "trainer": Trainer(TrainerSettings(), random.Random(1), job=JOB, node=node.name),
             "reducer": Reducer(ReducerSettings(), random.Random(1), job=JOB, node=node.name),
@@ -118,7 +136,7 @@ class JobCluster:
             self.later(0.0, partial(self.give, node, core, Woken(incarnation=1, resumed=False, at=self.now)))
             for message in [*self.present, *self.closed.values()]:
                 self.later(HOP, partial(self.give, node, core, message))
-        built = training.ModelBuilt(digest=self.digest(node, 0), parameters=10, device="cpu")
+        built = training.ModelBuilt(digest=self.digest(node, 0), parameters=self.parameters, device="cpu")
         self.later(1.0, lambda: self.give(node, "trainer", built))
 
     def kill(self, name: str, *, told: bool = True) -> None:
@@ -130,7 +148,9 @@ class JobCluster:
 
     def enroll(self, *names: str, version: int) -> None:
         """Another roster."""
-        roster = Roster(job=JOB, version=version, nodes=names, reducers=names[:3], quorum=1, reason="another")
+        roster = Roster(
+            job=JOB, version=version, nodes=names, reducers=names[:3], helpers=names, quorum=1, reason="another"
+        )
         self.present[1] = roster
         self.publish(roster, "selector")
 
@@ -227,34 +247,10 @@ class JobCluster:
             case training.TakeDifference():
                 assert node.version >= work.done.round - 1, "a difference to an anchor that isn't here"
                 return 0.01, self.difference(node, work.done)
-            case training.HoldAverage():
-                here = training.AverageHere(round=work.round, digest=work.average.digest, bytes=100, seconds=0.1)
-                node.averages.add(work.round)
-                return node.transfer_seconds, here
-            case training.ApplyAverage():
-                if not any(other.alive and work.round in other.averages for other in self.nodes.values()):
-                    return 0.5, training.FetchFailed(work="apply", round=work.round, reason="nobody holds it")
-                node.version = work.round
-                node.averages.add(work.round)
-                return 0.05, training.Applied(version=work.round, digest=self.digest(node, work.round), seconds=0.05)
+            case training.HoldAverage() | training.ApplyAverage():
+                return self.getting(node, work)
             case training.CatchUp():
-                donors = [
-                    self.nodes[d] for d in work.donors if self.nodes[d].alive and self.nodes[d].version >= work.version
-                ]
-                if not donors and work.accept_loss:
-                    lost, node.version = work.version - node.version, work.version
-                    digest = self.digest(node, node.version)
-                    return 1.0, training.AnchorFetched(
-                        version=node.version, digest=digest, donor="store", bytes=1, seconds=1, lost=lost
-                    )
-                if not donors:
-                    return 1.0, training.FetchFailed(work="catch_up", round=work.version, reason="nobody")
-                node.version, node.salt = max(donor.version for donor in donors), donors[0].salt
-                digest = self.digest(node, node.version)
-                fetched = training.AnchorFetched(
-                    version=node.version, digest=digest, donor=donors[0].name, bytes=1, seconds=1
-                )
-                return 1.0, fetched
+                return self.catching_up(node, work)
             case training.Validate():
                 return 0.1, training.ValidationDone(round=work.round, loss=1.0, seconds=0.1)
             case training.StoreAnchor():
@@ -262,7 +258,52 @@ class JobCluster:
                 return 0.5, stored
             case reducing.Collect() | reducing.Reduce():
                 return self.averaging(node, work)
+            case reducing.Release():
+                for part in work.parts:
+                    for key in [key for key in node.pieces if key[:2] == part]:
+                        del node.pieces[key]
+            case sharding.CollectPieces() | sharding.Weigh() | sharding.ReduceShard():
+                return self.sharing(node, work)
         return 0.0, None
+
+    def getting(self, node: Node, work: training.HoldAverage | training.ApplyAverage) -> tuple[float, Result]:
+        match work:
+            case training.HoldAverage():
+                if node.deaf or not self.had(node, work.average.digest):
+                    return 2.0, training.FetchFailed(work="hold", round=work.round, reason="nobody holds it")
+                here = training.AverageHere(round=work.round, digest=work.average.digest, bytes=100, seconds=0.1)
+                node.averages.add(work.average.digest)
+                return node.transfer_seconds, here
+            case training.ApplyAverage():
+                parts = [shard.digest for shard in work.average.shards] or [work.average.digest]
+                if node.deaf or not all(self.had(node, part) for part in parts):
+                    return 0.5, training.FetchFailed(work="apply", round=work.round, reason="nobody holds it")
+                node.version = work.round
+                node.averages.update(parts)
+                self.applied[node.name, work.round] = work.average
+                return 0.05, training.Applied(version=work.round, digest=self.digest(node, work.round), seconds=0.05)
+
+    def catching_up(self, node: Node, work: training.CatchUp) -> tuple[float, Result]:
+        donors = [self.nodes[d] for d in work.donors if self.nodes[d].alive and self.nodes[d].version >= work.version]
+        if not donors and work.accept_loss:
+            lost, node.version = work.version - node.version, work.version
+            digest = self.digest(node, node.version)
+            return 1.0, training.AnchorFetched(
+                version=node.version, digest=digest, donor="store", bytes=1, seconds=1, lost=lost
+            )
+        if not donors:
+            return 1.0, training.FetchFailed(work="catch_up", round=work.version, reason="nobody")
+        node.version, node.salt = max(donor.version for donor in donors), donors[0].salt
+        digest = self.digest(node, node.version)
+        fetched = training.AnchorFetched(version=node.version, digest=digest, donor=donors[0].name, bytes=1, seconds=1)
+        return 1.0, fetched
+
+    def had(self, node: Node, digest: str) -> bool:
+        """Whether an average can be had, from the node itself or from anybody who is there."""
+        return any(
+            other.alive and not (other.deaf and other is not node) and digest in other.averages
+            for other in self.nodes.values()
+        )
 
     def averaging(self, node: Node, work: reducing.Collect | reducing.Reduce) -> tuple[float, Result]:
         name = node.name
@@ -274,13 +315,52 @@ class JobCluster:
                     return 0.2, gone
                 return there.transfer_seconds, there.collected(work)
             case reducing.Reduce():
-                node.averages.add(work.round)
                 average = Average(key="k", size=9, digest=f"avg-{work.round}-{work.term}-{name}", holders=(name,))
+                node.averages.add(average.digest)
                 return 0.1, reducing.Reduced(round=work.round, term=work.term, average=average)
+
+    def sharing(self, node: Node, work: Any) -> tuple[float, Result]:
+        match work:
+            case sharding.CollectPieces():
+                there = self.nodes[work.contributor]
+                if not there.alive or ((there.deaf or node.deaf) and there is not node):
+                    gone = reducing.CollectFailed(contributor=work.contributor, round=work.round, reason="gone")
+                    return 2.0, gone
+                whole = there.collected(
+                    reducing.Collect(contributor=there.name, round=work.round, key="", size=1, digest="")
+                )
+                if isinstance(whole, reducing.CollectFailed):
+                    return there.transfer_seconds, whole
+                wanted = {piece.piece for piece in work.pieces}
+                node.pieces.setdefault((work.contributor, work.round, work.digest), set()).update(wanted)
+                here = tuple(PieceHere(piece=piece, trained=4.0 / self.cut, anchor=1.0) for piece in sorted(wanted))
+                collected = sharding.PiecesCollected(
+                    contributor=work.contributor, round=work.round, digest=work.digest, pieces=here
+                )
+                return there.transfer_seconds if there is not node else 0.01, collected
+            case sharding.Weigh():
+                assert all(trained == pytest.approx(4.0) for trained, _ in work.squares), "squares of all pieces, once each"
+                parts = tuple(
+                    OrderedPart(node=part.node, round=part.round, digest=digest, weight=part.weight)
+                    for part, digest in zip(work.parts, work.digests, strict=True)
+                )
+                told = tuple(reducing.Treated(node=p.node, round=p.round, weight=p.weight, norm=2.0) for p in parts)
+                return 0.01, sharding.Weighed(
+                    round=work.round, term=work.term, parts=parts, treated=told, aggregation=work.aggregation
+                )
+        assert isinstance(work, sharding.ReduceShard)
+        for part in work.parts:
+            assert set(work.pieces) <= node.pieces[part.node, part.round, part.digest], "averaging what isn't here"
+        name = f"{work.round}-{work.term}-{node.name}"
+        node.averages.add(f"avg-{name}")
+        average = Average(key=name, size=9, digest=f"avg-{name}", holders=(node.name,), norm=1.0)
+        return 0.1, sharding.ShardReduced(round=work.round, term=work.term, average=average, pieces=work.pieces)
 
     def difference(self, node: Node, done: training.StepsDone) -> training.LocalRoundDone:
         node.tries += 1
+        pieces = tuple(Piece(size=9, digest=f"{node.name}-{done.round}-{piece}") for piece in range(self.cut))
         return training.LocalRoundDone(
+            pieces=pieces if self.cut > 1 else (),
             base_digest=self.digest(node, node.version),
             key=str(done.round),
             size=100,
