@@ -183,6 +183,13 @@ class ContributionReceived(Message, frozen=True, kw_only=True):
     size: int
     seconds: float
     """From the offer to the last byte."""
+    shared: bool = False
+    """Several nodes have its pieces: the reducer's own has travelled, too."""
+
+    @property
+    def stayed(self) -> bool:
+        """Whether it went over no link: the reducer's own, of one that reduces alone."""
+        return self.contributor == self.node and not self.shared
 
 
 @on_wire("shoal.training.{job}.node.{node}.refused", Delivery.RECORD)

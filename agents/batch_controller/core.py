@@ -243,7 +243,7 @@ class BatchController(Decider):
         known, node = self._known(job, event.contributor), self._node(event.contributor)
         deadlines.arrive(job, known, event, share, now, self.settings.deadline_history)
         job.arrived_at = now
-        if event.contributor == event.node:
+        if event.stayed:
             return
         if not job.parameters:
             fragments = (job.request.fragments if job.request is not None else None) or 1

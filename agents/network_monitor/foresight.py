@@ -35,7 +35,7 @@ class Foresight(Agent[NetworkMonitorState]):
     def learn_rate(self, event: ContributionReceived, now: float) -> None:
         """What an upload was carried at. A reducer's own difference doesn't travel."""
         link = self.state.links.get(event.contributor)
-        if link is not None and event.contributor != event.node and event.seconds > 0:
+        if link is not None and not event.stayed and event.seconds > 0:
             link.outlook.rates = [*link.outlook.rates[-(RATES_KEPT - 1) :], event.size / event.seconds]
 
     def _look_ahead(self, link: Link, now: float) -> Effects:

@@ -23,7 +23,7 @@ def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings
 
 def learn_upload(record: NodeRecord, event: ContributionReceived, settings: NodeSelectorSettings) -> None:
     """What a node's line carried; the reducer's own difference went over none."""
-    if event.contributor != event.node and event.seconds > 0 and event.size > 0:
+    if not event.stayed and event.seconds > 0 and event.size > 0:
         record.rate = smoothed(record.rate, event.size / event.seconds, settings.smoothing)
 
 

@@ -7,7 +7,10 @@ from schemas.ids import NodeId
 TOLERANCE = 1.25
 """Times the best: an allotment that is not worse stays, since every change costs warm connections."""
 
-UNKNOWN = 1.0
+ALIKE = 2.0
+"""Times that rates may differ and count alike: reducers' downlinks and chance were seen to make as much of equal links."""
+
+UNKNOWN = 2.0
 """Rate of everybody while nobody's is known, in any unit."""
 
 
@@ -36,13 +39,18 @@ def _longest(shares: Sequence[NodeId], rates: Mapping[NodeId, float]) -> float:
 def filled(
     reducer: NodeId, candidates: Sequence[NodeId], measured: Mapping[NodeId, float], most: int
 ) -> dict[NodeId, float]:
-    """The rates to share out by: the reducer's, which nobody measures while it reduces, is taken for the best, that of
-    another who was not measured for the middle one. `most`: nodes at most, the first of them; 0 for any number."""
+    """The rates to share out by: the reducer's, which nobody measures while it reduces alone, is taken for the best, that
+    of another who was not measured for the middle one. `most`: nodes at most, the first of them; 0 for any number.
+
+    Those from half of the best on count alike: what an upload takes says as much of the links of those it goes to.
+    """
     known = sorted(measured[node] for node in candidates if measured.get(node, 0.0) > 0)
     best, middle = (known[-1], known[len(known) // 2]) if known else (UNKNOWN, UNKNOWN)
     others = [node for node in candidates if node != reducer][: most - 1 if most else None]
     rates = {node: measured.get(node, 0.0) or middle for node in others}
-    return {reducer: max(best, measured.get(reducer, 0.0)), **rates}
+    rates = {reducer: measured.get(reducer, 0.0) or best, **rates}
+    alike = max(rates.values()) / ALIKE
+    return {node: min(rate, alike) for node, rate in rates.items()}
 
 
 def in_the_way(

@@ -130,6 +130,7 @@ class Closing(Agent[ReducerState]):
                 round=event.round,
                 size=event.size,
                 seconds=event.seconds,
+                shared=any(held.node != event.contributor for held in offer.there.values()),
             )
         )
 

@@ -47,9 +47,12 @@ class Ordering(Sharing):
 
     @on(ContributionReceived)
     def learn_rate(self, event: ContributionReceived, now: float) -> None:
-        """What a node's uploads take; a reducer's own is no measure of its link."""
-        if event.contributor != event.node and event.seconds > 0 and event.size > 0:
-            rates, found = self.state.cut.rates, event.size / event.seconds
+        """What a node's uploads take: of what it doesn't reduce itself."""
+        opening = self.state.cut.opening
+        shards = opening.shards if opening is not None else ()
+        away = event.size * (1 - shards.count(event.contributor) / max(1, len(shards)))
+        if event.seconds > 0 and away > 0 and not event.stayed:
+            rates, found = self.state.cut.rates, away / event.seconds
             rates[event.contributor] = found + (1 - SMOOTHING) * (rates.get(event.contributor, found) - found)
 
     def _share_out(self) -> tuple[NodeId, ...]:

@@ -322,6 +322,7 @@ class JobProcess:
         finish(OUTER_STEP, reducing.Reduced(round=work.round, term=work.term, average=average))
 
     def turn(self, round_: int) -> int:
+        """The fragment that a round exchanges."""
         return turn_of(round_, parts_of(self.request, PARAMETERS), self.request.rounds)
 
     def bytes_of(self, encoding: str, round_: int) -> int:
