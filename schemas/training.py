@@ -183,13 +183,16 @@ class ContributionReceived(Message, frozen=True, kw_only=True):
     size: int
     seconds: float
     """From the offer to the last byte."""
-    shared: bool = False
-    """Several nodes have its pieces: the reducer's own has travelled, too."""
+    travelled: int | None = None
+    """Bytes of it that went over links: not those of pieces that its node reduces itself. Null: all, but for the reducer's
+    own."""
 
     @property
-    def stayed(self) -> bool:
-        """Whether it went over no link: the reducer's own, of one that reduces alone."""
-        return self.contributor == self.node and not self.shared
+    def carried(self) -> int:
+        """Bytes that took `seconds` over its node's link; 0 where all of it stayed."""
+        if self.travelled is not None:
+            return self.travelled
+        return 0 if self.contributor == self.node else self.size
 
 
 @on_wire("shoal.training.{job}.node.{node}.refused", Delivery.RECORD)

@@ -134,7 +134,7 @@ class Appraiser(Agent[AppraiserState]):
         offer = job.offers.get(event.contributor, {}).get(event.round) if job is not None else None
         if offer is not None and offer.received_at is None:
             offer.received_at = now
-            offer.up = 0.0 if event.stayed else event.seconds
+            offer.up = event.seconds if event.carried else 0.0
 
     @on(RoundClosed)
     def see_close(self, event: RoundClosed, now: float) -> None:

@@ -243,12 +243,12 @@ class BatchController(Decider):
         known, node = self._known(job, event.contributor), self._node(event.contributor)
         deadlines.arrive(job, known, event, share, now, self.settings.deadline_history)
         job.arrived_at = now
-        if event.stayed:
+        if not event.carried:
             return
         if not job.parameters:
             fragments = (job.request.fragments if job.request is not None else None) or 1
             job.parameters = round(event.size / BYTES[share.encoding]) * fragments
-        transfers.observe(known.up, event.size, event.seconds, share.streams, node)
+        transfers.observe(known.up, event.carried, event.seconds, share.streams, node)
         yield from self._weigh_transfers(job, event.contributor, known, share, node, now)
 
     @on(TransferTimed)

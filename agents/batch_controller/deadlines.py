@@ -43,7 +43,7 @@ def open_round(job: Job, event: RoundOpened, now: float) -> None:
 def arrive(job: Job, known: Known, event: ContributionReceived, share: Share, now: float, kept: int) -> None:
     """The reducer has a node's difference of a round. The first that travels is no measure: no plan knew what it takes."""
     opening = job.openings.get(event.round)
-    if opening is not None and (known.up or event.stayed):
+    if opening is not None and (known.up or not event.carried):
         _note(known, opening, event.round, share, now - opening.at, kept)
 
 

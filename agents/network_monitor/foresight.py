@@ -35,8 +35,8 @@ class Foresight(Agent[NetworkMonitorState]):
     def learn_rate(self, event: ContributionReceived, now: float) -> None:
         """What an upload was carried at. A reducer's own difference doesn't travel."""
         link = self.state.links.get(event.contributor)
-        if link is not None and not event.stayed and event.seconds > 0:
-            link.outlook.rates = [*link.outlook.rates[-(RATES_KEPT - 1) :], event.size / event.seconds]
+        if link is not None and event.carried > 0 and event.seconds > 0:
+            link.outlook.rates = [*link.outlook.rates[-(RATES_KEPT - 1) :], event.carried / event.seconds]
 
     def _look_ahead(self, link: Link, now: float) -> Effects:
         """A bin is full: say what comes next where that is worth saying, and take back what no longer is."""

@@ -23,8 +23,8 @@ def learn_steps(member: Member, event: StepTimed, settings: NodeSelectorSettings
 
 def learn_upload(record: NodeRecord, event: ContributionReceived, settings: NodeSelectorSettings) -> None:
     """What a node's line carried; the reducer's own difference went over none."""
-    if not event.stayed and event.seconds > 0 and event.size > 0:
-        record.rate = smoothed(record.rate, event.size / event.seconds, settings.smoothing)
+    if event.seconds > 0 and event.carried > 0:
+        record.rate = smoothed(record.rate, event.carried / event.seconds, settings.smoothing)
 
 
 def close_round(state: NodeSelectorState, job: Job, event: RoundClosed, settings: NodeSelectorSettings) -> list[NodeId]:

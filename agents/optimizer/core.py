@@ -148,7 +148,7 @@ class Optimizer(Agent[OptimizerState]):
     def note_upload(self, event: ContributionReceived, now: float) -> None:
         """What a link carried. A reducer's own difference doesn't travel."""
         run = self.state.runs.get(event.job)
-        if run is None or run.policy != "proactive" or event.stayed or event.seconds <= 0:
+        if run is None or run.policy != "proactive" or not event.carried or event.seconds <= 0:
             return
         foresight.measure(self._seen(event.contributor), event, now)
         foresight.note_upload(run, event)

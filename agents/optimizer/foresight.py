@@ -69,7 +69,7 @@ def hear(link: LinkSeen, event: LinkForecast, now: float) -> None:
 
 def measure(link: LinkSeen, event: ContributionReceived, now: float) -> None:
     """An upload's rate, remembered by what the link was expected to be when it was under way."""
-    rate = event.size / event.seconds
+    rate = event.carried / event.seconds
     link.rates = [*link.rates[-(RATES - 1) :], rate]
     link.fresh = min(link.fresh + 1, RATES)
     link.size = event.size
@@ -145,7 +145,7 @@ def note_upload(run: Run, event: ContributionReceived) -> None:
     for wager in run.plans.wagers:
         bet = wager.bets.get(event.contributor)
         if wager.round == event.round and bet is not None:
-            bet.size, bet.seconds = event.size, event.seconds
+            bet.size, bet.seconds = event.carried, event.seconds
 
 
 def cost(wager: Wager, nodes: int, seconds: float, *, proactive: bool) -> float:

@@ -130,9 +130,15 @@ class Closing(Agent[ReducerState]):
                 round=event.round,
                 size=event.size,
                 seconds=event.seconds,
-                shared=any(held.node != event.contributor for held in offer.there.values()),
+                travelled=self._travelled(offer),
             )
         )
+
+    def _travelled(self, offer: Offer) -> int | None:
+        """Bytes of a contribution that came over links, where that isn't all or none."""
+        message = offer.message
+        away = (held.here.piece for held in offer.there.values() if held.node != message.node)
+        return sum(message.pieces[piece].size for piece in away) if message.pieces else None
 
     @on(works.CollectFailed)
     def lack_contribution(self, event: works.CollectFailed, now: float) -> Effects:

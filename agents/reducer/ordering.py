@@ -48,11 +48,8 @@ class Ordering(Sharing):
     @on(ContributionReceived)
     def learn_rate(self, event: ContributionReceived, now: float) -> None:
         """What a node's uploads take: of what it doesn't reduce itself."""
-        opening = self.state.cut.opening
-        shards = opening.shards if opening is not None else ()
-        away = event.size * (1 - shards.count(event.contributor) / max(1, len(shards)))
-        if event.seconds > 0 and away > 0 and not event.stayed:
-            rates, found = self.state.cut.rates, away / event.seconds
+        if event.seconds > 0 and event.carried > 0:
+            rates, found = self.state.cut.rates, event.carried / event.seconds
             rates[event.contributor] = found + (1 - SMOOTHING) * (rates.get(event.contributor, found) - found)
 
     def _share_out(self) -> tuple[NodeId, ...]:
