@@ -36,6 +36,15 @@ def _longest(shares: Sequence[NodeId], rates: Mapping[NodeId, float]) -> float:
     return max(shares.count(node) / rates[node] for node in dict.fromkeys(shares))
 
 
+def regular(candidates: Sequence[NodeId], occasional: Collection[NodeId], measured: Mapping[NodeId, float]) -> list[NodeId]:
+    """Those who contribute to each round, and of the others who were seen to upload at a rate like the best.
+
+    Where rounds are mostly transfers, a link that is as good as any may miss a contribution a round by little.
+    """
+    least = max(measured.values(), default=0.0) / ALIKE
+    return [node for node in candidates if node not in occasional or (least and measured.get(node, 0.0) >= least)]
+
+
 def filled(
     reducer: NodeId, candidates: Sequence[NodeId], measured: Mapping[NodeId, float], most: int
 ) -> dict[NodeId, float]:

@@ -57,10 +57,11 @@ class Ordering(Sharing):
         s, cut = self.state, self.state.cut
         if not s.sharded or s.roster is None or s.request is None:
             return ()
-        able = {n for n in s.members if s.applied[n] >= s.closed - self.settings.lag_tolerated and n not in s.occasional}
+        able = {n for n in s.members if s.applied[n] >= s.closed - self.settings.lag_tolerated}
         cut.unfit = {node: until for node, until in cut.unfit.items() if until > s.round}
         cut.rates = {node: rate for node, rate in cut.rates.items() if node in s.roster.nodes}
         candidates = [node for node in s.roster.helpers if node in able and node not in cut.unfit]
+        candidates = allotment.regular(candidates, s.occasional, cut.rates)
         rates = allotment.filled(s.node, candidates, cut.rates, s.request.reducers)
         return allotment.share_out(cut.pieces, rates, cut.opening.shards if cut.opening is not None else ())
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.reducer.allotment import TOLERANCE, filled, in_the_way, share_out
+from agents.reducer.allotment import TOLERANCE, filled, in_the_way, regular, share_out
 
 RATES = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.1, 100.0), min_size=1)
 
@@ -51,6 +51,11 @@ def test_what_was_not_measured_is_filled_in_and_like_rates_are_alike(
     measured: dict[str, float], most: int, expected: dict[str, float]
 ) -> None:
     assert filled("a", ["b", "c"], measured, most) == expected
+
+
+def test_who_contributes_now_and_then_reduces_only_with_a_rate_like_the_best() -> None:
+    assert regular(["a", "b", "c"], ("b", "c"), {"a": 4.0, "b": 2.5, "c": 1.0}) == ["a", "b"]
+    assert regular(["a", "b"], ("b",), {}) == ["a"]
 
 
 def test_those_are_in_the_way_without_whom_there_is_a_quorum() -> None:

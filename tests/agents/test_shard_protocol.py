@@ -36,7 +36,8 @@ def sound(cluster: JobCluster, *, alone: bool = False) -> None:
     assert len({version for version, _ in digests}) == len(digests)
     for node in cluster.nodes.values():
         if node.alive:
-            assert len(node.pieces) <= 2 * len(cluster.nodes), "collected pieces are not freed"
+            # Two differences of each fragment may wait with each node.
+            assert len(node.pieces) <= 4 * len(cluster.nodes), "collected pieces are not freed"
 
 
 def _by(closed: RoundClosed) -> tuple[NodeId, int, int]:
@@ -138,7 +139,7 @@ def test_a_difference_that_is_not_cut_like_the_jobs_is_refused() -> None:
     assert any("pieces where the job's are in" in event.reason for event in cluster.said(ContributionRefused))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
     speeds=st.lists(st.floats(0.02, 0.6), min_size=2, max_size=6),
