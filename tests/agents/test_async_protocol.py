@@ -16,6 +16,7 @@ from agents.trainer import Trainer, TrainerSettings, TrainerState
 from agents.trainer.overlapping import FURTHER, MOST
 from agents.trainer.works import Drop
 from schemas.ids import NodeId
+from schemas.shards import AverageOrdered
 from schemas.training import (
     Average,
     Contribution,
@@ -28,9 +29,9 @@ from schemas.training import (
 from tests.agents.job_cluster import JobCluster, Node
 
 
-def job(rounds: int, seed: int = 0, transfer: float = 0.2, **seconds: float) -> JobCluster:
+def job(rounds: int, seed: int = 0, transfer: float = 0.2, reducers: int = 1, **seconds: float) -> JobCluster:
     fleet = [Node(name, step_seconds=each, transfer_seconds=transfer) for name, each in seconds.items()]
-    return JobCluster(fleet, rounds=rounds, seed=seed, sync="async")
+    return JobCluster(fleet, rounds=rounds, seed=seed, sync="async", parameters=100_000, reducers=reducers)
 
 
 def sound(cluster: JobCluster) -> None:
@@ -47,6 +48,8 @@ def sound(cluster: JobCluster) -> None:
         assert sum(c.weight for c in closed.contributions) == pytest.approx(1.0)
         assert all(0 <= c.late == closed.round - c.round for c in closed.contributions)
         assert not closed.missing
+        for order in cluster.said(AverageOrdered):
+            assert (order.round, order.term) != (closed.round, closed.term) or order.extent == closed.extent
     for node in cluster.nodes.values():
         assert all(round_ <= version + 2 for round_, version in node.begun)
 
@@ -58,8 +61,9 @@ def steps_of(cluster: JobCluster, name: str) -> int:
 # Nobody waits.
 
 
-def test_a_slow_node_costs_the_others_nothing_and_its_work_counts() -> None:
-    cluster = job(24, a=0.1, b=0.1, c=0.1, d=0.5)
+@pytest.mark.parametrize("reducers", [1, 4])
+def test_a_slow_node_costs_the_others_nothing_and_its_work_counts(reducers: int) -> None:
+    cluster = job(24, reducers=reducers, a=0.1, b=0.1, c=0.1, d=0.5)
     cluster.run(until=lambda: cluster.finished)
     sound(cluster)
     seconds = cluster.closed[24].at - cluster.closed[1].at
@@ -87,8 +91,9 @@ def test_nobody_stands_still_while_the_reducer_is_dead_and_the_work_counts_later
     sound(cluster)
 
 
-def test_a_version_closes_with_one_contribution_where_no_others_come() -> None:
-    cluster = job(12, a=0.1, b=60.0, c=60.0)
+@pytest.mark.parametrize("reducers", [1, 4])
+def test_a_version_closes_with_one_contribution_where_no_others_come(reducers: int) -> None:
+    cluster = job(12, reducers=reducers, a=0.1, b=60.0, c=60.0)
     cluster.run(until=lambda: cluster.finished)
     sound(cluster)
     later = [closed for number, closed in cluster.closed.items() if number > 4]
@@ -96,8 +101,9 @@ def test_a_version_closes_with_one_contribution_where_no_others_come() -> None:
     assert cluster.closed[12].extent > 0.9, "who never brought anything is no part of the fleet's work"
 
 
-def test_a_node_alone_makes_all_versions() -> None:
-    cluster = job(5, a=0.1)
+@pytest.mark.parametrize("reducers", [1, 4])
+def test_a_node_alone_makes_all_versions(reducers: int) -> None:
+    cluster = job(5, reducers=reducers, a=0.1)
     cluster.run(until=lambda: cluster.finished)
     sound(cluster)
     assert {closed.extent for closed in cluster.closed.values()} == {1.0}
@@ -122,12 +128,13 @@ def test_a_refused_difference_is_made_anew_from_the_anchor() -> None:
     told=st.booleans(),
     at=st.integers(1, 8),
     seed=st.integers(0, 99),
+    reducers=st.sampled_from([1, 4]),
 )
 def test_whatever_dies_and_however_slow(
-    speeds: list[float], transfers: list[float], killed: str, told: bool, at: int, seed: int
+    speeds: list[float], transfers: list[float], killed: str, told: bool, at: int, seed: int, reducers: int
 ) -> None:
     fleet = [Node(name, step, transfer) for name, step, transfer in zip("abcd", speeds, transfers, strict=False)]
-    cluster = JobCluster(fleet, rounds=12, seed=seed, sync="async")
+    cluster = JobCluster(fleet, rounds=12, seed=seed, sync="async", parameters=100_000, reducers=reducers)
     cluster.run(until=lambda: len(cluster.closed) >= at)
     if killed:
         cluster.kill(killed, told=told)

@@ -1,19 +1,23 @@
 """What sessions make besides the model: no second vector of its length where one will do."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents.reducer.works import Part
+from runners.jobs.pieces import Averaging
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from runners.jobs.vectors import CHUNK
 from schemas.aggregation import Aggregation
 from schemas.jobs import JobRequest
+from schemas.shards import AverageShard, OrderedPart
 
 WORK = """
 import torch
@@ -117,6 +121,35 @@ def test_contributions_stay_encoded_while_they_are_averaged(tmp_path: Path, meth
 
     large, _ = made(average)
     assert large == results
+
+
+@pytest.mark.parametrize("outer", ["average", "nesterov"])
+def test_pieces_are_no_vectors_of_their_own(tmp_path: Path, outer: str) -> None:
+    """Not those that are sent, nor those that are collected, averaged, or put together again."""
+    session = load(tmp_path, outer=outer, reducers=4)
+    assert session.cut == 4
+    session.begin_steps(1)
+    session.step(8)
+    if outer == "nesterov":
+        session.anchor = replace(session.anchor, momentum=torch.zeros(session.anchor.layout.parameters))
+    large, payloads = made(session.difference_in_pieces, "int8", 1)
+    assert large == 0
+    pieces = session.pieces_of(1)
+
+    def average(mine: Sequence[int]) -> tuple[AverageShard, bytes]:
+        each = [pieces.decoded(payloads[piece], piece) for piece in mine]
+        for piece, values in zip(mine, each, strict=True):
+            pieces.measure(values, piece, session.anchor.values)
+        gathered = [(OrderedPart(node=node, round=1, digest="", weight=0.5), each) for node in "ab"]
+        payload = pieces.average(gathered, mine, Averaging("mean", "int8", 0.5), session.owed_average).payload
+        return AverageShard(pieces=tuple(mine), key="", size=len(payload), digest="", holders=()), payload
+
+    large, shards = made(lambda: [average([0, 1]), average([2, 3])])
+    assert large == 0
+    before = session.anchor.values
+    large, digest = made(session.apply, 1, shards)
+    assert (large, digest) == (0, session.digest)
+    assert session.anchor.values is before
 
 
 def test_gradients_are_gone_between_steps(tmp_path: Path) -> None:

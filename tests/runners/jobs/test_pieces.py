@@ -138,6 +138,24 @@ def test_half_an_average_is_none() -> None:
         pieces.together([(half, encode(torch.zeros(20_480), "float32"))])
 
 
+@pytest.mark.parametrize("owners", [[[0, 3], [1, 2]], [[0, 1, 2, 3]]], ids=str)
+def test_shards_go_as_far_as_their_order_says(owners: Sequence[Sequence[int]]) -> None:
+    """Not all of an asynchronous version's average: the anchor goes by a part of it, to the bits that one reducer makes."""
+    pieces, cuts, delta = Pieces(WHOLE, CUT), cuts_of(TRAINED, COUNT, CUT), noise(0)
+    part = OrderedPart(node="a", round=1, digest="", weight=1.0)
+    owed, one, shards = [ErrorFeedback(COUNT) for _ in owners], ErrorFeedback(COUNT), []
+    for mine, residual in zip(owners, owed, strict=True):
+        gathered = [(part, [delta[cuts[piece] : cuts[piece + 1]] for piece in mine])]
+        made = pieces.average(gathered, mine, Averaging("mean", "int8", 0.25), residual)
+        assert made.norm == pytest.approx(
+            float(torch.cat([delta[cuts[n] : min(TRAINED, cuts[n + 1])] for n in mine]).norm()), rel=1e-5
+        )
+        shard = AverageShard(pieces=tuple(mine), key="", size=len(made.payload), digest="", holders=())
+        shards.append((shard, made.payload))
+    assert torch.equal(whole(pieces.together(shards)), decode(one.encode(delta * 0.25, "int8")))
+    assert torch.equal(torch.stack([each.residual for each in owed]).sum(0), one.residual)
+
+
 def test_votes_of_shards_say_together_who_stands_apart() -> None:
     pieces, deltas = Pieces(WHOLE, CUT), [noise(0) for _ in range(4)] + [noise(0) + 3.0]
     ordered = [OrderedPart(node=name, round=1, digest="", weight=0.2) for name in "abcde"]

@@ -153,6 +153,15 @@ async def test_of_large_averages_the_last_two_are_held(desk: Desk, monkeypatch: 
     assert [desk.averages.here(digest) is not None for digest in made] == [False, False, True, True]
 
 
+async def test_of_averages_in_shards_the_last_two_rounds_are_held_whole(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.jobs.averages.KEPT_BYTES", 1000)
+    made = [(n, desk.averages.keep(f"{n}-0-{part}", bytes([n, part]) * 300).digest) for n in range(4) for part in range(3)]
+    assert {n for n, digest in made if desk.averages.here(digest) is not None} == {2, 3}
+    assert sum(desk.averages.here(digest) is not None for _, digest in made) == 6
+
+
 async def test_a_node_that_reduces_no_more_forgets_what_was_streamed_to_it(desk: Desk) -> None:
     reducer, node = desk.buses["a"], desk.buses["b"]
     await reducer.follow("delta")
