@@ -88,7 +88,7 @@ class LearningProcess(JobProcess):
         self.anchor = anchor
 
     def _collect(self, work: reducing.Collect, finish: Finish) -> None:
-        holder = self._holder((work.contributor,), lambda process: work.key in process.deltas)
+        holder = self.holder((work.contributor,), lambda process: work.key in process.deltas)
         if isinstance(holder, LearningProcess):
             self.gathered[work.contributor, work.round] = holder.differences[work.key]
         super()._collect(work, finish)
@@ -110,14 +110,14 @@ class LearningProcess(JobProcess):
 
         super()._reduce(work, done)
 
-    def _apply_after(self, seconds: float, round_: int, name: str, finish: Finish) -> None:
+    def _apply_after(self, seconds: float, work: training.ApplyAverage, finish: Finish) -> None:
         def done(after: float, result: Result | None) -> None:
             if isinstance(result, training.Applied):
-                self._move(self.anchor + self.course.averages[name])
+                self._move(self.anchor + self.course.averages[work.average.digest])
                 self.course.note(self.fleet.network.now, result.version, self.anchor)
             finish(after, result)
 
-        super()._apply_after(seconds, round_, name, done)
+        super()._apply_after(seconds, work, done)
 
     def _catch_up(self, work: training.CatchUp, finish: Finish) -> None:
         def done(seconds: float, result: Result | None) -> None:
