@@ -77,9 +77,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     fragments: Annotated[int, Meta(ge=1, le=16)] | None = None
     """With `sync = "overlap"`: parts of the model, of which each round exchanges the next, with all that was done to it
     since its last turn, and the job's last round all. By default one for every 4 million parameters, 8 at most."""
-    reducers: Annotated[int, Meta(ge=0, le=16)] = 0
+    reducers: Annotated[int, Meta(ge=0, le=16)] = 1
     """Nodes that reduce a round together at most, each some pieces of the model; 0: as many as are useful by their links.
-    One does where differences can't be cut: with `sync = "step"`, with `krum` and `centered_clip`, and by default under two
+    One does where differences can't be cut: with `sync = "step"`, with `krum` and `centered_clip`, and with 0 under two
     million parameters (of a fragment)."""
     batch: BatchStrategy = "hybrid"
     """Who does how much. `fixed`: equal work for all. The others give steps in proportion to speed, and move microbatches:

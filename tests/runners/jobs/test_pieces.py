@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -41,9 +42,10 @@ def test_cuts_make_up_the_vector_and_none_is_empty(parameters: int, buffers: int
 
 
 def test_how_many_pieces_follows_from_the_request_and_the_size() -> None:
-    def cut(parameters: int, **asked: object) -> int:
-        return pieces_of(JobRequest(kind="train", workload="m:w", **asked), parameters)  # type: ignore[arg-type]
+    def cut(parameters: int, **asked: Any) -> int:
+        return pieces_of(JobRequest(kind="train", workload="m:w", **({"reducers": 0} | asked)), parameters)
 
+    assert pieces_of(JobRequest(kind="train", workload="m:w"), 50_000_000) == 1, "unless it is asked for"
     assert cut(1_000_000) == 1
     assert cut(2_000_000) == 4
     assert cut(50_000_000) == 8
