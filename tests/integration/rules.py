@@ -27,7 +27,9 @@ async def must_have_run_well(client: Client, job: str) -> list[RoundClosed]:
     _must_agree([e for e in events if isinstance(e, RoundApplied)], len(rounds))
     assert not [e for e in events if isinstance(e, DigestMismatch)]
     refused = [e for e in events if isinstance(e, ContributionRefused) and not e.late]
-    assert [e for e in refused if "rounds late" not in e.reason] == []
+    # A process that was killed and is back at once may make a difference again that was counted before.
+    bad = [e for e in refused if "rounds late" not in e.reason and "was counted for round" not in e.reason]
+    assert not bad, bad
     opened = {(e.round, e.term) for e in events if isinstance(e, RoundOpened)}
     assert all((r.round, r.term) in opened for r in rounds), "a round is closed under a term that was opened"
     stored = [m for m in await told(client, f"shoal.jobs.{job}.model") if isinstance(m, ModelStored)]
