@@ -2,12 +2,18 @@
 
 import compileall
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import hypothesis
-import pytest
-from xdist.scheduler import LoadFileScheduling
+# Also where the environment says that Python shall keep no bytecode: pytest rewrites hypothesis and every test, and a hundred processes
+# import what they test. Each would spend seconds on it, anew. Before hypothesis, which is a part of that.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+from xdist.scheduler import LoadFileScheduling  # noqa: E402
 
 CODE = ("schemas", "agents", "bus", "runners")
 SHARED = "tests/integration/"
