@@ -1,59 +1,16 @@
-"""The anchor has the same bits everywhere, and outer steps are those of the papers."""
+"""The anchor is one vector of all that is trained, and outer steps are those of the papers."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from bits import plain_and_vectors
 from torch import nn
 
 from runners.jobs.anchor import Anchor, AnchorError, weighted_average
 from runners.jobs.layout import Layout, LayoutMismatch
 from runners.jobs.moving import outer_step
 from schemas.jobs import OuterStep
-
-BITS = """
-import json
-from dataclasses import replace
-import numpy as np, torch
-from torch import nn
-from runners.jobs.anchor import Anchor, weighted_average
-from runners.jobs.codecs import ENCODINGS, decode, encode
-from runners.jobs.moving import outer_step, take_over
-from runners.jobs.vectors import whole
-
-torch.set_num_threads(1)
-generator = np.random.Generator(np.random.PCG64(11))
-
-def numbers(count, scale):
-    # Integers, since torch's own generators give other numbers on other instruction sets.
-    return torch.from_numpy((generator.integers(-2**31, 2**31, count) / 2**31 * scale).astype(np.float32))
-
-model = nn.Sequential(nn.Linear(300, 301), nn.BatchNorm1d(301))
-start = Anchor.from_model(model)
-start = replace(start, values=numbers(start.layout.count, 0.1))
-digests = {}
-for encoding in ENCODINGS:
-    for kind in ("average", "nesterov"):
-        anchor = start
-        for _ in range(3):
-            deltas = [(weight, decode(encode(numbers(anchor.layout.count, 1e-3), encoding))) for weight in (3.0, 5.0, 0.1)]
-            average = decode(encode(whole(weighted_average(deltas)), encoding))
-            anchor = outer_step(anchor, average, kind, lr=0.7, momentum=0.9)
-            shift = torch.zeros(anchor.layout.count)
-            follow = lambda at, values, moved: shift[at : at + len(moved)].copy_(moved)
-            take_over(replace(start, values=start.values.clone()), anchor, follow)
-            anchor = replace(anchor, values=shift.add_(anchor.values))
-        digests[f"{encoding} {kind}"] = anchor.digest()
-print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "digests": digests}))
-"""
-
-
-def test_bits_are_the_same_with_and_without_vector_instructions() -> None:
-    plain, vectors = plain_and_vectors(BITS)
-    assert plain == vectors
-    assert len(set(plain.values())) == len(plain) == 10
 
 
 def model_with_everything() -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from bits import plain_and_vectors
 from torch import Tensor, nn
 
 from agents.reducer import policy
@@ -321,36 +320,3 @@ def test_separate_arithmetic_computes_what_torch_does() -> None:
         with SeparateArithmetic("this"):
             found = call()
         assert torch.allclose(found, call())
-
-
-BITS = """
-import json
-import numpy as np, torch
-from torch import nn
-from runners.jobs.anchor import Anchor
-from runners.jobs.gradient_steps import SharedOptimizer
-from tests.runners.jobs.test_gradient_steps import RECIPES
-from dataclasses import replace
-
-torch.set_num_threads(1)
-generator = np.random.Generator(np.random.PCG64(11))
-
-def numbers(count, scale):
-    # Integers, since torch's own generators give other numbers on other instruction sets.
-    return torch.from_numpy((generator.integers(-2**31, 2**31, count) / 2**31 * scale).astype(np.float32))
-
-start = Anchor.from_model(nn.Sequential(nn.Linear(100, 101), nn.BatchNorm1d(101)))
-digests = {}
-for name, recipe in sorted(RECIPES.items()):
-    anchor, shared = replace(start, values=numbers(start.layout.count, 0.1)), SharedOptimizer(recipe, start.layout)
-    for _ in range(4):
-        anchor = shared.step(anchor, numbers(start.layout.count, 1e-3))
-    digests[name] = anchor.digest()
-print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "digests": digests}))
-"""
-
-
-def test_optimizers_give_the_same_bits_with_and_without_vector_instructions() -> None:
-    plain, vectors = plain_and_vectors(BITS)
-    assert plain == vectors
-    assert len(set(plain.values())) == len(RECIPES)
