@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Also where the environment says that Python shall keep no bytecode: pytest rewrites hypothesis and every test, and a hundred
-# processes import what they test. Each would spend seconds on it, anew. Before hypothesis, which is a part of that.
+# Also where the environment says that Python shall keep no bytecode: pytest rewrites hypothesis and every test, and a
+# hundred processes import what they test. Each would spend seconds on it, anew. Before hypothesis, which is a part of that.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
