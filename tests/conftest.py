@@ -1,6 +1,7 @@
 """How the tests are spread: a file goes to one worker, and all files that share the fleet of processes go to the same."""
 
 import compileall
+import gc
 import os
 import sys
 from pathlib import Path
@@ -46,6 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
     """For `--dist loadfile`, which is pyproject's."""
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there by now, torch and three thousand tests, is there to stay: the collector needn't look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -16,6 +16,7 @@ from schemas.jobs import JobPhase
 from schemas.nodes import NodeMended, WorkFailed
 from schemas.training import Roster, RoundClosed, TrainerReady
 
+pytestmark = pytest.mark.search  # five starts of a node; `test_namespaces.py` sends a bundle to nodes, too
 FRIEND, STRANGER = "friend", "stranger"
 JOB = """
 kind = "train"

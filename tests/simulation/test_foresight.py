@@ -13,7 +13,7 @@ from schemas.training import RoundClosed, Tuning
 
 NAMES = [f"n{n:03d}" for n in range(4)]
 GOOD, POOR = (0.02, 0.005, 20e6), (0.2, 0.05, 1e6)
-SETTLE, MEASURED = 420.0, 600.0
+SETTLE, MEASURED = 420.0, 300.0
 
 
 def changing(world: World, name: str, every: float) -> None:
