@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
 from agents.trainer import works
-from agents.trainer.custody import StoreInstead
 from agents.trainer.offering import again
 from agents.trainer.overlapping import Overlapping, together
 from schemas.decisions import NodeLost
@@ -219,10 +218,6 @@ class Trainer(Overlapping):
         """What could not be fetched is tried again after a pause; an update that is gone everywhere, as a snapshot."""
         s = self.state
         if event.work == "hold":
-            return
-        if event.work == "store":
-            s.stored = False
-            yield self.set_timer(StoreInstead(), now + self.settings.retry_seconds)
             return
         s.busy = ""
         s.failures += 1

@@ -20,6 +20,12 @@ class StoreInstead(Timer, frozen=True, kw_only=True):
     """The nodes before this one have not stored the final model."""
 
 
+class CheckpointAgain(Timer, frozen=True, kw_only=True):
+    """A checkpoint that could not be stored may be tried again."""
+
+    round: int
+
+
 class Custodian(Agent[TrainerState]):
     """The part of a trainer that holds averages, validates, verifies, checkpoints and stores."""
 
@@ -98,10 +104,28 @@ class Custodian(Agent[TrainerState]):
 
     @on(ModelStored)
     def see_stored(self, event: ModelStored, now: float) -> Effects:
-        """Somebody stored the final model: nobody else needs to."""
+        """Somebody stored a checkpoint, or the final model: nobody else needs to."""
+        s = self.state
+        s.checkpointed = max(s.checkpointed, event.round)
         if event.final:
-            self.state.stored = True
+            s.stored = True
         yield from ()
+
+    @on(works.StoreFailed)
+    def store_again(self, event: works.StoreFailed, now: float) -> Effects:
+        """What could not be stored is tried again, a checkpoint as a checkpoint: a final model would end the job."""
+        again: Timer = StoreInstead() if event.final else CheckpointAgain(round=event.round)
+        if event.final:
+            self.state.stored = False
+        yield self.set_timer(again, now + self.settings.retry_seconds)
+
+    @on(CheckpointAgain)
+    def checkpoint_again(self, timer: CheckpointAgain, now: float) -> Effects:
+        """The pause after a checkpoint that failed is over, and nobody has stored one since: store the present anchor."""
+        s = self.state
+        if s.checkpointed < timer.round and not s.over and not s.phase.ended:
+            work = works.StoreAnchor(round=s.version, final=False)
+            yield self._work("checkpoint", work, f"the checkpoint of round {timer.round} could not be stored")
 
     @on(StoreInstead)
     def store_instead(self, timer: StoreInstead, now: float) -> Effects:

@@ -15,7 +15,8 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     still_here_seconds: float = 10.0
     """A trainer that waits says so at this interval, so that waiting isn't taken for hanging."""
     retry_seconds: float = 2.0
-    """Pause before a failed fetch is tried again; doubled each time up to `retry_limit_seconds`."""
+    """Pause before a failed fetch is tried again, doubled each time up to `retry_limit_seconds`; and, not doubled, before
+    what could not be stored is."""
     retry_limit_seconds: float = 30.0
     failures_until_loss: int = 4
     """Attempts to catch up, half a minute of them, before the first of the reducers' list goes on from the last checkpoint:

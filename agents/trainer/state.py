@@ -62,6 +62,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     """The round that the job ends with, once the desk has said so; the word of its closing may come later."""
     finishing: bool = False
     """The last round is applied and the final model is being taken care of."""
+    checkpointed: int = 0
+    """Round of the newest checkpoint, or model, in the store."""
     stored: bool = False
     """The final model is in the store, or this node is putting it there."""
 

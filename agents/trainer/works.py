@@ -199,6 +199,14 @@ class AnchorStored(Result, frozen=True, kw_only=True):
     loss: float | None = None
 
 
+class StoreFailed(Result, frozen=True, kw_only=True):
+    """`StoreAnchor` came to nothing."""
+
+    round: int
+    final: bool
+    reason: str
+
+
 class Quit(Work, frozen=True, kw_only=True):
     """End the process: this node can't take part, and starting again won't help."""
 

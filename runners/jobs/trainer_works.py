@@ -257,7 +257,7 @@ class TrainerWorks:
                 name = model_name(job)
                 await self._bus.put_object(name, data)
         except BusError as error:
-            post(works.FetchFailed(work="store", round=work.round, reason=str(error)))
+            post(works.StoreFailed(round=work.round, final=work.final, reason=str(error)))
             return
         digest = hashlib.sha256(data).hexdigest()
         post(works.AnchorStored(round=work.round, final=work.final, name=name, size=len(data), digest=digest, loss=loss))

@@ -266,6 +266,9 @@ class JobProcess:
 
     def _store_anchor(self, work: training.StoreAnchor, finish: Callable[[float, Result | None], None]) -> None:
         def stored() -> None:
+            if not self.machine.reachable(self.fleet.network.now):
+                finish(0.0, training.StoreFailed(round=work.round, final=work.final, reason="the store does not answer"))
+                return
             self.fleet.checkpoints[self.job] = (self.version, self.digest)
             size, name = tensor_bytes("float32"), f"{self.job}/{'model' if work.final else 'checkpoint'}.safetensors"
             loss = _loss(self.version) if work.final else None

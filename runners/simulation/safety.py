@@ -33,6 +33,7 @@ class Safety:
         self._fleet = fleet
         self._versions: dict[str, int] = {}
         self._phases: dict[str, JobPhase] = {}
+        self._finishing: set[str] = set()
         self._requests: dict[str, JobRequest] = {}
         self._counted: dict[str, set[tuple[str, int]]] = {}
         self._closed: dict[str, int] = {}
@@ -73,6 +74,11 @@ class Safety:
         ended = before is not None and before.ended
         self._require(not ended, f"{state.job} had ended ({before}) and is {state.state.value} now")
         self._require(0 <= state.round <= state.rounds, f"{state.job} is at round {state.round} of {state.rounds}")
+        if state.state is JobPhase.FINISHING:
+            self._finishing.add(state.job)
+        if state.state is JobPhase.COMPLETED:
+            closed, due = self._closed.get(state.job, 0), state.job in self._finishing
+            self._require(due or closed >= state.rounds, f"{state.job} is completed with {closed} of {state.rounds} rounds")
         self._phases[state.job] = state.state
         self._requests[state.job] = state.request
 

@@ -54,6 +54,8 @@ class Node:
     """Local rounds: the round they were for, and the version that the node had."""
     halts: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     """How often works were stopped, by core and key: what was under way then comes to nothing."""
+    storeless: bool = False
+    """The object store can't be reached."""
     salt: str = ""
     """Makes its anchors differ from everybody's."""
 
@@ -253,6 +255,8 @@ class JobCluster:
                 return self.catching_up(node, work)
             case training.Validate():
                 return 0.1, training.ValidationDone(round=work.round, loss=1.0, seconds=0.1)
+            case training.StoreAnchor() if node.storeless:
+                return 0.5, training.StoreFailed(round=work.round, final=work.final, reason="no answer")
             case training.StoreAnchor():
                 stored = training.AnchorStored(round=work.round, final=work.final, name="m", size=1, digest="d", loss=1.0)
                 return 0.5, stored
