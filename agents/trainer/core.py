@@ -80,6 +80,8 @@ class Trainer(Overlapping):
     def see_opening(self, event: RoundOpened, now: float) -> Effects:
         """A reducer collects; one that is new to a round may not know what was offered before."""
         s = self.state
+        if event.round == 1:
+            s.starts[event.node] = event.term, event.digest
         if (event.round, event.term) <= (s.opened, s.opened_term):
             return
         changed = event.node != s.opener or event.round == s.opened
@@ -305,7 +307,7 @@ class Trainer(Overlapping):
         s = self.state
         if s.asynchronous:
             return s.version > 0
-        if s.share is None or s.busy == "catch_up":
+        if s.share is None or s.busy == "catch_up" or (s.version == 0 and s.busy != "apply"):
             return False
         return s.share.every > 1 or (s.overlaps and s.latest_round <= s.version + 1)
 
@@ -349,7 +351,8 @@ class Trainer(Overlapping):
         if latest > s.version:
             following = s.closed.get(s.version + 1)
             tries = 3 if s.donors else 1
-            if following is not None and latest - s.version <= self.settings.replay_updates and s.failures < tries:
+            near = latest - s.version <= self.settings.replay_updates and s.failures < tries
+            if near and following is not None and s.continues(following):
                 s.busy = "apply"
                 yield self._work(
                     "apply", works.ApplyAverage(round=following.round, average=following.average), "the round is closed"

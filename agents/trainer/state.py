@@ -39,6 +39,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     opener: NodeId = ""
     shards: tuple[NodeId, ...] = ()
     """Who reduces each piece of it."""
+    starts: dict[NodeId, tuple[int, str]] = msgspec.field(default_factory=dict)
+    """Who opened the first round: under which term, and the digest of the version 0 that it starts from."""
     latest: RoundClosed | None = None
     closed: dict[int, RoundClosed] = msgspec.field(default_factory=dict)
     """Closed rounds that are not applied yet."""
@@ -75,6 +77,10 @@ class TrainerState(msgspec.Struct, kw_only=True):
     def counts(self, round_: int) -> bool:
         """Whether what was made for a round may still be listed: late differences are, late gradients are not."""
         return self.sync != "step" or round_ > self.latest_round
+
+    def continues(self, closed: RoundClosed) -> bool:
+        """Whether the average of the round after this node's anchor goes on from it: version 0 may be this node's alone."""
+        return self.version > 0 or self.starts.get(closed.reducer) == (closed.term, self.digest)
 
     @property
     def at_work(self) -> bool:

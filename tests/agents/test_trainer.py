@@ -39,6 +39,13 @@ def a_state(phase: JobPhase, round_: int, version: int) -> JobState:
     )
 
 
+def opened(node: str, digest: str = "0") -> RoundOpened:
+    return RoundOpened(
+        id=f"reducer/{node}:1:0", job="j", node=node, round=1, term=0, deadline_seconds=3.0, expected=("a", "b"),
+        digest=digest, reason="r",
+    )  # fmt: skip
+
+
 def closed(round_: int) -> RoundClosed:
     return RoundClosed(
         id=f"reducer/a:1:{round_}",
@@ -64,6 +71,7 @@ def test_the_final_model_has_the_last_round_in_it_although_the_desk_is_heard_fir
     tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
     tell(trainer, a_state(JobPhase.RUNNING, 0, 1))
     tell(trainer, Roster(id="sel:1", job="j", version=1, nodes=("a",), reducers=("a",), quorum=1, reason="r"))
+    tell(trainer, opened("a"))
     assert asked(tell(trainer, closed(1)), works.ApplyAverage)
     tell(trainer, works.Applied(version=1, digest="1", seconds=0.1))
     assert not asked(tell(trainer, a_state(JobPhase.FINISHING, 2, 2)), works.StoreAnchor)
@@ -87,11 +95,7 @@ def test_a_difference_goes_on_its_way_unless_this_node_averages_it(opener: str, 
             round_seconds=1.0, deadline_seconds=3.0, strategy="hybrid", reason="r",
         ),
     )  # fmt: skip
-    opening = RoundOpened(
-        id=f"reducer/{opener}:1:1", job="j", node=opener, round=1, term=0, deadline_seconds=3.0, expected=("a", "b"),
-        digest="0", reason="r",
-    )  # fmt: skip
-    assert asked(tell(trainer, opening), works.LocalRound)
+    assert asked(tell(trainer, opened(opener)), works.LocalRound)
     done = works.LocalRoundDone(
         round=1, base_digest="0", samples=12, steps=3, microbatch=4, loss=1.0, seconds=1.0, encoding="int8", key="1",
         size=10, digest="d",
