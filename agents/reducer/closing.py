@@ -152,8 +152,6 @@ class Closing(Agent[ReducerState]):
             yield from self._refuse(offer.message, event.reason)
             yield from self._maybe_close(now)
             return
-        if key in s.reducing:
-            return  # its pieces are where they are reduced: what failed was another try
         offer.status = "offered"
         offer.attempts += 1
         if s.opened and offer.attempts < self.settings.collect_attempts and event.contributor in s.applied:

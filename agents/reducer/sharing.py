@@ -163,6 +163,8 @@ class Sharing(Closing):
         offer = s.offers.get(key)
         if s.sharded and offer is not None:
             offer.fetching = False
+            if s.opened and offer.status == "here" and not event.unsound:
+                return  # its pieces are where they are reduced: what failed was another try
             if event.unsound and not s.opened:
                 yield self._received(offer.message, (), event.reason)
                 return
