@@ -228,11 +228,11 @@ class Closing(Agent[ReducerState]):
         if asynchronous.waits(s, there):
             return
         s.reducing = tuple(here)
-        parts, s.extent = asynchronous.weighed(s, [s.offers[key].message for key in here])
+        s.made_of, s.extent = asynchronous.weighed(s, [s.offers[key].message for key in here])
         method = policy.method(s.aggregation, len(there))
         yield CancelTimer(timer=RoundDeadline(round=s.round))
         why = f"round {s.round}: {len(there)} contributions, without {', '.join(waited_for) or 'nobody'}"
-        yield from self._reduce(parts, method, why, now)
+        yield from self._reduce(s.made_of, method, why, now)
 
     def _reduce(self, parts: tuple[works.Part, ...], method: Aggregation, reason: str, now: float) -> Iterator[Effect]:
         s = self.state
@@ -293,7 +293,7 @@ class Closing(Agent[ReducerState]):
         if s.average is None:
             raise AssertionError("a round is closed with an average")
         messages = [s.offers[key].message for key in s.reducing]
-        counted = words.contributions(messages, s.treated, s.round, asynchronous.weighed(s, messages)[0])
+        counted = words.contributions(messages, s.treated, s.round, s.made_of)
         method = policy.method(s.aggregation, len({c.node for c in counted}))
         missing = self._missing()
         samples = sum(c.samples for c in counted)

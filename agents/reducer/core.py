@@ -228,7 +228,7 @@ class Reducer(Verifying, Ordering):
         if not again:
             s.opened_at, s.prolonged, s.due = now, 0, False
         s.opened = True
-        s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
+        s.forget_average()
         due = tuple(n for n in s.members if self._is_due(n))
         s.expected = staleness.waited_for(s, due, self._needed())
         yield CancelTimer(timer=TakeOver(round=s.round))
@@ -279,8 +279,8 @@ class Reducer(Verifying, Ordering):
         for contribution in event.contributions:
             offer = s.offers.pop(f"{contribution.node}/{contribution.round}", None)
             self._count(contribution.node, contribution.round, offer)
-        s.closed, s.latest, s.active, s.term = event.round, event, event.next_reducer, event.term
-        s.opened, s.reducing, s.average, s.treated, s.holders, s.announced = False, (), None, (), (), False
+        s.closed, s.latest, s.active, s.term, s.opened = event.round, event, event.next_reducer, event.term, False
+        s.forget_average()
         late = staleness.fall_behind(s)
         over = [(c.node, c.round) for c in event.contributions] + [(m.node, m.round) for m in late]
         yield self._release(over, f"round {event.round} is closed")
@@ -376,7 +376,7 @@ class Reducer(Verifying, Ordering):
     def _step_down(self) -> Iterator[Effect]:
         s = self.state
         s.opened = False
-        s.reducing, s.average, s.treated, s.holders, s.announced = (), None, (), (), False
+        s.forget_average()
         s.cut.forget_round()
         for offer in s.offers.values():
             if offer.status == "collecting":

@@ -3,7 +3,7 @@
 import msgspec
 
 from agents.reducer.shard_state import Held, ShardState
-from agents.reducer.works import Treated
+from agents.reducer.works import Part, Treated
 from schemas.aggregation import Aggregation
 from schemas.fragments import parts_of, turn_of
 from schemas.ids import JobId, NodeId
@@ -107,6 +107,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """The deadline has passed: close as soon as there is a quorum."""
     reducing: tuple[str, ...] = ()
     """The offers that are being averaged."""
+    made_of: tuple[Part, ...] = ()
+    """The same and their weights, as they were decided: what they go by may change before the round closes."""
     extent: float = 1.0
     """How far the anchor goes by what is being averaged."""
     average: Average | None = None
@@ -139,6 +141,11 @@ class ReducerState(msgspec.Struct, kw_only=True):
     def sharded(self) -> bool:
         """Whether differences travel in pieces, which several nodes may reduce."""
         return self.cut.pieces > 1
+
+    def forget_average(self) -> None:
+        """What was being averaged isn't any more, or is closed."""
+        self.reducing, self.made_of, self.average, self.treated = (), (), None, ()
+        self.holders, self.announced = (), False
 
     def in_turn(self, made_for: int) -> bool:
         """Whether a difference for a round is one of the fragment that the open round exchanges."""

@@ -24,9 +24,10 @@ from schemas.training import (
     RoundApplied,
     RoundClosed,
     StepTimed,
+    TrainerReady,
     TrainingProgress,
 )
-from tests.agents.job_cluster import JobCluster, Node
+from tests.agents.job_cluster import JOB, JobCluster, Node
 
 
 def job(rounds: int, seed: int = 0, transfer: float = 0.2, reducers: int = 1, **seconds: float) -> JobCluster:
@@ -118,6 +119,22 @@ def test_a_refused_difference_is_made_anew_from_the_anchor() -> None:
     cluster.run(until=lambda: cluster.finished)
     sound(cluster)
     assert "b" in {c.node for number in range(8, 13) for c in cluster.closed[number].contributions}
+
+
+def test_a_closing_tells_the_weights_that_its_average_was_made_with() -> None:
+    cluster = job(40, a=0.1, b=0.1, c=0.1, d=0.5)
+    state = cluster.nodes["a"].cores["reducer"].state
+
+    def rare_and_others() -> bool:
+        return len(state.reducing) > 1 and any(key.startswith("d/") for key in state.reducing)
+
+    cluster.run(until=lambda: len(cluster.closed) > 10 and rare_and_others())
+    made, _ = asynchronous.weighed(state, [state.offers[key].message for key in state.reducing])
+    again = TrainerReady(job=JOB, node="d", version=state.closed, digest="d", parameters=9, device="cpu")
+    cluster.publish(again, "trainer/d")  # its interval begins anew
+    version = state.round
+    cluster.run(until=lambda: version in cluster.closed)
+    assert {c.node: c.weight for c in cluster.closed[version].contributions} == {p.node: p.weight for p in made}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
