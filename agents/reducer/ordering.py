@@ -7,20 +7,19 @@ and nobody applies anything before all shards have two holders: half an average 
 
 import hashlib
 import math
-import statistics
 from abc import abstractmethod
 from collections.abc import Iterator
 
 import msgspec
 
 from agents.base import Effect, Effects, Timer, on
-from agents.reducer import allotment, shard_works
+from agents.reducer import allotment, shard_works, words
 from agents.reducer.closing import HoldPatience, RoundDeadline
 from agents.reducer.settings import UNFIT_ROUNDS
 from agents.reducer.shard_state import Shard
 from agents.reducer.sharing import Sharing
 from agents.reducer.works import Part, Treated
-from schemas.aggregation import APART, Aggregation
+from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
 from schemas.shards import AverageOrdered, AverageShard
 from schemas.training import Average, AverageHeld, AverageOffered, ContributionReceived, RoundOpened
@@ -262,13 +261,5 @@ def told_apart(treated: tuple[Treated, ...], squares: list[dict[NodeId, float]])
     """What is told of each contribution, with a remark on nodes whose votes stand apart from the average; the squares of
     their distances from each shard add up."""
     nodes = sorted({node for shard in squares for node in shard})
-    distances = {node: math.sqrt(sum(shard.get(node, 0.0) for shard in squares)) for node in nodes}
-    if not distances:
-        return treated
-    usual = statistics.median(distances.values())
-    return tuple(
-        msgspec.structs.replace(each, remark=f"stands apart: {far:.3g} from the result, where {usual:.3g} is the median")
-        if (far := distances.get(each.node, 0.0)) > APART * usual
-        else each
-        for each in treated
-    )
+    far = words.apart({node: math.sqrt(sum(shard.get(node, 0.0) for shard in squares)) for node in nodes})
+    return tuple(msgspec.structs.replace(each, remark=far.get(each.node, each.remark)) for each in treated)

@@ -1,9 +1,10 @@
 """What a closed round says of its contributions, as fields and in words."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 from agents.reducer.works import Part, Treated
-from schemas.aggregation import LEAST_NODES, Aggregation
+from schemas.aggregation import APART, LEAST_NODES, Aggregation
 from schemas.ids import NodeId
 from schemas.training import Contribution, ContributionOffered
 
@@ -53,3 +54,13 @@ def closing(
         nodes = len({c.node for c in counted})
         words += f"; {method} instead of {asked}, which needs {LEAST_NODES[asked]} nodes, not {nodes}"
     return words + "".join(f"; {c.node}: {c.remark}" for c in counted if c.remark)
+
+
+def apart(distances: Mapping[NodeId, float]) -> dict[NodeId, str]:
+    """Remarks on nodes whose votes stand apart, by the distances of everybody's votes from what was made of them."""
+    usual = statistics.median(distances.values()) if distances else 0.0
+    return {
+        node: f"stands apart: {distance:.3g} from the result, where {usual:.3g} is the median"
+        for node, distance in distances.items()
+        if distance > APART * usual
+    }

@@ -1,6 +1,5 @@
 """A round's differences made one by the job's method, and what is to be told of each."""
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -8,12 +7,13 @@ from typing import Final
 
 from torch import Tensor
 
+from agents.reducer import words
 from agents.reducer.works import Part, Treated
 from runners.jobs import robust
 from runners.jobs.anchor import weighted_average
 from runners.jobs.clipping import Clipper, Length
 from runners.jobs.vectors import Combination, Joined, Section, Vector, whole
-from schemas.aggregation import APART, Aggregation
+from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
 from schemas.shards import OrderedPart
 
@@ -106,12 +106,7 @@ class Aggregator:
         """Everybody's vote, and who is far off; by the parameters alone."""
         norms = robust.norms(self._trained(delta for _, delta in gathered))
         distances = robust.norms(self._trained(votes.values()), self._trained([average])[0])
-        usual = statistics.median(distances)
-        apart = {
-            node: f"stands apart: {distance:.3g} from the result, where {usual:.3g} is the median"
-            for node, distance in zip(votes, distances, strict=True)
-            if distance > APART * usual
-        }
+        far = words.apart(dict(zip(votes, distances, strict=True)))
         return tuple(
             Treated(
                 node=part.node,
@@ -119,7 +114,7 @@ class Aggregator:
                 weight=share / len(chosen) if part.node in chosen else 0.0,
                 norm=norm,
                 scale=1.0 if part.node in chosen else 0.0,
-                remark=apart.get(part.node, ""),
+                remark=far.get(part.node, ""),
             )
             for (part, _), share, norm in zip(gathered, _shares([part for part, _ in gathered]), norms, strict=True)
         )
