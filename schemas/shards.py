@@ -6,6 +6,9 @@ the average. So nobody has to receive everybody's whole differences over one lin
 Rabenseifner's all-reduce, 2004, but over a star).
 """
 
+import hashlib
+from collections.abc import Iterable
+
 import msgspec
 
 from schemas.aggregation import Aggregation
@@ -46,6 +49,11 @@ def cuts_of(parameters: int, count: int, pieces: int) -> tuple[int, ...]:
     """Where each piece of a vector begins, and its end: `pieces` + 1 places. Buffers are all in the last piece."""
     inner = (parameters * piece // pieces // ALIGNMENT * ALIGNMENT for piece in range(1, pieces))
     return (0, *inner, count)
+
+
+def digest_of(pieces: Iterable[str]) -> str:
+    """The digest of what is in pieces, by theirs in order: SHA-256 of them as text."""
+    return hashlib.sha256("".join(pieces).encode()).hexdigest()
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):

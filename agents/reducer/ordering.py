@@ -5,7 +5,6 @@ out among the others. What those have collected they keep, contributors keep the
 and nobody applies anything before all shards have two holders: half an average is none.
 """
 
-import hashlib
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from agents.reducer.sharing import Sharing
 from agents.reducer.works import Part, Treated
 from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
-from schemas.shards import AverageOrdered, AverageShard
+from schemas.shards import AverageOrdered, AverageShard, digest_of
 from schemas.training import Average, AverageHeld, AverageOffered, ContributionReceived, RoundOpened
 
 SMOOTHING = 0.3
@@ -250,7 +249,7 @@ def together(shards: list[Shard]) -> Average:
     return Average(
         key="",
         size=sum(part.size for part in parts),
-        digest=hashlib.sha256("".join(part.digest for part in parts).encode()).hexdigest(),
+        digest=digest_of(part.digest for part in parts),
         holders=tuple(dict.fromkeys(holder for part in parts for holder in part.holders)),
         norm=math.hypot(*(shard.norm for shard in ordered)),
         shards=parts,

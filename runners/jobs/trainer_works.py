@@ -19,7 +19,7 @@ from runners.jobs.session import Session
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.errors import ShoalError
-from schemas.shards import AverageShard, Piece
+from schemas.shards import AverageShard, Piece, digest_of
 
 Post = Callable[[Result], None]
 
@@ -123,7 +123,7 @@ class TrainerWorks:
             kept = [self._tensors.keep(f"delta{n}", str(done.round), payload) for n, payload in enumerate(payloads)]
             pieces = tuple(Piece(size=held.size, digest=held.digest) for held in kept)
             size = sum(piece.size for piece in pieces)
-            digest = hashlib.sha256("".join(piece.digest for piece in pieces).encode()).hexdigest()
+            digest = digest_of(piece.digest for piece in pieces)
         else:
             payload = await self._torch.run(self._session.difference, done.encoding, done.round)
             whole = self._tensors.keep("delta", str(done.round), payload)
