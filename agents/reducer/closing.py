@@ -9,7 +9,7 @@ from agents.base import Agent, CancelTimer, Effect, Effects, StartWork, Timer, o
 from agents.effects import Work
 from agents.reducer import asynchronous, policy, refusals, staleness, words, works
 from agents.reducer.settings import ReducerSettings
-from agents.reducer.state import Offer, ReducerState
+from agents.reducer.state import Offer, ReducerState, key_of
 from schemas.aggregation import Aggregation
 from schemas.ids import JobId, NodeId
 from schemas.training import (
@@ -57,7 +57,7 @@ class Closing(Agent[ReducerState]):
     def take_offer(self, event: ContributionOffered, now: float) -> Effects:
         """A difference is there to be had; whoever has the round open collects it."""
         s = self.state
-        key = _key(event.node, event.round)
+        key = key_of(event.node, event.round)
         if event.round > s.round or not s.agrees(event.node):
             return
         wrong = refusals.objection(s, event)
@@ -109,7 +109,7 @@ class Closing(Agent[ReducerState]):
 
     def _take_in(self, event: works.Collected) -> Iterator[Effect]:
         s = self.state
-        offer = s.offers.get(_key(event.contributor, event.round))
+        offer = s.offers.get(key_of(event.contributor, event.round))
         if offer is None:
             yield self._release([(event.contributor, event.round)], "it was counted elsewhere")
             return
@@ -144,7 +144,7 @@ class Closing(Agent[ReducerState]):
     def lack_contribution(self, event: works.CollectFailed, now: float) -> Effects:
         """It could not be had: ask again after a pause; what is unsound is refused and named."""
         s = self.state
-        key = _key(event.contributor, event.round)
+        key = key_of(event.contributor, event.round)
         offer = s.offers.get(key)
         if offer is None:
             return
@@ -161,7 +161,7 @@ class Closing(Agent[ReducerState]):
     @on(CollectAgain)
     def collect_again(self, timer: CollectAgain, now: float) -> Effects:
         """The pause after a failed fetch is over."""
-        key = _key(timer.contributor, timer.round)
+        key = key_of(timer.contributor, timer.round)
         if self.state.opened and key in self.state.offers:
             yield from self._collect(key, now)
 
@@ -170,7 +170,7 @@ class Closing(Agent[ReducerState]):
         s = self.state
         who = refusals.speaker(message)
         if who == message.node:
-            key = _key(message.node, message.round)
+            key = key_of(message.node, message.round)
             if key in s.offers and s.offers[key].message.digest == message.digest and key not in s.reducing:
                 del s.offers[key]  # and not another, sound one
             _note(s.rejected, message.node, message.round, message.digest, self.settings.late_limit + 2)
@@ -374,10 +374,6 @@ class Closing(Agent[ReducerState]):
 
     def _work(self, key: str, work: Work, reason: str) -> StartWork:
         return StartWork(key=key, work=work, reason=reason, cause=self._cause)
-
-
-def _key(node: NodeId, round_: int) -> str:
-    return f"{node}/{round_}"
 
 
 def _note(digests: dict[NodeId, dict[int, str]], node: NodeId, round_: int, digest: str, kept: int) -> None:

@@ -10,7 +10,7 @@ from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
 from agents.reducer import asynchronous, policy, staleness, works
 from agents.reducer.closing import HoldPatience, RoundDeadline
 from agents.reducer.ordering import Ordering
-from agents.reducer.state import KEPT_DIGESTS
+from agents.reducer.state import KEPT_DIGESTS, key_of
 from agents.reducer.verifying import Verifying
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
@@ -277,7 +277,7 @@ class Reducer(Verifying, Ordering):
         yield CancelTimer(timer=HoldPatience(round=s.round))
         yield CancelTimer(timer=TakeOver(round=s.round))
         for contribution in event.contributions:
-            offer = s.offers.pop(f"{contribution.node}/{contribution.round}", None)
+            offer = s.offers.pop(key_of(contribution.node, contribution.round), None)
             self._count(contribution.node, contribution.round, offer)
         s.closed, s.latest, s.active, s.term, s.opened = event.round, event, event.next_reducer, event.term, False
         s.forget_average()
@@ -297,7 +297,7 @@ class Reducer(Verifying, Ordering):
         """A closing that a later one overtook (it was delivered again): what it counted must not count again."""
         s = self.state
         for contribution in event.contributions:
-            key = f"{contribution.node}/{contribution.round}"
+            key = key_of(contribution.node, contribution.round)
             offer = s.offers.pop(key, None)
             if contribution.round not in s.counted.get(contribution.node, ()):
                 self._count(contribution.node, contribution.round, offer)
@@ -308,7 +308,7 @@ class Reducer(Verifying, Ordering):
         """Gradients that came too late: whoever reduces next says so; nobody needs their bytes."""
         s = self.state
         for message in late:
-            key = f"{message.node}/{message.round}"
+            key = key_of(message.node, message.round)
             yield StopWork(key=f"collect/{key}", reason="its round is closed", cause=self._cause)
             if s.active == s.node:
                 yield from self._refuse(message, staleness.objection(s, message))

@@ -17,6 +17,7 @@ from agents.reducer.closing import HoldPatience, RoundDeadline
 from agents.reducer.settings import UNFIT_ROUNDS
 from agents.reducer.shard_state import Shard
 from agents.reducer.sharing import Sharing
+from agents.reducer.state import key_of
 from agents.reducer.works import Part, Treated
 from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
@@ -87,7 +88,7 @@ class Ordering(Sharing):
         if not s.sharded:
             yield from super()._reduce(parts, method, reason, now)
             return
-        offers = [s.offers[f"{part.node}/{part.round}"] for part in parts]
+        offers = [s.offers[key_of(part.node, part.round)] for part in parts]
         squares = (
             (sum(held.here.trained for held in o.there.values()), sum(held.here.buffers for held in o.there.values()))
             for o in offers
@@ -218,7 +219,7 @@ class Ordering(Sharing):
             if s.reducing:
                 return
             present = [o for o in s.offers.values() if s.in_turn(o.message.round) and o.status != "offered"]
-            lacking = {f"{o.message.node}/{o.message.round}": self._lacking(o) for o in present}
+            lacking = {key_of(o.message.node, o.message.round): self._lacking(o) for o in present}
             patient = s.prolonged < self.settings.prolongations
             slow = allotment.in_the_way(lacking, self._helpers, self._needed(), patient=patient)
             if slow:

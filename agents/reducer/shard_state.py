@@ -37,7 +37,7 @@ class ShardState(msgspec.Struct, kw_only=True):
     opening: RoundOpened | None = None
     """The newest that was heard: who reduces what."""
     collected: dict[str, Collected] = msgspec.field(default_factory=dict)
-    """By the offer's `<node>/<round>`; what works hold, until it is released."""
+    """By the offer's key; what works hold, until it is released."""
     followed: tuple[int, ...] = ()
     """Pieces whose streams this node takes in."""
     order: AverageOrdered | None = None

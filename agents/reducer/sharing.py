@@ -13,7 +13,7 @@ from agents.base import Effect, Effects, StartWork, StopWork, on
 from agents.reducer import policy, shard_works, works
 from agents.reducer.closing import Closing, CollectAgain
 from agents.reducer.shard_state import Collected, Held
-from agents.reducer.state import Offer
+from agents.reducer.state import Offer, key_of
 from schemas.ids import NodeId
 from schemas.shards import AverageOrdered, PieceHere, PiecesReceived
 from schemas.training import AverageOffered, ContributionOffered, ContributionRefused, RoundOpened
@@ -94,7 +94,7 @@ class Sharing(Closing):
     def take_offer(self, event: ContributionOffered, now: float) -> Effects:
         """A difference is there to be had: by who has the round open, or piece by piece by who reduces a shard."""
         yield from super().take_offer(event, now)
-        key = f"{event.node}/{event.round}"
+        key = key_of(event.node, event.round)
         offer = self.state.offers.get(key)
         if self.state.sharded and offer is not None:
             offer.since = offer.since or now
@@ -126,7 +126,7 @@ class Sharing(Closing):
     @on(shard_works.PiecesCollected)
     def have_pieces(self, event: shard_works.PiecesCollected, now: float) -> Effects:
         """Some pieces are here in whole: say so."""
-        s, key = self.state, f"{event.contributor}/{event.round}"
+        s, key = self.state, key_of(event.contributor, event.round)
         offer = s.offers.get(key)
         if offer is None or offer.message.digest != event.digest:
             if offer is None:
@@ -159,7 +159,7 @@ class Sharing(Closing):
     @on(works.CollectFailed)
     def lack_contribution(self, event: works.CollectFailed, now: float) -> Effects:
         """It could not be had: ask again after a pause; of what is unsound the round's reducer is told."""
-        s, key = self.state, f"{event.contributor}/{event.round}"
+        s, key = self.state, key_of(event.contributor, event.round)
         offer = s.offers.get(key)
         if s.sharded and offer is not None:
             offer.fetching = False
@@ -179,7 +179,7 @@ class Sharing(Closing):
     @on(CollectAgain)
     def collect_again(self, timer: CollectAgain, now: float) -> Effects:
         """The pause after a failed fetch is over."""
-        key = f"{timer.contributor}/{timer.round}"
+        key = key_of(timer.contributor, timer.round)
         if self.state.sharded and not self.state.opened and key in self.state.offers:
             yield from self._gather(key)
         yield from super().collect_again(timer, now)
@@ -190,7 +190,7 @@ class Sharing(Closing):
     def see_pieces(self, event: PiecesReceived, now: float) -> Effects:
         """Somebody who reduces a shard has its pieces of a contribution."""
         s = self.state
-        offer = s.offers.get(f"{event.contributor}/{event.round}")
+        offer = s.offers.get(key_of(event.contributor, event.round))
         if event.node == s.node or not s.sharded or offer is None or offer.message.digest != event.digest:
             return
         if not event.unsound:
@@ -240,7 +240,7 @@ class Sharing(Closing):
     @on(ContributionRefused)
     def drop_refused(self, event: ContributionRefused, now: float) -> Effects:
         """The round's reducer can't count a contribution: nobody needs its pieces."""
-        s, key = self.state, f"{event.contributor}/{event.round}"
+        s, key = self.state, key_of(event.contributor, event.round)
         offer = s.offers.get(key)
         if not s.sharded or event.node in (s.node, "") or event.node != s.active or offer is None:
             return
@@ -256,7 +256,7 @@ class Sharing(Closing):
 
     def _release(self, parts: list[tuple[NodeId, int]], reason: str) -> StartWork:
         for node, round_ in parts:
-            self.state.cut.collected.pop(f"{node}/{round_}", None)
+            self.state.cut.collected.pop(key_of(node, round_), None)
         return super()._release(parts, reason)
 
     # The average of a shard.
@@ -279,7 +279,7 @@ class Sharing(Closing):
         if order is None or not mine or cut.reduced >= (order.round, order.term):
             return
         for part in order.parts:
-            collected = cut.collected.get(f"{part.node}/{part.round}")
+            collected = cut.collected.get(key_of(part.node, part.round))
             if collected is None or collected.digest != part.digest or not set(mine) <= set(collected.pieces):
                 return
         cut.reduced = order.round, order.term

@@ -17,6 +17,11 @@ KEPT_DIGESTS = (
 )
 
 
+def key_of(node: NodeId, round_: int) -> str:
+    """Names a node's contribution made for a round, of which there is one at a time."""
+    return f"{node}/{round_}"
+
+
 class Offer(msgspec.Struct, kw_only=True):
     """A contribution that no round lists yet."""
 
@@ -83,7 +88,7 @@ class ReducerState(msgspec.Struct, kw_only=True):
     accused: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """The version at which a node was last said to differ."""
     offers: dict[str, Offer] = msgspec.field(default_factory=dict)
-    """By `<node>/<round>`."""
+    """By `key_of` node and round."""
     counted: dict[NodeId, list[int]] = msgspec.field(default_factory=dict)
     """Rounds of a node's contributions that were listed, the last few: a contribution counts once."""
     prints: dict[NodeId, dict[int, str]] = msgspec.field(default_factory=dict)
