@@ -5,6 +5,10 @@ import msgspec
 from schemas.ids import JobId, NodeId
 from schemas.wire import Delivery, Message, on_wire
 
+ACCELERATION = 4.0
+"""How much faster a node with an accelerator is taken to be before it is measured. A small model gains less, a large one
+more; cores aren't counted, since a job process computes on one thread."""
+
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     """A GPU as its driver describes it."""

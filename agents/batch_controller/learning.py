@@ -8,6 +8,7 @@ import math
 from statistics import median_low
 
 from agents.batch_controller.state import Known, Node
+from schemas.nodes import ACCELERATION
 
 REMEMBERED = 5
 """Values a median is taken of: two odd ones are outvoted, a lasting change counts from the third value."""
@@ -23,10 +24,6 @@ LEAST_PART = 0.5
 
 CPU_STEP = 0.05
 """Seconds a step where nothing was measured anywhere; only ratios between nodes matter then."""
-
-ACCELERATION = 4.0
-"""How much faster a machine with an accelerator is taken to be before it is measured. A small model gains less, a large one
-more; cores aren't counted, since a job process computes on one thread."""
 
 
 def observe_steps(known: Known, microbatch: int, step_seconds: float) -> None:

@@ -16,16 +16,13 @@ from agents.node_selector.state import Job, NodeRecord, NodeSelectorState
 from agents.node_selector.useful import worth
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase
-from schemas.nodes import NodeProfile
+from schemas.nodes import ACCELERATION, NodeProfile
 
 WEIGHED = 3
 """Rounds from which on what a node contributed says how much of its computing counts."""
 
 LEAST_COUNTED = 0.05
 """Of a node's computing is taken to count: one that cost more than it brought lately may do better elsewhere."""
-
-ACCELERATION = 4.0
-"""How much faster a node with an accelerator is taken to be before any job has measured it; as the batch controller's."""
 
 
 class Divided(msgspec.Struct, frozen=True, kw_only=True):
