@@ -115,12 +115,13 @@ class ForkServer:
             ForkServerGone: the server ended.
             OSError: it can't be started, or the system has no room for the process.
         """
-        connection = await self._connection()
         theirs, ours = await _pipe()
         self._number += 1
         number = self._number
-        self._wanted[number] = answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[_Life] = asyncio.get_running_loop().create_future()
         try:
+            connection = await self._connection()  # last of all: it may be closed while something else is waited for
+            self._wanted[number] = answer
             request = msgspec.json.encode(Fork(number, str(spec), bytecode))
             socket.send_fds(connection, [request], [theirs])
             life = await answer

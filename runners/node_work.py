@@ -283,6 +283,7 @@ class NodeWorks:
             file.write(
                 msgspec.json.encode(self._spec(work.job, work.request, held.folder if held else self._config.app_dir))
             )
+        # A bundle's folder holds what was signed and nothing else.
         process = await self._process(running, told, bytecode=held is None)
         assert process.stdout is not None
         running.process = group = ProcessGroup(process)

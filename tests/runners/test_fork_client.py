@@ -114,6 +114,17 @@ async def test_killed_it_takes_its_processes_along_and_another_serves(server: Fo
     assert wait_gone(another.pid, PATIENCE)
 
 
+async def test_one_that_has_died_unnoticed_is_started_again(server: ForkServer, orders: Orders) -> None:
+    process = await server.start(orders.order())
+    parent = psutil.Process(process.pid).ppid()
+    os.kill(parent, signal.SIGKILL)
+    assert wait_gone(parent, PATIENCE)  # and the loop, which stood still, hasn't heard of it
+    another = await server.start(orders.order())
+    assert psutil.Process(another.pid).ppid() != parent
+    another.send_signal(signal.SIGKILL)
+    assert [await end(process), await end(another)] == [-signal.SIGKILL, -signal.SIGKILL]
+
+
 async def test_without_work_it_goes(environment: dict[str, str], orders: Orders) -> None:
     server = ForkServer((*SERVER, "toy:read"), environment, nice=0, linger=0.0)
     process = await server.start(orders.order())
