@@ -148,6 +148,13 @@ class JobCluster:
         if told:
             self.later(3.0, lambda: self.publish(NodeLost(node=name, silent_seconds=3.0, reason="silent"), "selector"))
 
+    def kill_for_a_while(self, index: int, *, told: bool, seconds: float) -> None:
+        """Kill a node by its place, unless it is dead already, and boot it that much later."""
+        node = list(self.nodes.values())[index % len(self.nodes)]
+        if node.alive:
+            self.kill(node.name, told=told)
+            self.later(seconds, lambda: self.boot(node))
+
     def enroll(self, *names: str, version: int) -> None:
         """Another roster."""
         roster = Roster(

@@ -1,6 +1,7 @@
 """Rounds open and close whatever happens to the nodes: real trainer and reducer cores in virtual time."""
 
 import itertools
+from functools import partial
 
 import msgspec
 import pytest
@@ -200,14 +201,8 @@ def test_whatever_dies_and_returns_the_job_completes(
         node.step_seconds = speed
     cluster = JobCluster(fleet, rounds=6, seed=seed)
 
-    def kill_and_return(index: int, told: bool) -> None:
-        node = fleet[index % len(fleet)]
-        if node.alive:
-            cluster.kill(node.name, told=told)
-            cluster.later(returns + 3.0, lambda: cluster.boot(node))
-
     for at, index, told in kills:
-        cluster.later(at, lambda i=index, t=told: kill_and_return(i, t))
+        cluster.later(at, partial(cluster.kill_for_a_while, index, told=told, seconds=returns + 3.0))
     cluster.run(seconds=600, until=lambda: cluster.finished)
     assert cluster.finished, "the job stands still"
     counted_once(cluster)

@@ -1,5 +1,7 @@
 """Rounds that several nodes reduce, each its shard: real cores in virtual time, whatever dies."""
 
+from functools import partial
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -154,13 +156,7 @@ def test_whatever_dies_and_returns_no_half_average_is_applied(
     asked = {"fragments": 2} if sync == "overlap" else {}
     cluster = JobCluster(fleet, rounds=5, seed=seed, parameters=PARAMETERS, reducers=4, sync=sync, **asked)
 
-    def kill_and_return(index: int, told: bool) -> None:
-        node = fleet[index % len(fleet)]
-        if node.alive:
-            cluster.kill(node.name, told=told)
-            cluster.later(returns + 3.0, lambda: cluster.boot(node))
-
     for at, index, told in kills:
-        cluster.later(at, lambda i=index, t=told: kill_and_return(i, t))
+        cluster.later(at, partial(cluster.kill_for_a_while, index, told=told, seconds=returns + 3.0))
     cluster.run(seconds=600, until=lambda: cluster.finished)
     sound(cluster, alone=bool(kills))

@@ -1,60 +1,19 @@
 """`sync = "async"` with real tensors: how far the anchor goes, the same bits for all, and what late nodes hold."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
+from waves import Load, close, loader, steps, working
 
 from agents.reducer.works import Part
 from runners.jobs.session import Session
-from runners.jobs.spec import JobSpec
 from runners.jobs.vectors import whole
-from schemas.jobs import JobRequest
-
-WORK = """
-import torch
-from torch import nn
-
-class Wave:
-    def model(self):
-        return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 8))
-
-    def samples(self, split):
-        return [torch.tensor([i / 16, -i / 8, i % 5 - 2.0, i % 3 - 1.0]) for i in range(-32, 32)]
-
-    def loss(self, model, batch):
-        return (model(batch) - batch.repeat(1, 2).sin()).square().mean()
-
-    def validate(self, model):
-        return float(self.loss(model, torch.stack(self.samples("validation"))))
-
-    def optimizer(self, parameters):
-        return torch.optim.SGD(parameters, lr=0.1)
-
-workload = Wave()
-"""
-
-Load = Callable[..., Session]
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    (tmp_path / "async_work.py").write_text(WORK)
-
-    def made(node: str, **request: Any) -> Session:
-        job = JobRequest(kind="train", workload="async_work:workload", rounds=50, **{"sync": "async"} | request)
-        return Session.load(JobSpec(job="j", node=node, server="", request=job, app_dir=str(tmp_path), device="cpu"))
-
-    return made
-
-
-def steps(session: Session, round_: int, count: int) -> None:
-    session.begin_steps(round_)
-    for _ in range(count):
-        session.step(8)
+    layers = "nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 8)"
+    return loader(tmp_path, "async_work", layers, 0.1, rounds=50, sync="async")
 
 
 def average(by: Session, round_: int, payloads: dict[str, tuple[float, bytes]], extent: float) -> bytes:
@@ -63,14 +22,6 @@ def average(by: Session, round_: int, payloads: dict[str, tuple[float, bytes]], 
         for node, (weight, payload) in payloads.items()
     ]
     return by.average(gathered, "clip", "float32", round_, extent)[0]
-
-
-def working(session: Session) -> Tensor:
-    return session.anchor.layout.flatten(session.trainer.model)
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=0, atol=2e-6)
 
 
 def test_the_anchor_goes_as_far_as_the_part_of_the_fleet_that_a_version_has(load: Load) -> None:

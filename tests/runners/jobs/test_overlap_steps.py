@@ -1,81 +1,34 @@
 """`sync = "overlap"` with real tensors: what the working parameters are while differences travel, and what is sent."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from waves import Load, close, loader, steps, working
 
 from agents.reducer.works import Part
 from runners.jobs.codecs import decode
 from runners.jobs.fragments import Fragments
 from runners.jobs.layout import Layout
 from runners.jobs.session import Session
-from runners.jobs.spec import JobSpec
 from schemas.fragments import WHOLE
-from schemas.jobs import Encoding, JobRequest
+from schemas.jobs import Encoding
 
 ROUNDS = 7
-WORK = """
-import torch
-from torch import nn
-
-class Normed:
-    def model(self):
-        return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 16), nn.Linear(16, 8))
-
-    def samples(self, split):
-        return [torch.tensor([i / 16, -i / 8, i % 5 - 2.0, i % 3 - 1.0]) for i in range(-32, 32)]
-
-    def loss(self, model, batch):
-        return (model(batch) - batch.repeat(1, 2).sin()).square().mean()
-
-    def validate(self, model):
-        return float(self.loss(model, torch.stack(self.samples("validation"))))
-
-    def optimizer(self, parameters):
-        return torch.optim.SGD(parameters, lr=0.05)
-
-workload = Normed()
-"""
-
-Load = Callable[..., Session]
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    (tmp_path / "overlap_work.py").write_text(WORK)
-
-    def made(node: str = "a", checkpoint: bytes | None = None, **request: Any) -> Session:
-        asked = {"sync": "overlap", "rounds": ROUNDS, "fragments": 1} | request
-        job = JobRequest(kind="train", workload="overlap_work:workload", **asked)
-        return Session.load(
-            JobSpec(job="j", node=node, server="", request=job, app_dir=str(tmp_path), device="cpu"), checkpoint
-        )
-
-    return made
-
-
-def steps(session: Session, round_: int, count: int = 3) -> None:
-    session.begin_steps(round_)
-    for _ in range(count):
-        session.step(8)
+    layers = "nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 16), nn.Linear(16, 8)"
+    return loader(tmp_path, "overlap_work", layers, 0.05, rounds=ROUNDS, sync="overlap", fragments=1)
 
 
 def average(payloads: list[bytes], by: Session, round_: int) -> bytes:
     parts = [Part(node=f"n{i}", round=round_, weight=1 / len(payloads)) for i in range(len(payloads))]
     gathered = [(part, by.decoded(payload, round_)) for part, payload in zip(parts, payloads, strict=True)]
     return by.average(gathered, "mean", "float32", round_)[0]
-
-
-def working(session: Session) -> Tensor:
-    return session.anchor.layout.flatten(session.trainer.model)
-
-
-def close(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("fragments", [1, 2, 3])
