@@ -201,6 +201,9 @@ class Sharing(Closing):
 
     def _note_pieces(self, offer: Offer, node: NodeId, pieces: tuple[PieceHere, ...], now: float) -> Iterator[Effect]:
         for here in pieces:
+            known = offer.there.get(here.piece)
+            if known is not None and known.node != node and self._reduces(known.node, here.piece):
+                continue  # by another opening, of somebody who is dead perhaps, it is another node's
             if 0 <= here.piece < self.state.cut.pieces:
                 offer.there[here.piece] = Held(node=node, here=here)
         yield from self._maybe_complete(offer, now)
@@ -223,6 +226,11 @@ class Sharing(Closing):
                 faint=length <= policy.FAINT**2 * anchor,
             )
         )
+
+    def _reduces(self, node: NodeId, piece: int) -> bool:
+        """Whether a piece is a node's to reduce, by the newest opening that was heard."""
+        opening = self.state.cut.opening
+        return opening is not None and piece < len(opening.shards) and opening.shards[piece] == node
 
     def _lacking(self, offer: Offer) -> set[NodeId]:
         """Who has not got its pieces of an offer, of those who are to reduce them now."""

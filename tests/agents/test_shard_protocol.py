@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.ids import NodeId
@@ -148,6 +148,13 @@ def test_a_difference_that_is_not_cut_like_the_jobs_is_refused() -> None:
     kills=st.lists(st.tuples(st.floats(2.0, 20.0), st.integers(0, 5), st.booleans()), max_size=4),
     returns=st.floats(2.0, 15.0),
     sync=st.sampled_from(["round", "overlap"]),
+)
+@example(  # the fourth node goes on collecting by the opening of one who died, whose number the next one gave as well
+    seed=2371,
+    speeds=[0.55, 0.49, 0.1, 0.45],
+    kills=[(3.5, 2, False), (6.8, 0, True), (12.3, 1, True)],
+    returns=9.0,
+    sync="overlap",
 )
 def test_whatever_dies_and_returns_no_half_average_is_applied(
     seed: int, speeds: list[float], kills: list[tuple[float, int, bool]], returns: float, sync: str
