@@ -1,7 +1,8 @@
 """Tensors by name as the bytes of a safetensors file, and back, with one copy of the tensors and no more.
 
 The format is a u64 length, that much JSON, and the tensors' bytes (https://huggingface.co/docs/safetensors). The library's
-own `save` and `load` copy everything two and three times, for which a large model leaves no room.
+own functions (0.8) take one or two copies more, for which a large model leaves no room; the figures are in
+docs/decisions.md.
 """
 
 import json
