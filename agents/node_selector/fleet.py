@@ -49,7 +49,7 @@ class Fleet(Agent[NodeSelectorState]):
         self.state.hearing_since, self.state.answers = now, 0
         for node, record in self.state.nodes.items():
             if record.alive:
-                yield self._watch(node, record, now)
+                yield self._allow(node, record, now)
             if record.conduct.quarantined:
                 yield self.set_timer(QuarantineOver(node=node), max(record.conduct.until, now))
         if self.state.joined:
@@ -108,7 +108,10 @@ class Fleet(Agent[NodeSelectorState]):
         record.interval = liveness.bounded_interval(event.interval, self.settings)
         record.life = life
         liveness.note_hearing(self.state, record, now, self.settings)
-        yield self._watch(event.node, record, now)
+        record.due, record.last = now + liveness.silence_limit(record, self.settings), self._cause
+        if record.alive and record.watched <= record.due:
+            return  # the timer that is set looks again: moving one with every heartbeat would cost more than all else here
+        yield self._watch(event.node, record)
         if record.alive:
             return
         returned, record.ever, record.alive, record.gone = record.ever, True, True, ""
@@ -142,9 +145,12 @@ class Fleet(Agent[NodeSelectorState]):
         record = self.state.nodes.get(timer.node)
         if record is None or not record.alive:
             return
+        if record.watched < record.due:  # it has spoken since
+            yield self._watch(timer.node, record)
+            return
         again = liveness.look_again(self.state, record, now, self.settings)
         if again is not None:
-            record.due = again
+            record.due = record.watched = again
             yield self.set_timer(timer, again)
             if liveness.should_probe(self.state, now, self.settings):
                 self.state.probes, self.state.probed_at = self.state.probes + 1, now
@@ -180,11 +186,17 @@ class Fleet(Agent[NodeSelectorState]):
         record = self._record(node)
         if not record.ever:
             record.alive, record.ever, record.gone, record.heard_at = True, True, "", now
-            yield self._watch(node, record, now)
+            yield self._allow(node, record, now)
 
-    def _watch(self, node: NodeId, record: NodeRecord, now: float) -> SetTimer:
-        record.due = now + liveness.silence_limit(record, self.settings)
-        return self.set_timer(Silence(node=node), record.due)
+    def _allow(self, node: NodeId, record: NodeRecord, now: float) -> SetTimer:
+        """A node has all of its time from now on."""
+        record.due, record.last = now + liveness.silence_limit(record, self.settings), self._cause
+        return self._watch(node, record)
+
+    def _watch(self, node: NodeId, record: NodeRecord) -> SetTimer:
+        """Look at its deadline; what comes of it was caused by the last that was heard of it."""
+        record.watched = record.due
+        return SetTimer(timer=Silence(node=node), at=record.due, cause=record.last)
 
     def _record(self, node: NodeId) -> NodeRecord:
         """The record of a node; where there are too many, the longest dead gives way."""

@@ -46,7 +46,11 @@ class NodeRecord(msgspec.Struct):
     """When its last heartbeat came, by the selector's clock."""
     interval: float = 1.0
     due: float = 0.0
-    """When its silence will be looked at."""
+    """When its silence will be too long."""
+    watched: float = 0.0
+    """When its silence will be looked at: at `due`, or before it and then again."""
+    last: str = ""
+    """Id of the last sign of its life."""
     life: str = ""
     """Incarnation that speaks."""
     left: str = ""

@@ -4,8 +4,10 @@ import msgspec
 import pytest
 from node_selector_world import START, World, request
 
+from agents.effects import SetTimer
 from agents.inputs import Woken
 from agents.node_selector import NodeSelectorState
+from agents.node_selector.fleet import Silence
 from schemas.decisions import ForceNode, NodeJoined, NodeLost, NodeQuarantined, NodeReleased
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQuality
@@ -67,6 +69,32 @@ def test_an_absurd_interval_is_bounded(world: World, interval: float) -> None:
     world.give(NodeHeartbeat(node="a", sequence=1, interval=interval))
     world.run(world.settings.interval_max * world.settings.missed_beats + 1)
     assert world.last(NodeLost).node == "a"
+
+
+def test_heartbeats_move_the_deadline_and_no_timer(world: World) -> None:
+    world.fleet("a", "b")
+    set_for = world.timers.copy()
+    world.beat("a")
+    last = f"node/a:1:{world.count}"
+    assert world.timers == set_for
+    again = world.core.handle(Silence(node="a"), world.now)
+    due = world.now + world.settings.missed_beats
+    assert again == [SetTimer(timer=Silence(node="a"), at=due, cause=last)], "a death is caused by the last that was heard"
+    world.beating = {"b"}
+    world.run(world.settings.missed_beats - 0.01)
+    assert world.all(NodeLost) == []
+    world.run(0.02)
+    assert [event.silent_seconds for event in world.all(NodeLost)] == [pytest.approx(world.settings.missed_beats)]
+
+
+def test_a_node_that_beats_faster_from_now_on_is_missed_sooner(world: World) -> None:
+    world.interval = 10.0
+    world.fleet("a", "b")
+    world.interval = 1.0
+    world.beat("a")
+    world.beating = {"b"}
+    world.run(world.settings.missed_beats + 0.01)
+    assert [event.node for event in world.all(NodeLost)] == ["a"]
 
 
 def test_a_goodbye_is_a_death_at_once(world: World) -> None:
