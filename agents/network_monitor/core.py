@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import msgspec
+
 from agents.base import Effects, on
 from agents.inputs import Woken
 from agents.network_monitor import outlook, policy, words
@@ -326,11 +328,28 @@ class NetworkMonitor(Foresight):
 
     def check(self) -> None:
         """Raises `BrokenInvariant` unless counters fit their histories and everything is bounded."""
-        state, settings = self.state, self.settings
-        self.require(len(state.links) <= settings.links_kept, "more links than are to be kept")
+        self._check_fleet()
+        for node in self.state.links:
+            self._check_link(node)
+
+    def check_after(self, event: msgspec.Struct) -> None:
+        """A word of one node, or on it, is of one link."""
+        node = getattr(event, "node", None)
+        if node is None:
+            self.check()
+            return
+        self._check_fleet()
+        if node in self.state.links:
+            self._check_link(node)
+
+    def _check_fleet(self) -> None:
+        state = self.state
+        self.require(len(state.links) <= self.settings.links_kept, "more links than are to be kept")
         self.require(len(state.news) <= NEWS_KEPT, "more news than a summary takes")
         self.require(not state.news or state.summary_due, "news without a summary to come")
-        for node, link in state.links.items():
-            self.require(node == link.node, f"{link.node} is filed as {node}")
-            wrong = [*faults(link, settings), *outlook.faults(link.outlook)]
-            self.require(not wrong, f"{node}: {'; '.join(wrong)}")
+
+    def _check_link(self, node: NodeId) -> None:
+        link = self.state.links[node]
+        self.require(node == link.node, f"{link.node} is filed as {node}")
+        wrong = [*faults(link, self.settings), *outlook.faults(link.outlook)]
+        self.require(not wrong, f"{node}: {'; '.join(wrong)}")

@@ -4,11 +4,13 @@ import random
 from collections.abc import Generator
 from typing import TypeVar
 
+import msgspec
+
 from agents.base import Effect, Effects, on
 from agents.node_selector import conduct
 from agents.node_selector.fleet import Fleet, QuarantineOver
 from agents.node_selector.fleet_shares import share_out, speed_alone
-from agents.node_selector.invariants import broken
+from agents.node_selector.invariants import broken, may_break
 from agents.node_selector.observe import close_round, learn_steps, learn_upload
 from agents.node_selector.roster import NOBODY_LEFT, Draft, adopt, count_low_rounds, draw_up, entitled, led_badly, rights
 from agents.node_selector.settings import NodeSelectorSettings
@@ -372,6 +374,11 @@ class NodeSelector(Fleet):
         """Raises `BrokenInvariant` where a roster or the state is not what it must always be."""
         for what in broken(self.state, self.settings, KEPT):
             self.require(False, what)
+
+    def check_after(self, event: msgspec.Struct) -> None:
+        """`check`, where the input may have changed anything that it looks at."""
+        if may_break(event, self.state):
+            self.check()
 
 
 def _reason(draft: Draft, because: str, chosen: str, min_nodes: int) -> str:

@@ -2,16 +2,33 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from agents.node_selector.policy import quorum_of
 from agents.node_selector.roster import rights
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Job, NodeSelectorState
 from schemas.ids import JobId
+from schemas.nodes import NodeHeartbeat
+from schemas.training import ContributionReceived, StepTimed, TrainingProgress
+
+MEASURES = (StepTimed, ContributionReceived, TrainingProgress)
+"""What is measured of a job's nodes: it counts at the next choice, and changes no right and no roster by itself."""
+
+
+def may_break(event: msgspec.Struct, state: NodeSelectorState) -> bool:
+    """Whether an input may have changed what `broken` looks at; heartbeats of nodes that were alive, most of all, don't."""
+    if isinstance(event, NodeHeartbeat):
+        return event.node in state.joined
+    return not isinstance(event, MEASURES)
 
 
 def broken(state: NodeSelectorState, settings: NodeSelectorSettings, kept: int) -> Iterator[str]:
     """Each invariant that doesn't hold, in words."""
     alive = sum(record.alive for record in state.nodes.values())
+    for node, record in state.nodes.items():
+        if record.alive and record.watched > record.due:
+            yield f"{node}'s deadline is not looked at"
     if len(state.nodes) > max(settings.nodes_kept, alive + 1):
         yield f"{len(state.nodes)} nodes are remembered, {alive} of them alive"
     for table in (state.ended, state.unclaimed, state.forced):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
+from agents.base import BrokenInvariant
 from agents.effects import Effect, Publish, SetTimer
 from agents.inputs import Woken
 from agents.network_monitor import NetworkMonitor, NetworkMonitorSettings, NetworkMonitorState
@@ -404,3 +405,18 @@ def test_a_forgotten_link_has_no_say_when_its_timer_comes() -> None:
     desk = Desk()
     assert desk.tell(Silence(node="nobody")) == []
     assert desk.tell(SummaryDue()) == []
+
+
+def test_after_a_probe_its_link_is_checked_and_after_anything_else_all() -> None:
+    desk = Desk()
+    desk.run([20.0] * 6, "a")
+    desk.run([20.0] * 6, "b")
+    desk.core.state.links["b"].estimate.unanswered += 1
+    probed = LinkProbed(node="a", sequence=7, rtt_ms=20.0)
+    desk.core.check_after(probed)
+    with pytest.raises(BrokenInvariant, match="b: unanswered probes miscounted"):
+        desk.core.check_after(SummaryDue())
+    with pytest.raises(BrokenInvariant, match="b: unanswered probes miscounted"):
+        desk.core.check_after(msgspec.structs.replace(probed, node="b"))
+    desk.core.state.links["b"].estimate.unanswered -= 1
+    desk.core.check_after(SummaryDue())

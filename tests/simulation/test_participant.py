@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from toys import Toy, heartbeat
 
@@ -11,7 +12,7 @@ from bus.simulated_endpoint import Endpoint
 from bus.simulated_network import SimulatedNetwork
 from bus.simulated_requests import SimulatedRequests
 from runners.simulation.clocks import SkewedClock
-from runners.simulation.participant import CoreRaised, Participant, Role
+from runners.simulation.participant import WHOLE, CoreRaised, Participant, Role
 from schemas.decisions import ForceNode, NodeJoined, NodeLost, NodeQuarantined
 from schemas.wire import Message, seal
 
@@ -23,7 +24,7 @@ class Place:
         self.network = SimulatedNetwork(1)
         self.requests = SimulatedRequests(self.network)
         self.clock = SkewedClock(skew=30.0, drift=0.01)
-        made = Role(source="toy", make=lambda: Toy(random.Random(1)), **role)
+        made = Role(**{"source": "toy", "make": lambda: Toy(random.Random(1))} | role)
         self.toy = Participant(made, self.network, self.requests, Endpoint("toy", 0.01, 0.0), self.clock)
         self.other = Endpoint("other", 0.01, 0.0)
         self.heard: list[Any] = []
@@ -131,3 +132,27 @@ def test_requests_are_answered_once_what_they_led_to_is_stored() -> None:
     refused, accepted = answers
     assert accepted == b'{"accepted":true,"job":"mine"}'
     assert b'"field":"$.kind"' in refused
+
+
+class Careless(Toy):
+    """Thinks that no input but a person's word touches anything."""
+
+    def check(self) -> None:
+        self.require(self.state.beats.get("a", 0) < 3, "three beats")
+
+    def check_after(self, event: msgspec.Struct) -> None:
+        if isinstance(event, ForceNode):
+            self.check()
+
+
+def test_what_a_core_leaves_out_of_its_checks_is_found_a_little_later() -> None:
+    at = Place(make=lambda: Careless(random.Random(1)))
+    for number in range(10):
+        at.say(heartbeat("a", number, interval=1000.0))
+    at.pass_(1.0)
+    assert at.toy.agent.state.beats["a"] == 10
+    with pytest.raises(CoreRaised, match="three beats"):
+        for number in range(10, 10 + WHOLE):
+            at.say(heartbeat("a", number, interval=1000.0))
+            at.pass_(0.1)
+    assert at.toy.inputs == WHOLE
