@@ -15,7 +15,7 @@ The factors outlive a change of grade, encoding or connections: they are the hos
 
 import math
 from itertools import combinations
-from statistics import median, median_low
+from statistics import median
 
 import msgspec
 
@@ -95,6 +95,9 @@ def factors(known: Transfers) -> Factors:
         return Factors(1.0, 1.0)
     alike = [m for of_size in known.values() for m in of_size if m.grade is last[-1].grade]
     points = [(m.moving / m.fixed, m.seconds / m.fixed) for m in alike]
+    least, most = min(points)[0], max(points)[0]
+    if not (most > APART * least and most > least):
+        return Factors(usual, usual)  # the usual case: no two are far enough apart
     slopes = [
         (y1 - y0) / (x1 - x0) for (x0, y0), (x1, y1) in combinations(sorted(points), 2) if x1 > APART * x0 and x1 > x0
     ]
@@ -135,8 +138,11 @@ def slowest_seconds_for(known: Transfers, size: float, share: Share, node: Node)
 
 
 def _usual(moved: list[Moved]) -> float | None:
-    """Measured over expected, in the median; None where nothing was measured."""
-    return _bounded(median_low([m.seconds / (m.fixed + m.moving) for m in moved])) if moved else None
+    """Measured over expected, in the median (the lower of two); None where nothing was measured."""
+    if not moved:
+        return None
+    ratios = sorted([m.seconds / (m.fixed + m.moving) for m in moved])
+    return _bounded(ratios[(len(ratios) - 1) // 2])
 
 
 def _bounded(factor: float) -> float:

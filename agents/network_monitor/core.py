@@ -58,14 +58,15 @@ class NetworkMonitor(Foresight):
             link.outlook.probes += missed
             for _ in range(missed):
                 observe(link.estimate, None, settings.window)
-        before_ms = link.estimate.smoothed_ms
-        jumped = observe(link.estimate, event.rtt_ms, settings.window)
+        estimate = link.estimate
+        before_ms = estimate.smoothed_ms
+        jumped = observe(estimate, event.rtt_ms, settings.window)
         if event.retransmitted is not None:
-            observe_retransmitted(link.estimate, event.retransmitted)
+            observe_retransmitted(estimate, event.retransmitted)
         link.outlook.probes += 1
         if now >= link.outlook.due:
             yield from self._look_ahead(link, now)
-        if link.estimate.measured == 0 or len(link.estimate.history) < settings.warm_up:
+        if estimate.measured == 0 or len(estimate.history) < settings.warm_up:
             return
         score = score_of(link, settings, now)
         link.scores.append(score)
@@ -75,18 +76,19 @@ class NetworkMonitor(Foresight):
             yield from self._spike(link, before_ms, event.rtt_ms, now)
         if link.spike_from_ms is not None and event.rtt_ms is not None:
             yield from self._end_spike(link, link.spike_from_ms, event.rtt_ms, now)
-        yield from self._watch_loss(link, now)
-        yield from self._grade(link, score, now)
+        if link.lossy or estimate.silent_run or lost(link, settings) >= settings.loss_alert:
+            yield from self._watch_loss(link, now)
+        if policy.grade_of(score, settings) is link.quality:
+            link.crossing = 0  # the usual case: no boundary near enough to look closer
+        else:
+            yield from self._grade(link, score, now)
 
     def _grade(self, link: Link, score: float, now: float) -> Effects:
-        """Hysteresis: a boundary has to be crossed by a margin, for some probes in a row."""
+        """Another grade, if it lasts. Hysteresis: a boundary has to be crossed by a margin, for some probes in a row."""
         settings = self.settings
         present = link.quality
         if present is None or present is LinkQuality.OFFLINE:
             yield from self._change(link, policy.grade_of(score, settings), score, now)
-            return
-        if policy.grade_of(score, settings) is present:
-            link.crossing = 0  # the usual case: no boundary near enough to look closer
             return
         noise = policy.noise(lost(link, settings), len(link.estimate.history), settings)
         target = policy.pull(score, present, max(settings.margin, noise), settings)

@@ -48,13 +48,15 @@ def observe(estimate: Estimate, rtt_ms: float | None, window: int) -> bool:
     """Take one probe in. True where it confirms that the round trip has jumped."""
     if rtt_ms is None:
         estimate.silent_run += 1
-        _settle_held(estimate, window, slower=False)
+        if estimate.held:
+            _settle_held(estimate, window, slower=False)
         _remember(estimate, UNANSWERED, window)
         return False
     estimate.silent_run = 0
     late = estimate.measured >= SETTLED and rtt_ms > timeout_ms(estimate)
     if not late:
-        _settle_held(estimate, window, slower=False)
+        if estimate.held:
+            _settle_held(estimate, window, slower=False)
         _sample(estimate, rtt_ms, window)
         return False
     estimate.held.append(rtt_ms)
@@ -102,25 +104,36 @@ def _settle_held(estimate: Estimate, window: int, *, slower: bool) -> None:
 
 
 def _sample(estimate: Estimate, rtt_ms: float, window: int) -> None:
-    if estimate.measured == 0:
+    measured = estimate.measured
+    if measured == 0:
         estimate.smoothed_ms = rtt_ms
         estimate.deviation_ms = rtt_ms / 2
     else:
-        estimate.deviation_ms += DEVIATION_GAIN * (abs(rtt_ms - estimate.smoothed_ms) - estimate.deviation_ms)
-        estimate.smoothed_ms += GAIN * (rtt_ms - estimate.smoothed_ms)
-        gain = max(JITTER_GAIN, 1 / estimate.measured)
+        away = rtt_ms - estimate.smoothed_ms
+        estimate.deviation_ms += DEVIATION_GAIN * (abs(away) - estimate.deviation_ms)
+        estimate.smoothed_ms += GAIN * away
+        gain = JITTER_GAIN if measured == COUNTED else max(JITTER_GAIN, 1 / measured)
         estimate.jitter_ms += gain * (abs(rtt_ms - estimate.last_ms) - estimate.jitter_ms)
     estimate.last_ms = rtt_ms
-    estimate.measured = min(estimate.measured + 1, COUNTED)
+    if measured < COUNTED:
+        estimate.measured = measured + 1
     _remember(estimate, rtt_ms, window)
 
 
 def _remember(estimate: Estimate, entry: float, window: int) -> None:
     history = estimate.history
     history.append(entry)
-    estimate.unanswered += entry == UNANSWERED
-    estimate.sent_again += entry == SENT_AGAIN
+    if entry < 0:
+        _count(estimate, entry, 1)
     if len(history) > window:
         gone = history.pop(0)
-        estimate.unanswered -= gone == UNANSWERED
-        estimate.sent_again -= gone == SENT_AGAIN
+        if gone < 0:
+            _count(estimate, gone, -1)
+
+
+def _count(estimate: Estimate, entry: float, change: int) -> None:
+    """One more, or one less, of what is no round trip."""
+    if entry == UNANSWERED:
+        estimate.unanswered += change
+    elif entry == SENT_AGAIN:
+        estimate.sent_again += change

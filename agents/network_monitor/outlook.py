@@ -4,9 +4,10 @@ The short ones see a link that changes every few seconds or minutes, the long on
 A bin holds levels (`forecast.level_of`) of the round trip, its jitter, the loss and the rate of uploads: a byte each.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import median
 from typing import Final, NamedTuple
 
 import msgspec
@@ -123,7 +124,7 @@ def _moment(probes: Sequence[float], rates: Sequence[float]) -> Moment:
     lost = len(probes) - len(answered)
     return Moment(
         round_trip=forecast.level_of(median(answered), forecast.LATENCY_UNIT_MS) if answered else 0,
-        jitter=forecast.level_of(fmean(steps), forecast.LATENCY_UNIT_MS) if steps else 0,
+        jitter=forecast.level_of(math.fsum(steps) / len(steps), forecast.LATENCY_UNIT_MS) if steps else 0,
         loss=1 + round(LOSS_LEVELS * lost / len(probes)) if probes else 0,
         rate=forecast.level_of(median(rates), forecast.RATE_UNIT) if rates else 0,
     )

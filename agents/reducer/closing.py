@@ -330,8 +330,8 @@ class Closing(Agent[ReducerState]):
         Not one whose share says since the opening that its link can't carry one a round.
         """
         s = self.state
-        here, refused = self._here(), self._refused()
-        waited_for = (n for n in s.expected if n in s.members and n not in s.occasional and n not in refused)
+        here, refused, members = self._here(), self._refused(), s.members
+        waited_for = (n for n in s.expected if n in members and n not in s.occasional and n not in refused)
         return tuple(node for node in waited_for if node not in here)
 
     def _refused(self) -> set[NodeId]:

@@ -162,23 +162,22 @@ class ReducerState(msgspec.Struct, kw_only=True):
         return not own or not other or own == other
 
     def _present(self, nodes: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
-        return tuple(node for node in nodes if node in self.applied and self.agrees(node))
+        """Those that have a model and run the same code (see `agrees`); asked with nearly every input of a round."""
+        applied, codes, own = self.applied, self.codes, self.codes.get(self.node, "")
+        there = [node for node in nodes if node in applied]
+        if own:
+            there = [node for node in there if codes.get(node, "") in (own, "")]
+        return tuple(there)
 
     @property
     def members(self) -> tuple[NodeId, ...]:
         """Nodes of the roster that have a model and are not known to be lost."""
-        return (
-            tuple(n for n in self.roster.nodes if n in self.applied and self.agrees(n)) if self.roster is not None else ()
-        )
+        return self._present(self.roster.nodes) if self.roster is not None else ()
 
     @property
     def successors(self) -> tuple[NodeId, ...]:
         """Who may reduce, in order: the live ones of the roster's list."""
-        return (
-            tuple(n for n in self.roster.reducers if n in self.applied and self.agrees(n))
-            if self.roster is not None
-            else ()
-        )
+        return self._present(self.roster.reducers) if self.roster is not None else ()
 
     @property
     def over(self) -> bool:
