@@ -52,9 +52,10 @@ class SharingDecoder:
         if shareable is None:
             shareable = self._shareable[wire] = _immutable(inspect.type_info(wire.type))
         if shareable:
-            if len(self.known) >= REMEMBERED:
-                self.known.clear()
-            self.known[data] = message
+            known = self.known
+            if len(known) >= REMEMBERED:
+                known.clear()
+            known[data] = message
         return message
 
 

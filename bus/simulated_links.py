@@ -73,7 +73,7 @@ class SimulatedLinks(VirtualClock):
         if endpoint.down_cut > at_server:
             self.dropped += 1
             return
-        if self._quiet:
+        if self._quiet:  # as `at` does, without a call more on the hottest path
             heappush(self._heap, (endpoint.down(at_server, self.chance), next(self._order), self._arrive, delivery))
             return
         faults, chance = self.faults, self.chance
@@ -106,10 +106,8 @@ class SimulatedLinks(VirtualClock):
                     endpoint.rejected(subject, data, None if isinstance(error, Foreign) else error)
                 return
         self.delivered += 1
-        if position is None:
-            listener.handler(message, None)
-        else:
-            listener.handler(message, SimulatedReceipt(endpoint, position, sequence, redelivered))
+        receipt = None if position is None else SimulatedReceipt(endpoint, position, sequence, redelivered)
+        listener.handler(message, receipt)
 
     def hop_up(self, endpoint: Endpoint) -> float:
         """When what a participant sends now reaches the server."""

@@ -42,7 +42,8 @@ class SimulatedNetwork(SimulatedLinks):
         self.readers = SimulatedReaders(self, ack_wait)
         self._resend = resend
         self._telemetry: dict[Wire, dict[SimulatedSubscription, None]] = {}
-        self._listeners: dict[str, tuple[SimulatedSubscription, ...]] = {}
+        self._listeners: dict[Wire, dict[str, tuple[SimulatedSubscription, ...]]] = {}
+        """Found so far, by subject."""
 
     # Publishing.
 
@@ -54,29 +55,42 @@ class SimulatedNetwork(SimulatedLinks):
         Gives what ends the attempts to store it.
         """
         wire = wire_of(type(message))
-        subject, data = wire.subject_of(message), encode(message)
-        self.published += 1
-        if self.trace is not None:
-            self.trace.update(data)
-        if wire.delivery is not Delivery.TELEMETRY:
-            storing = _Storing(sender, subject, wire, data, name or message.id, first, done)
-            self._try_to_store(storing)
-            return storing.abandon
+        if wire.delivery is Delivery.TELEMETRY:
+            self.tell(sender, message, wire)
+            return _nothing
+        subject, data = self._wired(message, wire)
+        storing = _Storing(sender, subject, wire, data, name or message.id, first, done)
+        self._try_to_store(storing)
+        return storing.abandon
+
+    def tell(self, sender: Endpoint, message: Message, wire: Wire) -> None:
+        """Send a sealed message of telemetry."""
+        subject, data = self._wired(message, wire)
         if self.lost(sender):
             self.dropped += 1
-            return _nothing
-        listeners = self._listeners.get(subject)
-        if listeners is None:
-            listeners = self._listening(subject, wire)
+            return
+        listeners = self._listening(subject, wire)
         if listeners:
             at_server = sender.up(self.now, self.chance)
             for listener in listeners:
                 self.forward(listener, at_server, (listener, listener.endpoint.epoch, subject, wire, data, None, 0, False))
-        return _nothing
+
+    def _wired(self, message: Message, wire: Wire) -> tuple[str, bytes]:
+        """The subject and the bytes of a message that is being published."""
+        data = encode(message)
+        self.published += 1
+        if self.trace is not None:
+            self.trace.update(data)
+        return wire.subject_of(message), data
 
     def _listening(self, subject: str, wire: Wire) -> tuple[SimulatedSubscription, ...]:
-        found = tuple(each for each in self._telemetry.get(wire, ()) if held(wire, subject, each.interests[wire]))
-        self._listeners[subject] = found
+        known = self._listeners.get(wire)
+        if known is None:
+            return ()
+        found = known.get(subject)
+        if found is None:
+            tokens = subject.split(".")
+            found = known[subject] = tuple([each for each in self._telemetry[wire] if held(tokens, each.interests[wire])])
         return found
 
     # Storing.
@@ -141,7 +155,7 @@ class SimulatedNetwork(SimulatedLinks):
         endpoint.subscriptions.append(made)
         for wire in telemetry:
             self._telemetry.setdefault(wire, {})[made] = None
-            self._listeners.clear()
+            self._listeners[wire] = {}
         for delivery in (Delivery.RECORD, Delivery.LAST_VALUE):
             if delivery in by_delivery:
                 self.readers.read(made, delivery, by_delivery[delivery], durable, start)
@@ -154,7 +168,7 @@ class SimulatedNetwork(SimulatedLinks):
             subscription.endpoint.subscriptions.remove(subscription)
         for wire in subscription.interests:
             self._telemetry[wire].pop(subscription, None)
-            self._listeners.clear()
+            self._listeners[wire] = {}
         self.readers.release(subscription, durable)
 
     def cut_off(self, endpoint: Endpoint, durable: bool = True) -> None:

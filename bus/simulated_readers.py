@@ -101,7 +101,7 @@ class SimulatedReaders:
         found: list[Stored] = []
         for delivery, stream in self.streams.items():
             asked = by_wire([each for each in interests if wire_of(each.kind).delivery is delivery])
-            found += [each for each in stream.after(0) if held(each.wire, each.subject, asked.get(each.wire, ()))]
+            found += [each for each in stream.after(0) if held(each.subject.split("."), asked.get(each.wire, ()))]
         return found
 
     def purge(self, subjects: str) -> None:
@@ -110,14 +110,13 @@ class SimulatedReaders:
             stream.purge(matcher(subjects))
 
     def _deliver(self, holder: SimulatedSubscription, position: Position, stored: Stored, again: bool) -> None:
-        position.pending[stored.sequence] = self._links.now + self._ack_wait
+        links, (sequence, subject, wire, data) = self._links, stored
+        now = links.now
+        position.pending[sequence] = due = now + self._ack_wait
         if not position.checking:
             position.checking = True
-            self._links.at(self._links.now + self._ack_wait, self._look_for_overdue, position)
-        epoch, sequence = holder.endpoint.epoch, stored.sequence
-        self._links.forward(
-            holder, self._links.now, (holder, epoch, stored.subject, stored.wire, stored.data, position, sequence, again)
-        )
+            links.at(due, self._look_for_overdue, position)
+        links.forward(holder, now, (holder, holder.endpoint.epoch, subject, wire, data, position, sequence, again))
 
     def _look_for_overdue(self, position: Position) -> None:
         position.checking = False

@@ -52,7 +52,8 @@ class SimulatedStream:
         self._newest: dict[Wire, dict[str, int]] = {}
         self._names: dict[str, float] = {}
         self._positions: dict[Wire, dict[Position, None]] = {}
-        self._readers: dict[str, tuple[Position, ...]] = {}
+        self._readers: dict[Wire, dict[str, tuple[Position, ...]]] = {}
+        """Found so far, by subject."""
 
     def store(self, subject: str, wire: Wire, data: bytes, name: str, first: bool, now: float) -> Outcome:
         """Append a message, unless its effect's name is known or, with `first`, its subject has one already."""
@@ -83,19 +84,23 @@ class SimulatedStream:
         position.interests = by_wire(interests)
         for wire in position.interests:
             self._positions.setdefault(wire, {})[position] = None
+            self._readers[wire] = {}
 
     def leave(self, position: "Position") -> None:
         """Somebody reads no more."""
         for wire in position.interests:
             self._positions.get(wire, {}).pop(position, None)
-        self._readers.clear()
+            self._readers[wire] = {}
 
     def readers(self, subject: str, wire: Wire) -> tuple["Position", ...]:
         """Who reads messages on this subject."""
-        found = self._readers.get(subject)
+        known = self._readers.get(wire)
+        if known is None:
+            return ()
+        found = known.get(subject)
         if found is None:
-            found = tuple(each for each in self._positions.get(wire, ()) if each.wants(wire, subject))
-            self._readers[subject] = found
+            tokens = subject.split(".")
+            found = known[subject] = tuple([each for each in self._positions[wire] if held(tokens, each.interests[wire])])
         return found
 
     def newest(self, interests: Interests) -> list[Stored]:
@@ -104,7 +109,7 @@ class SimulatedStream:
             sequence
             for wire, narrowings in interests.items()
             for subject, sequence in self._newest.get(wire, {}).items()
-            if held(wire, subject, narrowings)
+            if held(subject.split("."), narrowings)
         ]
         return [self.messages[sequence] for sequence in sorted(found)]
 
@@ -145,7 +150,7 @@ class Position:
 
     def wants(self, wire: Wire, subject: str) -> bool:
         """Whether messages on this subject are for it."""
-        return held(wire, subject, self.interests.get(wire, ()))
+        return held(subject.split("."), self.interests.get(wire, ()))
 
 
 def by_wire(interests: Sequence[Interest]) -> Interests:
@@ -161,12 +166,15 @@ def _unread(endpoint: "Endpoint", position: Position, sequence: int) -> None:
     """A position that nobody holds has nothing to acknowledge."""
 
 
-def held(wire: Wire, subject: str, narrowings: Sequence[Narrowing]) -> bool:
-    """Whether a subject of a type is within one of these narrowings."""
-    if [] in narrowings:
-        return True
-    tokens = subject.split(".")
-    return any(all(tokens[place] == value for place, value in narrowing) for narrowing in narrowings)
+def held(tokens: list[str], narrowings: Sequence[Narrowing]) -> bool:
+    """Whether a subject of a type, split into its tokens, is within one of these narrowings of the type."""
+    for narrowing in narrowings:
+        for place, value in narrowing:
+            if tokens[place] != value:
+                break
+        else:
+            return True
+    return False
 
 
 def matcher(subjects: str) -> Callable[[str], bool]:

@@ -50,6 +50,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 _PLACEHOLDER = re.compile(r"^\{([a-z_]+)\}$")
 _LITERAL = re.compile(r"^[a-z0-9_-]+$")
 _ENCODE = msgspec.json.Encoder().encode
+_PUT = msgspec.structs.force_setattr
 
 
 class Wire:
@@ -171,11 +172,10 @@ def seal(message: Message, *, id: str, cause: str, at: float, source: str) -> Me
 
     A message is made by one effect and sealed once, by the host that carries the effect out.
     """
-    put = msgspec.structs.force_setattr
-    put(message, "id", id)
-    put(message, "cause", cause)
-    put(message, "at", at)
-    put(message, "source", source)
+    _PUT(message, "id", id)
+    _PUT(message, "cause", cause)
+    _PUT(message, "at", at)
+    _PUT(message, "source", source)
     return message
 
 

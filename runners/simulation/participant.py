@@ -56,6 +56,10 @@ class Role:
     """It has a journal and a durable position; else each life starts afresh."""
 
 
+_Timed = tuple[Timer, float, str]
+"""A timer that is set: when it is due by the participant's clock, and the cause that it passes on."""
+
+
 class _Step:
     """An input whose effects are under way."""
 
@@ -74,7 +78,7 @@ class _Kept:
 
     state: bytes
     random: Any
-    timers: list[tuple[Timer, float, str]]
+    timers: list[_Timed]
     seen: list[str]
     unfinished: list[list[tuple[Publish, str]]]
 
@@ -109,8 +113,7 @@ class Participant:
         self._incarnation = 0
         self._sequence = 0
         self._number = 0
-        self._timers: dict[Timer, tuple[int, float, str]] = {}
-        self._tokens = 0
+        self._timers: dict[Timer, _Timed] = {}
         self._seen = Seen()
         self._steps: dict[_Step, None] = {}
         self._subjects: dict[str, list[tuple[Publish, str, _Step]]] = {}
@@ -167,7 +170,7 @@ class Participant:
         self._kept = _Kept(
             state=msgspec.msgpack.encode(self.agent.state),
             random=self.agent.rng.getstate(),
-            timers=[(timer, at, cause) for timer, (_, at, cause) in self._timers.items()],
+            timers=list(self._timers.values()),
             seen=self._seen.ids(),
             unfinished=[list(step.effects) for step in self._steps],
         )
@@ -213,9 +216,10 @@ class Participant:
         """Give one input to the core and carry out what it decides."""
         self.inputs += 1
         self._number += 1
-        now = self.clock.base + self._network.now * self.clock.rate
+        clock, agent = self.clock, self.agent
+        now = clock.base + self._network.now * clock.rate
         try:
-            effects = self.agent.handle(event, now, cause)
+            effects = agent.handle(event, now, cause)
             if self._check and (self.inputs % self._check == 0 or any(type(each) is not SetTimer for each in effects)):
                 self._look(event)
                 _caused(effects, cause)
@@ -236,8 +240,9 @@ class Participant:
     def _receive(self, message: Message, receipt: Receipt | None) -> None:
         if not self.alive:
             return
-        if receipt is None or self._seen.add(message.id):
-            self.take(message, message.id, receipt)
+        name = message.id
+        if receipt is None or self._seen.add(name):
+            self.take(message, name, receipt)
         else:
             receipt.ack()
 
@@ -270,18 +275,25 @@ class Participant:
 
         return answer
 
-    def _fire(self, what: tuple[int, Timer, int, bool]) -> None:
-        epoch, timer, token, waited = what
-        entry = self._timers.get(timer)
-        if epoch != self.endpoint.epoch or not self.alive or entry is None or entry[0] != token:
-            return
-        paused = self.endpoint.paused
-        if paused > self._network.now:
-            late = paused - self._network.now > LATE and not waited
-            self._network.at(paused + (HEAR_FIRST if late else 0.0), self._fire, (epoch, timer, token, late))
-            return
-        del self._timers[timer]
-        self.take(timer, entry[2])
+    def _fire(self, entry: _Timed) -> None:
+        timer = entry[0]
+        if self._timers.get(timer) is not entry or not self.alive:
+            return  # it was set anew, cancelled, or is an earlier life's
+        paused, now = self.endpoint.paused, self._network.now
+        if paused - now > LATE:
+            self._network.at(paused + HEAR_FIRST, self._fire_late, entry)
+        elif paused > now:
+            self._network.at(paused, self._fire, entry)
+        else:
+            del self._timers[timer]
+            self.take(timer, entry[2])
+
+    def _fire_late(self, entry: _Timed) -> None:
+        """What was missed has come in."""
+        if self.endpoint.paused > self._network.now:
+            self._network.at(self.endpoint.paused, self._fire, entry)
+        else:
+            self._fire(entry)
 
     # Going out.
 
@@ -295,8 +307,9 @@ class Participant:
             kind = type(effect)
             if kind is Publish:
                 message = effect.message  # type: ignore[union-attr]
-                if wire_of(type(message)).delivery is _TELEMETRY:
-                    self._network.publish(self.endpoint, message)
+                wire = wire_of(type(message))
+                if wire.delivery is _TELEMETRY:
+                    self._network.tell(self.endpoint, message, wire)
                     continue
                 step = step or _Step(receipt)
                 identity = identity or identity_of(event, cause, self._incarnation, self._number, self.role.lasting)
@@ -329,11 +342,10 @@ class Participant:
             step.receipt.ack()
 
     def _set(self, timer: Timer, at: float, cause: str) -> None:
-        self._tokens += 1
-        self._timers[timer] = (self._tokens, at, cause)
-        when = (at - self.clock.base) / self.clock.rate
-        when = max(when, self._network.now)
-        self._network.at(when, self._fire, (self.endpoint.epoch, timer, self._tokens, False))
+        entry = self._timers[timer] = (timer, at, cause)
+        clock, network = self.clock, self._network
+        when, now = (at - clock.base) / clock.rate, network.now
+        network.at(when if when > now else now, self._fire, entry)
 
     def _store(self, effect: Publish, name: str, step: _Step) -> None:
         """Publish to a stream, after what was published on the same subject before."""
