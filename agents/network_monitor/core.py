@@ -52,12 +52,8 @@ class NetworkMonitor(Foresight):
         link.heard = self.state.heard = now
         if not link.watched:
             yield from self._watch(link, now)
-        if missed > settings.resume_gap:
-            count_outage(link, 1.0, settings, now)
-        else:
-            link.outlook.probes += missed
-            for _ in range(missed):
-                observe(link.estimate, None, settings.window)
+        if missed:
+            self._count_missed(link, missed, now)
         estimate = link.estimate
         before_ms = estimate.smoothed_ms
         jumped = observe(estimate, event.rtt_ms, settings.window)
@@ -72,16 +68,23 @@ class NetworkMonitor(Foresight):
         link.scores.append(score)
         if len(link.scores) > settings.trend_window:
             link.scores.pop(0)
-        if jumped and event.rtt_ms is not None:
-            yield from self._spike(link, before_ms, event.rtt_ms, now)
-        if link.spike_from_ms is not None and event.rtt_ms is not None:
-            yield from self._end_spike(link, link.spike_from_ms, event.rtt_ms, now)
+        if event.rtt_ms is not None and (jumped or link.spike_from_ms is not None):
+            yield from self._follow_spike(link, jumped, before_ms, event.rtt_ms, now)
         if link.lossy or estimate.silent_run or lost(link, settings) >= settings.loss_alert:
             yield from self._watch_loss(link, now)
         if policy.grade_of(score, settings) is link.quality:
             link.crossing = 0  # the usual case: no boundary near enough to look closer
         else:
             yield from self._grade(link, score, now)
+
+    def _count_missed(self, link: Link, missed: int, now: float) -> None:
+        """Probes that were never heard of were lost; too many of them in a row were one outage."""
+        if missed > self.settings.resume_gap:
+            count_outage(link, 1.0, self.settings, now)
+            return
+        link.outlook.probes += missed
+        for _ in range(missed):
+            observe(link.estimate, None, self.settings.window)
 
     def _grade(self, link: Link, score: float, now: float) -> Effects:
         """Another grade, if it lasts. Hysteresis: a boundary has to be crossed by a margin, for some probes in a row."""
@@ -144,6 +147,12 @@ class NetworkMonitor(Foresight):
         yield from self._tell(link.node, words.change(previous, quality), now)
 
     # Alerts
+
+    def _follow_spike(self, link: Link, jumped: bool, before_ms: float, rtt_ms: float, now: float) -> Effects:
+        if jumped:
+            yield from self._spike(link, before_ms, rtt_ms, now)
+        if link.spike_from_ms is not None:
+            yield from self._end_spike(link, link.spike_from_ms, rtt_ms, now)
 
     def _spike(self, link: Link, before_ms: float, rtt_ms: float, now: float) -> Effects:
         if link.spike_from_ms is None:

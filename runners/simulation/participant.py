@@ -21,6 +21,7 @@ from bus.simulated_requests import SimulatedRequests
 from runners.host import HEAR_FIRST, LATE
 from runners.interpreter import WorkRunner
 from runners.seen import Seen
+from runners.simulation.checking import look
 from runners.simulation.clocks import SkewedClock
 from runners.steps import identity_of
 from runners.undo import seal_effects
@@ -29,8 +30,6 @@ from schemas.requests import decode_request
 from schemas.wire import Delivery, Message, Request, encode, subject_of, wire_of
 
 _TELEMETRY = Delivery.TELEMETRY
-# Inputs between looks at all that a core knows: what its `check_after` leaves out then costs little, and is seen soon.
-WHOLE = 64
 
 
 class CoreRaised(ShoalError):
@@ -221,21 +220,13 @@ class Participant:
         try:
             effects = agent.handle(event, now, cause)
             if self._check and (self.inputs % self._check == 0 or any(type(each) is not SetTimer for each in effects)):
-                self._look(event)
-                _caused(effects, cause)
+                look(agent, self.inputs, event, effects, cause)
         except Exception as error:
             raise CoreRaised(self.role.source, type(event).__name__, self._network.now, error) from error
         if effects:
             self._carry_out(event, cause, receipt, effects, now)
         elif receipt is not None:
             receipt.ack()
-
-    def _look(self, event: msgspec.Struct) -> None:
-        """Check the core after an input: what that may have touched, and now and then all of it."""
-        if self.inputs % WHOLE:
-            self.agent.check_after(event)
-        else:
-            self.agent.check()
 
     def _receive(self, message: Message, receipt: Receipt | None) -> None:
         if not self.alive:
@@ -393,11 +384,3 @@ class Participant:
                 self.post(ProbeReturned(sequence=sequence, rtt=rtt), cause)
 
         self._network.round_trip(self.endpoint, effect.timeout, measured)
-
-
-def _caused(effects: list[Effect], cause: str) -> None:
-    """What an event led to says so."""
-    if cause:
-        for effect in effects:
-            if type(effect) is Publish and not effect.cause:
-                raise AssertionError(f"a {type(effect.message).__name__} without its cause, {cause}")

@@ -11,8 +11,9 @@ from bus.port import Interest, Start
 from bus.simulated_endpoint import Endpoint
 from bus.simulated_network import SimulatedNetwork
 from bus.simulated_requests import SimulatedRequests
+from runners.simulation.checking import WHOLE
 from runners.simulation.clocks import SkewedClock
-from runners.simulation.participant import WHOLE, CoreRaised, Participant, Role
+from runners.simulation.participant import CoreRaised, Participant, Role
 from schemas.decisions import ForceNode, NodeJoined, NodeLost, NodeQuarantined
 from schemas.wire import Message, seal
 
