@@ -38,12 +38,13 @@ class ShardWorks:
         self._tensors = tensors
         self._averages = averages
         self._torch = torch_thread
-        self._collected: dict[Offered, dict[int, Decoded]] = {}
+        self.collected: dict[Offered, dict[int, Decoded]] = {}
+        """What was collected and not released, by piece."""
 
     def release(self, node: NodeId, round_: int) -> None:
         """Free the pieces of a contribution."""
-        for offered in [offered for offered in self._collected if offered[:2] == (node, round_)]:
-            del self._collected[offered]
+        for offered in [offered for offered in self.collected if offered[:2] == (node, round_)]:
+            del self.collected[offered]
 
     async def collect(self, work: works.CollectPieces, post: Post) -> None:
         """Get pieces, all at once. Posts `PiecesCollected` or `CollectFailed`."""
@@ -58,7 +59,7 @@ class ShardWorks:
         fetching = [asyncio.ensure_future(self._fetch(work, wanted)) for wanted in work.pieces]
         try:
             payloads = await asyncio.gather(*fetching)
-            here = await self._torch.run(self._decoded, work, payloads)
+            values, here = await self._torch.run(self._decoded, work, payloads)
         except TensorUnavailable as error:
             post(CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
             return
@@ -68,18 +69,21 @@ class ShardWorks:
         finally:
             for each in fetching:
                 each.cancel()
+        # Not in torch's thread, which goes on with work that was stopped: nobody would release what it puts here.
+        self.collected.setdefault((*who, work.digest), {}).update(values)
         post(works.PiecesCollected(contributor=who[0], round=who[1], digest=work.digest, pieces=here))
 
     async def _fetch(self, work: works.CollectPieces, wanted: works.Wanted) -> Data:
         kind = f"delta{wanted.piece}"
         return await self._tensors.fetch(work.contributor, kind, work.key, wanted.size, wanted.digest, COLLECT_SECONDS)
 
-    def _decoded(self, work: works.CollectPieces, payloads: Sequence[Data]) -> tuple[PieceHere, ...]:
+    def _decoded(
+        self, work: works.CollectPieces, payloads: Sequence[Data]
+    ) -> tuple[dict[int, Decoded], tuple[PieceHere, ...]]:
+        """Pieces, and their lengths."""
         pieces, anchor = self._session.pieces_of(work.round), self._session.anchor.values
         values = {w.piece: pieces.decoded(payload, w.piece) for w, payload in zip(work.pieces, payloads, strict=True)}
-        measured = tuple(pieces.measure(each, piece, anchor) for piece, each in values.items())  # looks at all of it
-        self._collected.setdefault((work.contributor, work.round, work.digest), {}).update(values)
-        return measured
+        return values, tuple(pieces.measure(each, piece, anchor) for piece, each in values.items())  # looks at all of it
 
     async def weigh(self, work: works.Weigh, post: Post) -> None:
         """What each contribution counts, from all that was measured of it. Posts `Weighed`."""
@@ -104,7 +108,7 @@ class ShardWorks:
     async def reduce(self, work: works.ReduceShard) -> works.ShardReduced:
         """Average collected pieces, and keep the average under a name of its own."""
         gathered = [
-            (part, [self._collected[part.node, part.round, part.digest][piece] for piece in work.pieces])
+            (part, [self.collected[part.node, part.round, part.digest][piece] for piece in work.pieces])
             for part in work.parts
         ]
         made = await self._torch.run(self._made, work, gathered)

@@ -2,24 +2,29 @@
 
 import asyncio
 import struct
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from agents.inputs import Result
-from agents.reducer import works
+from agents.reducer import shard_works, works
 from bus.server import EmbeddedServer
 from bus.tensors import TensorBus
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import decode, encode
+from runners.jobs.pieces import Pieces
 from runners.jobs.reducer_works import ReducerWorks
 from runners.jobs.session import Session
+from runners.jobs.shard_works import ShardWorks
 from runners.jobs.spec import JobSpec
 from runners.jobs.tasks import TorchThread
 from schemas.aggregation import Aggregation
 from schemas.jobs import JobRequest
+from schemas.shards import PieceHere
 
 PATIENCE = 30.0  # seconds: far more than anything here takes on a busy machine
 
@@ -170,3 +175,32 @@ async def test_a_node_that_reduces_no_more_forgets_what_was_streamed_to_it(desk:
     assert reducer.bytes_in == size
     await reducer.unfollow("delta")
     assert reducer.bytes_in == 0
+
+
+async def test_pieces_whose_collection_is_stopped_while_they_are_looked_at_are_not_kept(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on, measure = threading.Event(), threading.Event(), Pieces.measure
+
+    def slowly(*arguments: Any) -> PieceHere:
+        looking.set()
+        go_on.wait(PATIENCE)
+        return measure(*arguments)
+
+    monkeypatch.setattr(Pieces, "measure", slowly)
+    held = desk.buses["b"].keep("delta0", "1", encode(GOOD, "float32"))
+    wanted = shard_works.Wanted(piece=0, size=held.size, digest=held.digest)
+    torch_thread = TorchThread()
+    shards = ShardWorks(desk.session, desk.buses["a"], desk.averages, torch_thread)
+    work = shard_works.CollectPieces(contributor="b", round=1, key="1", digest="d", pieces=(wanted,))
+    collecting = asyncio.ensure_future(shards.collect(work, desk.results.put_nowait))
+    await asyncio.to_thread(looking.wait, PATIENCE)
+    collecting.cancel()
+    await asyncio.gather(collecting, return_exceptions=True)
+    go_on.set()
+    await torch_thread.run(lambda: None)  # after what was looked at
+    assert not shards.collected
+    await shards.collect(work, desk.results.put_nowait)
+    assert set(shards.collected["b", 1, "d"]) == {0}
+    shards.release("b", 1)
+    assert not shards.collected
