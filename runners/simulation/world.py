@@ -64,7 +64,8 @@ class World:
         hours: virtual, with faults on.
         faults: see `bus.simulated_faults`.
         check: 1: look at a core's invariants after each of its inputs; n > 1: after each that led to more than a timer, and
-            after every n-th of the others (heartbeats and probes, most of all inputs); 0: never.
+            after every n-th of the others (heartbeats and probes, most of all inputs); 0: never. What the streams store
+            is watched in any case.
         beat: seconds between a node's heartbeats, and between its probes.
         muted: agents that are not there at all.
         settings: of agents, by name; `node` for those of nodes.
@@ -115,8 +116,7 @@ class World:
         self.steadiness = Steadiness()
         self._check = check
         self._wall = 0.0
-        if check:
-            self.network.readers.observers += [self.safety.stored, self.steadiness.stored]
+        self.network.readers.observers += [self.safety.stored, self.steadiness.stored]
 
     def run(self) -> Outcome:
         """Faults for the hours that were asked for, then the liveness phase.
@@ -172,7 +172,7 @@ class World:
             published=network.published,
             delivered=network.delivered,
             dropped=network.dropped,
-            rounds=max((0, self.safety.rounds)),
+            rounds=self.safety.rounds,
             jobs=jobs | ({"open": len(client.open)} if client.open else {}),
             faults=dict(sorted(self.chaos.counts.items())),
             digest=network.trace.hexdigest() if network.trace is not None else "",

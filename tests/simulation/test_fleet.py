@@ -4,8 +4,12 @@ import msgspec
 import pytest
 from fleets import QUIET
 
-from bus.simulated_faults import DEFAULT, HEAVY
+from bus.simulated_endpoint import Endpoint
+from bus.simulated_faults import DEFAULT, HEAVY, NONE
 from runners.simulation import World
+from runners.simulation.safety import Unsafe
+from schemas.training import Average, RoundClosed
+from schemas.wire import seal
 
 KINDS = {"agent crashes", "job processes killed", "machine crashes", "partitions", "pauses"}
 
@@ -80,3 +84,17 @@ def test_worse_than_any_real_day(seed: int) -> None:
     # at this rate of crashes never ends.
     request = msgspec.structs.replace(QUIET, checkpoint_every=1)
     World(seed, 20, 1.0, HEAVY, check=1, beat=10.0, request=request).run()
+
+
+def test_the_streams_are_watched_though_the_cores_are_not() -> None:
+    world = World(1, 3, 1.0, NONE, check=0, trace=False, beat=5.0)
+    world.begin()
+    assert world.until(lambda: world.outcome().rounds >= 2, 600.0, 10.0)
+    (job,) = world.client.accepted
+    closed = RoundClosed(
+        job=job, round=99, term=1, reducer="n00000", next_reducer="n00000", contributions=(), missing=(),
+        average=Average(key="", size=0, digest="", holders=()), samples=0, loss=0.0, seconds=1.0, on_time=True, reason="",
+    )  # fmt: skip
+    world.network.publish(Endpoint("liar", 0.001, 0.0), seal(closed, id="liar:1:1", cause="", at=0.0, source="liar"))
+    with pytest.raises(Unsafe, match=f"round 99 of {job} closed after round"):
+        world.advance(60.0)
