@@ -13,6 +13,7 @@ from agents.trainer import works
 from bus.port import Bus, BusError
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
+from runners.jobs.layout import LayoutMismatch
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.pace import Pace, steps_left
 from runners.jobs.session import Session
@@ -208,7 +209,7 @@ class TrainerWorks:
             try:
                 _, data = await self._tensors.fetch_latest(donor, "anchor", CATCH_UP_SECONDS)
                 version, digest = await self._torch.run(self._session.replace, data)
-            except (TensorUnavailable, SnapshotError) as error:
+            except (TensorUnavailable, SnapshotError, LayoutMismatch) as error:
                 reasons.append(f"{donor}: {error}")
                 continue
             if version < work.version:
@@ -219,7 +220,7 @@ class TrainerWorks:
         try:
             data = await self._bus.get_object(checkpoint_name(self._session.spec.job))
             version, digest = await self._torch.run(self._session.replace, data)
-        except (KeyError, BusError, SnapshotError) as error:
+        except (KeyError, BusError, SnapshotError, LayoutMismatch) as error:
             data, version, digest = b"", self._session.anchor.version, self._session.digest
             reasons.append(f"no checkpoint in the store ({error})")
         if version < work.version and work.accept_loss:
