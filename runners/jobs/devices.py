@@ -52,8 +52,9 @@ class Machine:
         except pynvml.NVMLError:
             return  # no NVIDIA driver: a machine without such GPUs
         self._nvml = True
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            self._gpus.append(pynvml.nvmlDeviceGetHandleByIndex(index))
+        for index in range(_figure(pynvml.nvmlDeviceGetCount, 0)):
+            with contextlib.suppress(pynvml.NVMLError):  # one that fell off the bus, or isn't ours to look at
+                self._gpus.append(pynvml.nvmlDeviceGetHandleByIndex(index))
 
     def read(self) -> MachineReading:
         """The present figures. What a GPU doesn't tell is 0, as in the message they go into."""

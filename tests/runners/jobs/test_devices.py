@@ -97,3 +97,24 @@ def test_what_others_use_of_a_gpu(
     monkeypatch.setattr(pynvml, "nvmlDeviceGetProcessUtilization", utilisation)
     with Machine() as machine:
         assert machine.gpu_percent_of_others({os.getpid()}) == percent
+
+
+def test_a_gpu_that_fell_off_the_bus_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(index: int) -> object:
+        if index == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return object()
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", handle)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda gpu: "the other")
+    for figure in ("MemoryInfo", "UtilizationRates", "Temperature", "PowerUsage"):
+        monkeypatch.setattr(pynvml, f"nvmlDeviceGet{figure}", refuses)
+    with Machine() as machine:
+        assert [gpu.name for gpu in machine.read().accelerators] == ["the other"]
+
+
+def refuses(*arguments: object) -> object:
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
