@@ -234,14 +234,18 @@ class NetLab:
         """Send the router an order (the list is in `router.c`); gives its answer.
 
         Raises:
-            LabError: it refuses.
+            LabError: it refuses, or there is none.
         """
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-            line.bind("")  # an abstract address, for the answer
-            line.settimeout(ANSWER_WITHIN)
-            line.connect(str(self._socket))
-            line.send(text.encode())
-            answer = line.recv(1 << 18).decode()
+            try:
+                line.bind("")  # an abstract address, for the answer
+                line.settimeout(ANSWER_WITHIN)
+                line.connect(str(self._socket))
+                line.send(text.encode())
+                answer = line.recv(1 << 18).decode()
+            except OSError as error:
+                mend = f"bring it up with `python -m benchmarks.netlab --lab {self.lab} up`, or look into {self._log}"
+                raise LabError(f"the router of laboratory {self.lab!r} doesn't answer ({error}): {mend}") from error
         if answer.startswith("error"):
             raise LabError(f"{text!r}: {answer}")
         return answer

@@ -207,6 +207,12 @@ def test_a_laboratory_has_a_plain_name(name: str) -> None:
         NetLab(2, lab=name)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="its router listens at an abstract address")
+def test_orders_to_a_laboratory_that_is_not_up_name_the_command() -> None:
+    with pytest.raises(LabError, match=r"python -m benchmarks\.netlab --lab nowhere up"):
+        NetLab(2, lab="nowhere").stats()
+
+
 def test_fields_are_json_where_they_can_be() -> None:
     assert command_line.fields(["local_steps=20", "batch=fixed", "a=null"]) == {
         "local_steps": 20,
