@@ -3,11 +3,8 @@
 import hashlib
 import json
 import math
-import os
-import secrets
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -63,16 +60,6 @@ def model_to_bytes(model: nn.Module, metadata: Mapping[str, str] | None = None) 
             raise SnapshotError(f"state {name!r} is a {type(value).__name__}", "keep extra state in tensor buffers")
         tensors[name] = value
     return _stored(tensors, {"format": "pt", **(metadata or {})})
-
-
-def save_model(model: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes `model_to_bytes` to a file, which appears whole or not at all.
-
-    Raises:
-        SnapshotError: as `model_to_bytes`.
-        OSError: the directory can't be made or written.
-    """
-    write_atomically(path, model_to_bytes(model, metadata))
 
 
 def shared_names(model: nn.Module) -> dict[str, str]:
@@ -146,26 +133,6 @@ def _stored(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
         return to_bytes(tensors, metadata)
     except ValueError as error:
         raise SnapshotError(str(error), "keep state in tensors of common types") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file by way of a temporary one beside it: whoever reads `path` sees the old bytes or all of the new.
-
-    Raises:
-        OSError: the directory can't be made or written, or the disk is full; `path` is then as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`, whose files have mode 0600: a model should be as readable as any other file of the user's.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _state_digest(state: Mapping[str, Tensor]) -> str:

@@ -43,7 +43,6 @@ class JobProcess:
         self.deltas: set[str] = set()
         self.averages: set[str] = set()
         self.collected: set[tuple[str, int]] = set()
-        self.streamed_to: set[str] = set()
         self.shards = PlayedShards(self)
         self.steps_taken = 0
         """The round whose steps were taken and whose difference was not, with `sync = "overlap"` or `"async"`."""
