@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,10 +18,11 @@ from runners.jobs.live import Live
 from runners.jobs.moving import Follow
 from runners.jobs.passes import DEFAULT_BACKEND, Passes
 from runners.jobs.sampling import Cursor, Sampler
+from runners.jobs.spec import JobSpec
 from runners.jobs.vectors import Difference
-from runners.jobs.workload import BoundWorkload
+from runners.jobs.workload import BoundWorkload, load_workload
 from schemas.errors import ShoalError
-from schemas.jobs import Precision
+from schemas.jobs import JobRequest, Precision
 
 
 class NonFiniteLoss(ShoalError):
@@ -219,3 +221,29 @@ class LocalTrainer:
         if at_once is not None:
             return cast(Callable[[list[int]], list[Any]], at_once)(indices)
         return [self.dataset[index] for index in indices]
+
+
+def trainer_for(spec: JobSpec) -> LocalTrainer:
+    """The trainer that a job asks for on a node. On a machine without CUDA torch computes on one thread from here on:
+    agents, and other jobs, come before it.
+
+    Raises:
+        WorkloadError, DeviceError, LayoutMismatch, ValueError: as `load_workload`, `pick_device` and `LocalTrainer`.
+    """
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    request = spec.request
+    return LocalTrainer(
+        load_workload(request.workload, Path(spec.app_dir) if spec.app_dir else None),
+        seed=request.seed,
+        node=spec.node,
+        device=pick_device(spec.device),
+        accumulate=request.accumulate,
+        precision=precision_for(request),
+        compiled=request.compile,
+    )
+
+
+def precision_for(request: JobRequest) -> Precision:
+    """What a job's model computes in. With gradients `auto` is float32, GPUs or not: the job is to equal one machine."""
+    return "float32" if request.sync == "step" and request.precision == "auto" else request.precision

@@ -66,28 +66,14 @@ def measure(spec: MeasuringSpec, keep: Callable[[NodeMeasured], None] = lambda f
 
 
 def _steps(found: NodeMeasured, job: JobSpec) -> NodeMeasured:
-    import torch  # it may be missing or broken, which is to be told
+    from runners.jobs.local_steps import trainer_for  # torch may be missing or broken, which is to be told
 
-    from runners.jobs.local_steps import LocalTrainer, pick_device
-    from runners.jobs.session import precision_of
-    from runners.jobs.workload import load_workload
-
-    torch.set_num_threads(max(1, torch.get_num_threads() if torch.cuda.is_available() else 1))
-    request = job.request
-    trainer = LocalTrainer(
-        load_workload(request.workload, Path(job.app_dir) if job.app_dir else None),
-        seed=request.seed,
-        node=job.node,
-        device=pick_device(job.device),
-        accumulate=request.accumulate,
-        precision=precision_of(request),
-        compiled=request.compile,
-    )
+    trainer = trainer_for(job)
     return msgspec.structs.replace(
         found,
         device=str(trainer.device),
         parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
-        microbatch=request.microbatch,
+        microbatch=job.request.microbatch,
         step_seconds=tuple(_timed(trainer, job)),
     )
 

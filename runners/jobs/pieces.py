@@ -18,6 +18,7 @@ from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.fragments import Fragment
 from runners.jobs.vectors import Joined, Section, Vector, chunks
 from schemas.aggregation import Aggregation
+from schemas.errors import ShoalError
 from schemas.ids import NodeId
 from schemas.jobs import AverageEncoding, Encoding
 from schemas.shards import AverageShard, OrderedPart, PieceHere, cuts_of
@@ -42,6 +43,17 @@ class Made:
     payload: bytes
     norm: float
     apart: dict[NodeId, float]
+
+
+class WrongShape(ShoalError):
+    """A difference of another model than this job's, or a piece of one. Attributes: `found`, `wanted` (elements)."""
+
+    def __init__(self, what: str, found: int, wanted: int) -> None:
+        super().__init__(
+            f"{what} of {found} elements where the model has {wanted}: that node runs another version of the workload"
+        )
+        self.found = found
+        self.wanted = wanted
 
 
 class Assembled(Joined):
@@ -74,13 +86,10 @@ class Pieces:
         return [owed.encode_part(Section(delta, *place), encoding, self._fragment.part([place])) for place in self._places]
 
     def decoded(self, payload: bytes | memoryview, piece: int) -> Decoded:
-        """One piece of a difference. Raises `CodecError`, or `ValueError` (elements found) for another number of them."""
+        """One piece of a difference. Raises `CodecError`, or `WrongShape` for another number of elements."""
         values = Decoded(payload)
         if values.numel() != self._count(piece):
-            raise ValueError(
-                f"piece {piece} has {values.numel()} elements where the model's has {self._count(piece)}: "
-                "that node runs another version of the workload"
-            )
+            raise WrongShape(f"piece {piece}", values.numel(), self._count(piece))
         return values
 
     def measure(self, values: Vector, piece: int, anchor: Tensor) -> PieceHere:

@@ -13,7 +13,8 @@ from agents.reducer import shard_works, works
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import CodecError, Decoded
-from runners.jobs.session import Session, WrongShape
+from runners.jobs.pieces import WrongShape
+from runners.jobs.session import Session
 from runners.jobs.shard_works import ShardWorks
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.ids import NodeId

@@ -23,42 +23,24 @@ from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.fragments import Fragments
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.heap import give_back
-from runners.jobs.local_steps import LocalTrainer, StepResult, pick_device
+from runners.jobs.local_steps import LocalTrainer, StepResult, trainer_for
 from runners.jobs.moving import Follow, Outer, step, take_over
 from runners.jobs.overlap import Overlap
-from runners.jobs.pieces import Assembled, Pieces, ShardBytes
+from runners.jobs.pieces import Assembled, Pieces, ShardBytes, WrongShape
 from runners.jobs.snapshots import model_to_bytes, shared_names, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
 from runners.jobs.vectors import Joined, Section, Vector, length, whole
 from runners.jobs.verifying import verify
-from runners.jobs.workload import load_workload
 from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
-from schemas.errors import ShoalError
 from schemas.fragments import parts_of
-from schemas.jobs import AverageEncoding, Encoding, JobRequest, Precision
+from schemas.jobs import AverageEncoding, Encoding
 from schemas.shards import pieces_of
 from schemas.verification import Fingerprint
 
 T = TypeVar("T")
 
 _COMPLAINT = 300  # characters of an error that are worth a line
-
-
-def precision_of(request: JobRequest) -> Precision:
-    """What a job's model computes in. With gradients `auto` is float32, GPUs or not: the job is to equal one machine."""
-    return "float32" if request.sync == "step" and request.precision == "auto" else request.precision
-
-
-class WrongShape(ShoalError):
-    """A difference of another model than this job's. Attributes: `found`, `wanted` (elements)."""
-
-    def __init__(self, found: int, wanted: int) -> None:
-        super().__init__(
-            f"a difference of {found} elements where the model has {wanted}: that node runs another version of the workload"
-        )
-        self.found = found
-        self.wanted = wanted
 
 
 @dataclass
@@ -95,27 +77,18 @@ class Session:
             SnapshotError, LayoutMismatch: the checkpoint is damaged or of another model.
             InexactOptimizer: with `sync = "step"`, an optimizer that can't be the same on every node.
         """
-        torch.set_num_threads(max(1, torch.get_num_threads() if torch.cuda.is_available() else 1))
-        workload = load_workload(spec.request.workload, Path(spec.app_dir) if spec.app_dir else None)
-        request = spec.request
-        trainer = LocalTrainer(
-            workload,
-            seed=request.seed,
-            node=spec.node,
-            device=pick_device(spec.device),
-            accumulate=request.accumulate,
-            precision=precision_of(request),
-            compiled=request.compile,
-        )
+        request, trainer = spec.request, trainer_for(spec)
         anchor = trainer.anchor(0)
-        shared = SharedOptimizer(workload.optimizer, anchor.layout) if request.sync == "step" else None
+        shared = SharedOptimizer(trainer.workload.optimizer, anchor.layout) if request.sync == "step" else None
         if checkpoint is not None:
             stored = snapshot_from_bytes(checkpoint)
             anchor.layout.require(stored.layout)
             state = stored.optimizer
             if shared is None or (state is not None and not shared.fits(state)):
                 state = None  # another optimizer's: this one begins afresh
-            anchor = Anchor(0, stored.layout, stored.values, stored.momentum, stored.constants, state)
+            # Plain averaging would carry it along, in memory and in checkpoints, to whoever resumes with Nesterov later.
+            momentum = stored.momentum if request.outer == "nesterov" else None
+            anchor = Anchor(0, stored.layout, stored.values, momentum, stored.constants, state)
             trainer.load(anchor, constants=True)
         count, statistics = anchor.layout.count, anchor.layout.count - anchor.layout.parameters
         fragments = Fragments(anchor.layout, parts_of(request, anchor.layout.parameters), request.rounds)
@@ -260,7 +233,7 @@ class Session:
         """
         delta, wanted = Decoded(payload), self.fragments.of(round_).layout.count
         if delta.numel() != wanted:
-            raise WrongShape(delta.numel(), wanted)
+            raise WrongShape("a difference", delta.numel(), wanted)
         return delta
 
     def is_faint(self, delta: Vector, round_: int) -> bool:

@@ -14,7 +14,7 @@ from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.aggregating import voted
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import CodecError, Decoded
-from runners.jobs.pieces import Averaging, Made
+from runners.jobs.pieces import Averaging, Made, WrongShape
 from runners.jobs.session import Session
 from runners.jobs.tasks import TorchThread
 from schemas.aggregation import Aggregation
@@ -63,7 +63,7 @@ class ShardWorks:
         except TensorUnavailable as error:
             post(CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
             return
-        except (CodecError, ValueError) as error:
+        except (CodecError, WrongShape) as error:
             post(CollectFailed(contributor=who[0], round=who[1], reason=str(error), unsound=True))
             return
         finally:

@@ -122,3 +122,12 @@ def test_a_compiled_model_is_stored_under_its_own_names(app: Path) -> None:
     )
     assert b"_orig_mod" not in compiled.checkpoint()
     assert compiled.anchor.layout == session(app, "b").anchor.layout
+
+
+def test_a_momentum_that_nobody_uses_is_not_handed_on(app: Path) -> None:
+    first = trained(app, outer="nesterov", outer_lr=0.7)
+    plain = session(app, "b", first.checkpoint())
+    assert first.anchor.momentum is not None
+    assert plain.anchor.momentum is None
+    assert plain.digest == session(app, "c", first.checkpoint()).digest
+    assert b"shoal.momentum" not in plain.checkpoint()

@@ -16,8 +16,9 @@ from runners.jobs.anchor import Anchor
 from runners.jobs.codecs import decode
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.layout import LayoutMismatch
+from runners.jobs.local_steps import precision_for
 from runners.jobs.same_bits import InexactOptimizer, SeparateArithmetic
-from runners.jobs.session import Session, precision_of
+from runners.jobs.session import Session
 from runners.jobs.snapshots import SnapshotError, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.spec import JobSpec
 from runners.jobs.vectors import whole
@@ -222,10 +223,10 @@ def test_a_microbatch_in_several_passes_has_the_gradient_of_the_whole(load: Call
 
 def test_exact_steps_are_computed_and_averaged_exactly_unless_something_else_is_asked_for() -> None:
     step = JobRequest(kind="train", workload="m:w", sync="step")
-    assert (precision_of(step), policy.averaging(step)) == ("float32", "mean")
-    assert precision_of(msgspec.structs.replace(step, precision="bfloat16")) == "bfloat16"
+    assert (precision_for(step), policy.averaging(step)) == ("float32", "mean")
+    assert precision_for(msgspec.structs.replace(step, precision="bfloat16")) == "bfloat16"
     rounds = msgspec.structs.replace(step, sync="round")
-    assert (precision_of(rounds), policy.averaging(rounds)) == ("auto", "clip")
+    assert (precision_for(rounds), policy.averaging(rounds)) == ("auto", "clip")
 
 
 def test_a_parameter_that_no_loss_reaches_has_no_slope() -> None:

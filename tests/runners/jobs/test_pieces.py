@@ -15,7 +15,7 @@ from runners.jobs.codecs import decode, encode
 from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.fragments import Fragment, Fragments
 from runners.jobs.layout import Layout, Slot
-from runners.jobs.pieces import Averaging, Pieces
+from runners.jobs.pieces import Averaging, Pieces, WrongShape
 from runners.jobs.vectors import Joined, whole
 from schemas.aggregation import Aggregation
 from schemas.jobs import Encoding, JobRequest
@@ -84,7 +84,7 @@ def test_a_fragment_is_cut_and_owes_where_it_lies() -> None:
 
 
 def test_a_piece_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="piece 1 has 77 elements"):
+    with pytest.raises(WrongShape, match="piece 1 of 77 elements"):
         Pieces(WHOLE, CUT).decoded(encode(torch.zeros(77), "float32"), 1)
 
 

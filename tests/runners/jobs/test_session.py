@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from runners.jobs.codecs import decode, encode, encoded_size
-from runners.jobs.session import Session, WrongShape
+from runners.jobs.pieces import WrongShape
+from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
 from runners.jobs.vectors import whole
 from schemas.jobs import Encoding, JobRequest
