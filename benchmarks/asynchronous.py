@@ -52,7 +52,7 @@ FLEETS: dict[str, tuple[str, tuple[Speed, ...], tuple[int, ...]]] = {
 
 
 class _MovingProcess(LearningProcess):
-    """A job's process whose working parameters do what a real one's do (`runners.jobs.overlap`, `anchor.rebase`)."""
+    """A job's process whose working parameters do what a real one's do (`runners.jobs.overlap`)."""
 
     working: Vector | None = None
     travelling: tuple[int, Vector] | None = None
