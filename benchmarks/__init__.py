@@ -1,1 +1,1 @@
-"""Measurements of Shoal, and of Shoal beside others; README.md lists them."""
+"""Measurements of Shoal, and of Shoal beside others; docs/performance.md has their commands and figures."""
