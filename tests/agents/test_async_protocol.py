@@ -228,7 +228,7 @@ WORK = st.one_of(st.just(0.0), st.floats(0.01, 1e6))  # none, or a sample that i
 GAPS = st.one_of(st.just(0.0), st.floats(0.1, 100.0))  # 0: no contribution yet
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(0, 20), GAPS, WORK)),
     st.dictionaries(st.tuples(st.sampled_from("abcdef"), st.integers(1, 21)), WORK, min_size=1, max_size=9),

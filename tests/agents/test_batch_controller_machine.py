@@ -291,5 +291,5 @@ class ControllerMachine(RuleBasedStateMachine):
         self.core.check()
 
 
-ControllerMachine.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+ControllerMachine.TestCase.settings = hypothesis_settings(max_examples=35, stateful_step_count=40, deadline=None)
 TestControllerMachine = ControllerMachine.TestCase

@@ -155,5 +155,5 @@ class Desk(RuleBasedStateMachine):
                 assert any(getattr(timer, "job", None) == job.id for timer in self.timers)
 
 
-Desk.TestCase.settings = limits(max_examples=60, stateful_step_count=40, deadline=None)
+Desk.TestCase.settings = limits(max_examples=35, stateful_step_count=40, deadline=None)
 TestDesk = Desk.TestCase

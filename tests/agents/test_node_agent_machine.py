@@ -166,5 +166,5 @@ class Machine(RuleBasedStateMachine):
         assert {HeartbeatDue(), ProbeDue()} <= set(self.timers)
 
 
-Machine.TestCase.settings = limits(max_examples=60, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = limits(max_examples=35, stateful_step_count=40, deadline=None)
 TestMachine = Machine.TestCase

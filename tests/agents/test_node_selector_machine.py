@@ -152,7 +152,7 @@ class SelectorMachine(RuleBasedStateMachine):
 
 TestSelector = SelectorMachine.TestCase
 TestSelector.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=35, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 MOVES = st.lists(
@@ -200,7 +200,7 @@ def play(moves: list[tuple[str, int]], names: tuple[str, ...], strategy: str) ->
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(moves=MOVES, order=st.permutations(NODES), strategy=strategies)
 def test_renaming_nodes_renames_decisions(moves: list[tuple[str, int]], order: list[str], strategy: str) -> None:
     assert play(moves, NODES, strategy) == play(moves, tuple(order), strategy)

@@ -192,11 +192,11 @@ class OptimizerMachine(RuleBasedStateMachine):
 
 TestOptimizer = OptimizerMachine.TestCase
 TestOptimizer.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=35, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     rates=st.lists(st.sampled_from([40.0, 90.0, 100.0, 130.0]), min_size=10, max_size=40),
     changes=st.sets(st.integers(3, 30), max_size=6),

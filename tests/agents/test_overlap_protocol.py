@@ -113,7 +113,7 @@ def test_whoever_leaves_the_roster_gives_up_steps_that_wait_too() -> None:
 Fault = tuple[str, Any]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     speeds=st.lists(st.sampled_from([0.05, 0.1, 0.3, 0.9]), min_size=2, max_size=4),
     transfers=st.lists(st.sampled_from([0.05, 0.4, 2.0]), min_size=4, max_size=4),
@@ -182,7 +182,7 @@ def test_a_node_with_many_late_fragments_goes_on() -> None:
     assert {c.round % 4 for x in cluster.closed.values() for c in x.contributions if c.node == "c"} == {0, 1, 2, 3}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     speeds=st.lists(st.sampled_from([0.05, 0.1, 0.3, 0.9]), min_size=2, max_size=4),
     transfers=st.lists(st.sampled_from([0.05, 0.4, 2.0, 5.0]), min_size=4, max_size=4),

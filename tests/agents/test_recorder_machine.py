@@ -105,5 +105,5 @@ class World(RuleBasedStateMachine):
             assert job in self.writing or any(getattr(timer, "job", "") == job for timer in self.timers)
 
 
-World.TestCase.settings = limits(max_examples=50, stateful_step_count=40, deadline=None)
+World.TestCase.settings = limits(max_examples=35, stateful_step_count=40, deadline=None)
 TestWorld = World.TestCase

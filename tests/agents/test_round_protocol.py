@@ -186,7 +186,7 @@ def test_a_round_that_is_open_stops_waiting_for_a_node_whose_link_turns_out_to_b
     counted_once(cluster)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10_000),
     speeds=st.lists(st.floats(0.02, 1.0), min_size=2, max_size=6),

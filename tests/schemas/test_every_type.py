@@ -25,7 +25,7 @@ def test_the_catalogue_imports_every_module_that_declares_messages() -> None:
 
 
 @EVERY
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_what_is_encoded_is_decoded_again(wire: Wire, seed: int) -> None:
     message = instance(wire.type, random.Random(seed))
@@ -34,7 +34,7 @@ def test_what_is_encoded_is_decoded_again(wire: Wire, seed: int) -> None:
 
 
 @EVERY
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_a_message_goes_on_a_subject_of_its_type(wire: Wire, seed: int) -> None:
     message = instance(wire.type, random.Random(seed))
