@@ -42,8 +42,9 @@ class Offering(Custodian):
         yield self.publish(again(offer))
         if offer.pieces:
             others = tuple(p for p in range(len(offer.pieces)) if s.shards[p : p + 1] != (s.node,))
-            stream = works.Stream(kind="delta", name=offer.key, pieces=others)
-            yield self._work(f"stream/{offer.key}", stream, "a difference is ready to be averaged, piece by piece")
+            if others:
+                stream = works.Stream(kind="delta", name=offer.key, pieces=others)
+                yield self._work(f"stream/{offer.key}", stream, "a difference is ready to be averaged, piece by piece")
             return
         if s.opener == s.node:
             return  # this node reduces, and has the bytes at hand: they would only keep its link from the others'

@@ -262,6 +262,8 @@ class JobCluster:
                 return self.catching_up(node, work)
             case training.Validate():
                 return 0.1, training.ValidationDone(round=work.round, loss=1.0, seconds=0.1)
+            case training.Stream():
+                assert bool(work.pieces) == (self.cut > 1), "a difference that is cut isn't kept in whole"
             case training.StoreAnchor() if node.storeless:
                 return 0.5, training.StoreFailed(round=work.round, final=work.final, reason="no answer")
             case training.StoreAnchor():

@@ -71,6 +71,15 @@ def test_one_reducer_is_enough_where_nobody_else_is_fit() -> None:
     assert makers(cluster, 4) == {"a", "b"}
 
 
+def test_who_is_left_alone_reduces_everything_and_sends_its_own_difference_nowhere() -> None:
+    cluster = job(count=2, rounds=4)
+    cluster.run(until=lambda: len(cluster.closed) == 1)
+    cluster.kill("b")
+    cluster.run(until=lambda: cluster.finished)
+    sound(cluster, alone=True)
+    assert makers(cluster, 4) == {"a"}
+
+
 def test_as_many_as_are_asked_for_at_most() -> None:
     cluster = JobCluster([Node(name) for name in "abcd"], rounds=3, parameters=PARAMETERS, reducers=2)
     cluster.run(until=lambda: cluster.finished)
