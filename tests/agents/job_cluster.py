@@ -228,6 +228,8 @@ class JobCluster:
     # What torch and the network would do.
 
     def work(self, node: Node, core: str, effect: StartWork) -> None:
+        if isinstance(effect.work, training.Stream):
+            assert bool(effect.work.pieces) == (self.cut > 1), "a difference that is cut isn't kept in whole"
         delay, result = self.outcome(node, effect.work)
         if result is not None:
             cores, halts = node.cores, node.halts[core, effect.key]
@@ -262,8 +264,6 @@ class JobCluster:
                 return self.catching_up(node, work)
             case training.Validate():
                 return 0.1, training.ValidationDone(round=work.round, loss=1.0, seconds=0.1)
-            case training.Stream():
-                assert bool(work.pieces) == (self.cut > 1), "a difference that is cut isn't kept in whole"
             case training.StoreAnchor() if node.storeless:
                 return 0.5, training.StoreFailed(round=work.round, final=work.final, reason="no answer")
             case training.StoreAnchor():
