@@ -19,16 +19,13 @@ Delivery = tuple[SimulatedSubscription, int, str, Wire, bytes, Position | None, 
 """Who gets it, their epoch when it was sent, subject, type, bytes, position and sequence if stored, redelivered."""
 
 
-class SimulatedReceipt:
-    """See `bus.port.Receipt`."""
+class SimulatedReceipt(msgspec.Struct, gc=False):
+    """See `bus.port.Receipt`. A struct: one is made for each delivery of a stored message."""
 
-    __slots__ = ("_endpoint", "_position", "redelivered", "sequence")
-
-    def __init__(self, endpoint: Endpoint, position: Position, sequence: int, redelivered: bool) -> None:
-        self._endpoint = endpoint
-        self._position = position
-        self.sequence = sequence
-        self.redelivered = redelivered
+    _endpoint: Endpoint
+    _position: Position
+    sequence: int
+    redelivered: bool
 
     def ack(self) -> None:
         """See `bus.port.Receipt.ack`. Gets lost as often as other messages do."""

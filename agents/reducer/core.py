@@ -388,9 +388,8 @@ class Reducer(Verifying, Ordering):
     def check(self) -> None:
         """A contribution counts once; what is being averaged is here; the state is bounded."""
         s = self.state
-        for key, offer in s.offers.items():
-            counted = s.counted.get(offer.message.node, ())
-            self.require(offer.message.round not in counted, f"{key} was counted and is offered again")
+        again = [key for key, o in s.offers.items() if o.message.round in s.counted.get(o.message.node, ())]
+        self.require(not again, f"{again} were counted and are offered again")
         self.require(
             all(key in s.offers and s.offers[key].status == "here" for key in s.reducing), "averaging what isn't here"
         )
