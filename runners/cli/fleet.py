@@ -46,7 +46,7 @@ YieldShareOption = Annotated[
         metavar="PART",
         min=0.0,
         max=0.99,
-        help="Slow jobs to this part of their speed instead of pausing them, such as 0.25; has --yield-to-owner in it.",
+        help="Slow jobs to this part of their speed instead of pausing them, such as 0.25; implies --yield-to-owner.",
     ),
 ]
 TemperatureOption = Annotated[

@@ -227,7 +227,7 @@ async def _logs(job: str, node: str | None, follow: bool, server: str | None, st
 
 def fetch(
     job: JobArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A directory JOB is made in it.")] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the directory JOB is made.")] = Path("runs"),
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,

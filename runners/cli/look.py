@@ -45,7 +45,7 @@ def events(
     subject: SubjectArgument = "shoal.>",
     past: Annotated[bool, typer.Option("--past", help="What is stored first, then what comes.")] = False,
     until_now: Annotated[bool, typer.Option("--stored", help="Only what is stored; don't wait for more.")] = False,
-    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=0, help="End after so many; 0 for no end.")] = 0,
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=0, help="End after N messages; 0: never.")] = 0,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,

@@ -37,7 +37,7 @@ def pause(
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Pause a node: its jobs go on elsewhere until `shoal resume`, also if it is started anew."""
+    """Pause a node: its jobs go on elsewhere until `shoal resume`, even if it is restarted."""
     _order(node, True, reason, server, store)
 
 

@@ -30,7 +30,7 @@ MOST_SHOWN = 6  # events of a chain, unless it was asked for by its event's id
 def why(
     what: Annotated[str, typer.Argument(metavar="JOB|NODE|EVENT", help="A job's id, a node's name or an event's id.")],
     last: Annotated[
-        int, typer.Option("--last", "-n", metavar="N", min=1, help="So many decisions about a job or a node.")
+        int, typer.Option("--last", "-n", metavar="N", min=1, help="How many decisions about a job or a node.")
     ] = 5,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -38,7 +38,7 @@ def why(
 ) -> None:
     """Why something was decided: each decision's reason, and the chain of causes that led to it.
 
-    On the machine of `shoal up` decisions that were superseded are known, too, and those of a fleet that is down.
+    On the machine of `shoal up` it also knows superseded decisions, and those of a fleet that is down.
     """
     past = run_async(known_past(server, store))
     asked_for = chain_of(past, what)

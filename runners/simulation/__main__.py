@@ -13,12 +13,12 @@ from schemas.errors import ShoalError
 def main(argv: list[str] | None = None) -> int:
     """Run it; exit status 1 with the seed where something was found that must not be."""
     parser = argparse.ArgumentParser(prog="python -m runners.simulation", description=__doc__)
-    parser.add_argument("--nodes", type=int, default=50)
+    parser.add_argument("--nodes", type=int, default=50, help="machines")
     parser.add_argument("--hours", type=float, default=1.0, help="virtual hours with faults")
     parser.add_argument("--seed", type=int, default=7, help="of all chance: the same seed gives the same run")
     parser.add_argument("--faults", default="default", help=f"one of {', '.join(PRESETS)}")
     parser.add_argument("--beat", type=float, default=1.0, help="seconds between a node's heartbeats, and its probes")
-    parser.add_argument("--check", action="store_true", help="look at a core's invariants after every input of it")
+    parser.add_argument("--check", action="store_true", help="check each core's invariants after every input, too; slower")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     options = parser.parse_args(argv)
     try:
