@@ -160,7 +160,10 @@ def suite(asked: argparse.Namespace, seeds: list[int]) -> None:
             except LabError as error:
                 print(f"{asked.scenario} {asked.task} {asked.cc} seed {seed}: {error}", file=sys.stderr)
     for asked.cc in get_args(Congestion):
-        average("shoal", "average", asked)
+        try:
+            average("shoal", "average", asked)
+        except LabError as error:
+            print(f"averaging, {asked.cc}: {error}", file=sys.stderr)
 
 
 def average(tool: str, link: str, asked: argparse.Namespace) -> None:

@@ -21,11 +21,11 @@ from benchmarks.netlab import PROFILES, LabError, NetLab
 from benchmarks.netlab.lab import Congestion
 from benchmarks.training.coordinators import PeerRun, start_coordinator, start_flower_run
 from benchmarks.training.fleet import Fleet
-from benchmarks.training.peer_race import PEERS, environment_of, start_worker
+from benchmarks.training.peer_race import PEERS, bin_of, environment_of, start_worker
 from benchmarks.training.race import BEGIN_WITHIN, Setting
+from benchmarks.training.results import megabytes
 from benchmarks.training.scenarios import Scenario
-from benchmarks.training.tasks import CACHE, WORKERS
-from benchmarks.training.workloads import VECTOR
+from benchmarks.training.tasks import VECTOR, WORKERS
 
 READY_WITHIN = 60.0  # seconds for all workers to be connected
 LOOK_EVERY = 0.3  # seconds between looks at the workers' output
@@ -91,7 +91,7 @@ def _shoal(lab: NetLab, folder: Path, link: str, rounds: int, limit: float, requ
     seconds = [found for number in range(1, rounds + 1) if (found := _seconds(heard, number)) is not None]
     return {
         "seconds": [round(s, 2) for s in seconds],
-        "sent_mb": _sent(before, after),
+        "sent_mb": megabytes(before, after, "tx_offered_bytes"),
         "size": offers[-1]["size"] if offers else FLOAT_BYTES,
         "encodings": sorted({e["encoding"] for e in offers}),
         "in_time": [len(e["contributions"]) for e in heard if e["type"] == "RoundClosed"],
@@ -110,13 +110,10 @@ def _seconds(heard: Sequence[dict[str, Any]], number: int) -> float | None:
 
 def _peer(tool: str, lab: NetLab, folder: Path, link: str, rounds: int, limit: float) -> dict[str, Any]:
     name, module = MODULES[tool]
-    peer = PEERS[name]
-    python = CACHE / f"venv-{peer.venv}" / "bin" / "python"
-    if not python.exists():
-        raise LabError(f"{tool} is not installed: run benchmarks/training/peers/install.sh {peer.venv}")
+    peer, bin_ = PEERS[name], bin_of(name)
     setting = Setting(Scenario("average", ""))
     environment = environment_of(setting, folder, time.time(), {"ROUNDS": rounds, "TASK": "vector"})
-    running = PeerRun(lab, folder, python.parent, environment)
+    running = PeerRun(lab, folder, bin_, environment)
     try:
         if peer.coordinated:
             start_coordinator(name, running)
@@ -133,7 +130,7 @@ def _peer(tool: str, lab: NetLab, folder: Path, link: str, rounds: int, limit: f
             start_flower_run(running, time.time())
         (folder / "go").touch()
         _wait(lambda: len(_rounds_of(tool, folder)) >= rounds, limit)
-        return {"seconds": _rounds_of(tool, folder), "sent_mb": _sent(before, lab.stats())}
+        return {"seconds": _rounds_of(tool, folder), "sent_mb": megabytes(before, lab.stats(), "tx_offered_bytes")}
     finally:
         running.close()
 
@@ -161,7 +158,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             if line.startswith("{"):
                 rows.append(json.loads(line))
     return rows
-
-
-def _sent(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[float]:
-    return [round((a["tx_offered_bytes"] - b["tx_offered_bytes"]) / 1e6, 1) for a, b in zip(after, before, strict=True)]

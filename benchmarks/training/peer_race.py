@@ -14,7 +14,7 @@ from benchmarks.netlab import LabError, NetLab, address_of
 from benchmarks.training.coordinators import PeerRun, start_coordinator, start_flower_run
 from benchmarks.training.race import Setting
 from benchmarks.training.reference import reference_steps
-from benchmarks.training.results import Result
+from benchmarks.training.results import Result, megabytes
 from benchmarks.training.scenarios import COORDINATOR, Event, Scenario
 from benchmarks.training.tasks import CACHE, TASKS, WORKERS
 
@@ -51,16 +51,14 @@ def run_peer(name: str, setting: Setting, variables: dict[str, Any]) -> Result:
         LabError: the laboratory can't be had, or the peer isn't installed.
     """
     peer, task, scenario = PEERS[name], TASKS[setting.task], setting.scenario
-    python = CACHE / f"venv-{peer.venv}" / "bin" / "python"
-    if not python.exists():
-        raise LabError(f"{name} is not installed: run benchmarks/training/peers/install.sh {peer.venv}")
+    bin_ = bin_of(name)
     steps = WORKERS * reference_steps(setting.task, setting.seed)
     folder = (setting.out / f"{name}-{scenario.name}-{setting.task}-{setting.congestion}-{setting.seed}").resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with NetLab(WORKERS + 1, setting.lab, congestion=setting.congestion, seed=setting.seed + 1) as lab:
         begin = time.time() + peer.lead
-        running = PeerRun(lab, folder, python.parent, environment_of(setting, folder, begin, variables))
+        running = PeerRun(lab, folder, bin_, environment_of(setting, folder, begin, variables))
         try:
             if peer.coordinated:
                 start_coordinator(name, running)
@@ -89,15 +87,25 @@ def run_peer(name: str, setting: Setting, variables: dict[str, Any]) -> Result:
         ideal_undisturbed=Scenario("", "").ideal_seconds(steps, task),
         loss=curve[-1][1] if curve else None,
         rounds=max((e.get("round", 0) for e in said), default=0) or None,
-        sent_mb=tuple(
-            round((a["tx_offered_bytes"] - b["tx_offered_bytes"]) / 1e6, 2) for a, b in zip(after, before, strict=True)
-        ),
+        sent_mb=tuple(megabytes(before, after, "tx_offered_bytes")),
         load=os.getloadavg()[0],
         date=time.strftime("%Y-%m-%d"),
         command=" ".join(sys.argv[1:]),
         curve=curve,
         details={"variables": variables, "samples": reached and reached.get("samples")},
     )
+
+
+def bin_of(name: str) -> Path:
+    """Where the programs of a peer's virtual environment are.
+
+    Raises:
+        LabError: it isn't installed.
+    """
+    found = CACHE / f"venv-{PEERS[name].venv}" / "bin"
+    if not (found / "python").exists():
+        raise LabError(f"{name} is not installed: run benchmarks/training/peers/install.sh {PEERS[name].venv}")
+    return found
 
 
 def environment_of(setting: Setting, folder: Path, begin: float, variables: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from benchmarks.netlab import NetLab
 from benchmarks.netlab.lab import Congestion
 from benchmarks.training.fleet import Fleet
 from benchmarks.training.reference import reference_steps
-from benchmarks.training.results import Result
+from benchmarks.training.results import Result, megabytes
 from benchmarks.training.scenarios import Event, Scenario
 from benchmarks.training.tasks import TASKS, WORKERS
 from benchmarks.training.where import Where, where
@@ -89,10 +89,7 @@ def run_shoal(setting: Setting) -> Result:
         if reached is None:
             fleet.cancel()
         _hear_out(fleet)
-    sent, received = (
-        [round((a[way] - b[way]) / 1e6, 2) for a, b in zip(after, before, strict=True)]
-        for way in ("tx_offered_bytes", "rx_bytes")
-    )
+    sent, received = (megabytes(before, after, way) for way in ("tx_offered_bytes", "rx_bytes"))
     curve = [(e["at"] - start, e["loss"]) for e in fleet.heard if e["type"] == "Validated" and e["at"] <= end]
     found = where(fleet.heard, start, end, task.batch)
     return Result(

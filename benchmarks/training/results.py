@@ -1,7 +1,7 @@
 """What a run gives, whoever ran: one form for Shoal and its peers, kept as lines of JSON."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,11 @@ def line(result: Result) -> str:
     ratio = f"{result.ratio:.2f}x" if result.reached else f"over {result.ratio:.1f}x"
     sent = " ".join(f"{mb:.1f}" for mb in result.sent_mb)
     return f"{where}: {time}, {ratio} of {result.ideal:.1f} s; sent MB {sent}; load {result.load:.1f}"
+
+
+def megabytes(before: Sequence[Mapping[str, int]], after: Sequence[Mapping[str, int]], counter: str) -> list[float]:
+    """What each node's counter of bytes (see `NetLab.stats`) went up by."""
+    return [round((late[counter] - early[counter]) / 1e6, 2) for early, late in zip(before, after, strict=True)]
 
 
 def cached() -> dict[str, Any]:

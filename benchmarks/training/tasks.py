@@ -22,6 +22,7 @@ CONTEXT = 128  # bytes
 WORKERS = 4
 HELD_OUT_WINDOWS = 24  # a second of one core would be too much: it is validated every few steps
 HELD_OUT_DIGITS = 360  # a fifth
+VECTOR = 6_250_000  # float32: 25 MB, of averaging alone
 LEFT_OUT = ("/test/", "/tests/", "site-packages", "idlelib", "lib2to3")
 
 Batch = tuple[Tensor, Tensor]

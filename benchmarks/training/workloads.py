@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.training.tasks import TASKS, Batch, Task, loss_of
-
-VECTOR = 6_250_000  # float32: 25 MB
+from benchmarks.training.tasks import TASKS, VECTOR, Batch, Task, loss_of
 
 
 class TaskWorkload:

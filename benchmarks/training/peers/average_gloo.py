@@ -8,8 +8,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.training.peers.paced import RUN, WORLD
-
-VECTOR = 6_250_000  # float32: 25 MB
+from benchmarks.training.tasks import VECTOR
 
 
 def main() -> None:

@@ -9,8 +9,7 @@ import torch
 from hivemind.averaging import DecentralizedAverager
 
 from benchmarks.training.peers.paced import MY_ADDRESS, RANK, RUN, WORLD
-
-VECTOR = 6_250_000  # float32: 25 MB
+from benchmarks.training.tasks import VECTOR
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.training.peers.paced import LOCAL_STEPS, Log, Paced
+from benchmarks.training.tasks import VECTOR
 
-VECTOR = 6_250_000  # float32: 25 MB
 app = ServerApp()
 
 
