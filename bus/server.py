@@ -13,6 +13,7 @@ from typing import Self
 
 from bus import processes
 from bus.backoff import RestartHistory, RestartPolicy
+from bus.congestion import ask_for_child
 from bus.locks import AlreadyLocked, FileLock
 from bus.server_config import (
     CONFIG,
@@ -23,6 +24,7 @@ from bus.server_config import (
     environment,
     find_binary,
     free_ports,
+    is_loopback,
     local_host,
     primary_address,
     record,
@@ -238,6 +240,8 @@ class EmbeddedServer:
         )
         running = RunningServer(process, self.log_path)
         await running.usable(self._listen, ports, name)
+        if not is_loopback(self._listen):  # nothing gets lost there
+            ask_for_child(process.pid, ports.nats)
         with contextlib.suppress(OSError):  # a full disk costs the note, not the server
             record(self.store, listen=self._listen, ports=ports, pid=process.pid)
         return running

@@ -3,14 +3,33 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from bus.congestion import BBR, ask_for_bbr, bbr_allowed, default_control
+from bus import server as server_module
+from bus.congestion import BBR, ask_for_bbr, ask_for_child, bbr_allowed, default_control
+from bus.server import EmbeddedServer
 
 OPTION = getattr(socket, "TCP_CONGESTION", None)
+
+CHILD = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+early, _ = listener.accept()
+other = socket.create_connection(listener.getsockname())
+print("accepted", flush=True)
+input()
+late, _ = listener.accept()
+for one in (early, late, other):
+    print(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\\0").decode(), flush=True)
+"""
+"""Listens, has one connection when BBR is asked for and gets another, and has one of its own to somewhere."""
 
 
 @asynccontextmanager
@@ -47,3 +66,33 @@ async def test_a_connection_that_is_gone_is_no_fault() -> None:
         transport.abort()
         await asyncio.sleep(0)
         assert ask_for_bbr(transport) in (True, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody asks for another process elsewhere")
+def test_what_a_child_sends_from_its_port_gets_it_and_nothing_else() -> None:
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        port = int(child.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)):
+            assert child.stdout.readline() == "accepted\n"
+            got = ask_for_child(child.pid, port)
+            with socket.create_connection(("127.0.0.1", port)):
+                said, _ = child.communicate("\n")
+    assert got is bbr_allowed()
+    asked = BBR if got else default_control()
+    assert said.split() == [asked, asked, default_control()]
+    assert not ask_for_child(child.pid, port)  # it is gone
+
+
+@pytest.mark.parametrize(("loopback", "asked"), [(True, 0), (False, 2)])
+async def test_a_server_that_others_reach_is_asked_for_at_each_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loopback: bool, asked: int
+) -> None:
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(server_module, "is_loopback", lambda _: loopback)
+    monkeypatch.setattr(server_module, "ask_for_child", lambda pid, port: calls.append((pid, port)))
+    async with EmbeddedServer(tmp_path / "store") as server:
+        first = server.pid
+        await server.restart()
+        assert [(pid, server.ports.nats) for pid in (first, server.pid)][:asked] == calls
