@@ -13,10 +13,10 @@ import msgspec
 
 from agents.base import Effect, Effects, Timer, on
 from agents.reducer import allotment, shard_works, words
+from agents.reducer.anticipating import Anticipating
 from agents.reducer.closing import HoldPatience, RoundDeadline
 from agents.reducer.settings import UNFIT_ROUNDS
 from agents.reducer.shard_state import Shard
-from agents.reducer.sharing import Sharing
 from agents.reducer.state import key_of
 from agents.reducer.works import Part, Treated
 from schemas.aggregation import Aggregation
@@ -35,7 +35,7 @@ class ShardPatience(Timer, frozen=True, kw_only=True):
     term: int
 
 
-class Ordering(Sharing):
+class Ordering(Anticipating):
     """The part of a reducer that has a round open which others reduce with it."""
 
     @abstractmethod
@@ -123,7 +123,7 @@ class Ordering(Sharing):
         s.cut.order = order
         yield self.publish(order)
         yield self._watch_shards(now)
-        yield from self._carry_out()
+        yield from self._carry_out(now)
 
     def _watch_shards(self, now: float) -> Effect:
         s, patience = self.state, max(self.settings.shard_patience_seconds, self._deadline() / 2)

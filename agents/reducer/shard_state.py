@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agents.reducer.shard_works import ReduceShard, ShardReduced
 from schemas.ids import NodeId
 from schemas.shards import AverageOrdered, AverageShard, PieceHere
 from schemas.training import RoundOpened
@@ -44,6 +45,12 @@ class ShardState(msgspec.Struct, kw_only=True):
     """What the open round's average is made of, once that is decided."""
     reduced: tuple[int, int] = (0, -1)
     """The (round, term) whose order this node has begun to carry out."""
+    ahead: ReduceShard | None = None
+    """What this node makes before it is ordered."""
+    made: ShardReduced | None = None
+    """That, once it is made."""
+    anticipates_from: int = 0
+    """The round from which on averages are made ahead again, after one that was not ordered so."""
     averages: dict[NodeId, Shard] = msgspec.field(default_factory=dict)
     """Of the round that this node has open."""
     asked: int = 0
@@ -55,4 +62,4 @@ class ShardState(msgspec.Struct, kw_only=True):
 
     def forget_round(self) -> None:
         """The open round's averages are of no use any more."""
-        self.order, self.averages, self.asked = None, {}, 0
+        self.order, self.averages, self.asked, self.ahead, self.made = None, {}, 0, None, None

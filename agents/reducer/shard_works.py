@@ -77,6 +77,8 @@ class ReduceShard(Work, frozen=True, kw_only=True):
     aggregation: Aggregation
     extent: float = 1.0
     """What the average is multiplied by."""
+    ahead: bool = False
+    """It is not ordered yet."""
 
 
 class ShardReduced(Result, frozen=True, kw_only=True):
@@ -88,3 +90,5 @@ class ShardReduced(Result, frozen=True, kw_only=True):
     pieces: tuple[int, ...]
     apart: dict[NodeId, float] = msgspec.field(default_factory=dict)
     """Where each node has one vote: squares of the distances of their votes from it."""
+    ahead: bool = False
+    """Of `ReduceShard`."""

@@ -140,7 +140,7 @@ class Sharing(Closing):
         yield self._received(offer.message, event.pieces)
         yield from self._gather(key)
         yield from self._note_pieces(offer, s.node, event.pieces, now)
-        yield from self._carry_out()  # of a process that was started again after the order
+        yield from self._carry_out(now)  # of a process that was started again after the order
 
     def _received(self, message: ContributionOffered, pieces: tuple[PieceHere, ...], unsound: str = "") -> Effect:
         s = self.state
@@ -278,9 +278,9 @@ class Sharing(Closing):
         if (event.round, event.term, event.node) == (opening.round, opening.term, opening.node):
             self.state.cut.order = event
             yield from self._stand_by(now, self._deadline())
-            yield from self._carry_out()
+            yield from self._carry_out(now)
 
-    def _carry_out(self) -> Iterator[Effect]:
+    def _carry_out(self, now: float) -> Iterator[Effect]:
         """Average this node's pieces of what was ordered, once they are all here."""
         s, cut, mine = self.state, self.state.cut, self._mine
         order = cut.order
@@ -291,18 +291,18 @@ class Sharing(Closing):
             if collected is None or collected.digest != part.digest or not set(mine) <= set(collected.pieces):
                 return
         cut.reduced = order.round, order.term
-        yield self._work(
-            f"reduce/{order.round}-{order.term}",
-            shard_works.ReduceShard(
-                round=order.round,
-                term=order.term,
-                parts=order.parts,
-                pieces=mine,
-                encoding=order.encoding,
-                aggregation=order.aggregation,
-                extent=order.extent,
-            ),
-            f"round {order.round}: this node's shard of it, {len(mine)} of {s.cut.pieces} pieces",
+        reason = f"round {order.round}: this node's shard of it, {len(mine)} of {s.cut.pieces} pieces"
+        yield self._work(f"reduce/{order.round}-{order.term}", self._as_ordered(order), reason)
+
+    def _as_ordered(self, order: AverageOrdered) -> shard_works.ReduceShard:
+        return shard_works.ReduceShard(
+            round=order.round,
+            term=order.term,
+            parts=order.parts,
+            pieces=self._mine,
+            encoding=order.encoding,
+            aggregation=order.aggregation,
+            extent=order.extent,
         )
 
     @on(shard_works.ShardReduced)

@@ -114,7 +114,9 @@ class ShardWorks:
         made = await self._torch.run(self._made, work, gathered)
         name = f"{work.round}-{work.term}-{hashlib.sha256(made.payload).hexdigest()[:8]}"
         average = msgspec.structs.replace(self._averages.keep(name, made.payload), norm=made.norm)
-        return works.ShardReduced(round=work.round, term=work.term, average=average, pieces=work.pieces, apart=made.apart)
+        return works.ShardReduced(
+            round=work.round, term=work.term, average=average, pieces=work.pieces, apart=made.apart, ahead=work.ahead
+        )
 
     def _made(self, work: works.ReduceShard, gathered: Sequence[tuple[OrderedPart, Sequence[Decoded]]]) -> Made:
         how = Averaging(work.aggregation, work.encoding, work.extent)

@@ -100,5 +100,5 @@ class PlayedShards:
         average = Average(key=f"{work.round}-{work.term}", size=size, digest=digest, holders=(name,), norm=1.0)
         finish(
             OUTER_STEP,
-            sharding.ShardReduced(round=work.round, term=work.term, average=average, pieces=work.pieces),
+            sharding.ShardReduced(round=work.round, term=work.term, average=average, pieces=work.pieces, ahead=work.ahead),
         )

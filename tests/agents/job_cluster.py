@@ -1,5 +1,6 @@
 """A job of several nodes in virtual time: the real trainer and reducer cores, with torch and tensors played by delays."""
 
+import hashlib
 import heapq
 import random
 from collections import defaultdict
@@ -48,6 +49,8 @@ class Node:
     """Nothing of anybody's tensors arrives."""
     garbage: bool = False
     """Its differences arrive and can't be counted."""
+    too_long: bool = False
+    """Its differences are clipped where several nodes reduce."""
     tries: int = 0
     """Local rounds so far: no two differences are alike."""
     begun: list[tuple[int, int]] = field(default_factory=list)
@@ -354,7 +357,13 @@ class JobCluster:
             case sharding.Weigh():
                 assert all(trained == pytest.approx(4.0) for trained, _ in work.squares), "squares of all pieces, once each"
                 parts = tuple(
-                    OrderedPart(node=part.node, round=part.round, digest=digest, weight=part.weight)
+                    OrderedPart(
+                        node=part.node,
+                        round=part.round,
+                        digest=digest,
+                        weight=part.weight,
+                        scale=0.5 if self.nodes[part.node].too_long else 1.0,
+                    )
                     for part, digest in zip(work.parts, work.digests, strict=True)
                 )
                 told = tuple(reducing.Treated(node=p.node, round=p.round, weight=p.weight, norm=2.0) for p in parts)
@@ -364,10 +373,12 @@ class JobCluster:
         assert isinstance(work, sharding.ReduceShard)
         for part in work.parts:
             assert set(work.pieces) <= node.pieces[part.node, part.round, part.digest], "averaging what isn't here"
-        name = f"{work.round}-{work.term}-{node.name}"
-        node.averages.add(f"avg-{name}")
-        average = Average(key=name, size=9, digest=f"avg-{name}", holders=(node.name,), norm=1.0)
-        return 0.1, sharding.ShardReduced(round=work.round, term=work.term, average=average, pieces=work.pieces)
+        name = shard_name(work.round, work.term, node.name, work.parts)
+        node.averages.add(name)
+        average = Average(key=name, size=9, digest=name, holders=(node.name,), norm=1.0)
+        return 0.1, sharding.ShardReduced(
+            round=work.round, term=work.term, average=average, pieces=work.pieces, ahead=work.ahead
+        )
 
     def difference(self, node: Node, done: training.StepsDone) -> training.LocalRoundDone:
         node.tries += 1
@@ -397,3 +408,8 @@ class JobCluster:
     @property
     def mismatches(self) -> list[DigestMismatch]:
         return self.said(DigestMismatch)
+
+
+def shard_name(round_: int, term: int, node: str, parts: tuple[OrderedPart, ...]) -> str:
+    """The digest of a shard of an average: another one for other contributions, or for what they count."""
+    return f"{round_}-{term}-{node}-{hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:8]}"

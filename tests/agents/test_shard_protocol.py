@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.ids import NodeId
 from schemas.shards import AverageOrdered, PiecesReceived
 from schemas.training import AverageOffered, ContributionReceived, ContributionRefused, RoundApplied, RoundClosed
-from tests.agents.job_cluster import JobCluster, Node
+from tests.agents.job_cluster import JobCluster, Node, shard_name
 
 PARAMETERS = 100_000  # some dozen pieces would fit
 
@@ -32,6 +32,8 @@ def sound(cluster: JobCluster, *, alone: bool = False) -> None:
         assert all(len(set(shard.holders)) > 1 for shard in closed.average.shards) or alone
         *_, order = [o for o in cluster.said(AverageOrdered) if (o.node, o.round, o.term) == _by(closed)]  # who was killed
         assert {(p.node, p.round) for p in order.parts} == {(c.node, c.round) for c in closed.contributions}  # orders again
+        made = {shard_name(order.round, order.term, shard.holders[0], order.parts) for shard in closed.average.shards}
+        assert made == {shard.digest for shard in closed.average.shards}, "an average that was not ordered"
     for (node, version), average in cluster.applied.items():
         assert average.shards == cluster.closed[version].average.shards, f"{node} applied another average"
     digests = {(event.version, event.digest) for event in cluster.said(RoundApplied)}
@@ -85,6 +87,31 @@ def test_as_many_as_are_asked_for_at_most() -> None:
     cluster.run(until=lambda: cluster.finished)
     sound(cluster)
     assert makers(cluster, 2) == {"a", "b"}
+
+
+def waits_for_averages(cluster: JobCluster, round_: int) -> float:
+    """Seconds from a round's order until the last shard of its average is offered."""
+    (ordered,) = (e.at for e in cluster.said(AverageOrdered) if e.round == round_)
+    return max(e.at for e in cluster.said(AverageOffered) if e.round == round_) - float(ordered)
+
+
+def test_averages_are_made_before_they_are_ordered() -> None:
+    cluster = job()
+    cluster.run(until=lambda: cluster.finished)
+    sound(cluster)
+    assert waits_for_averages(cluster, 3) < 0.1, "making one takes a tenth of a second"
+
+
+def test_an_average_that_is_ordered_otherwise_is_made_again_and_the_next_ones_wait_for_their_orders() -> None:
+    cluster = job(rounds=14)
+    cluster.run(until=lambda: len(cluster.closed) == 2)
+    cluster.nodes["d"].too_long = True
+    cluster.run(until=lambda: len(cluster.closed) == 4)
+    cluster.nodes["d"].too_long = False
+    cluster.run(until=lambda: cluster.finished)
+    sound(cluster)
+    waits = {round_: waits_for_averages(cluster, round_) for round_ in cluster.closed}
+    assert [round_ for round_, seconds in waits.items() if seconds >= 0.1] == list(range(3, 11))
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "silent"])
@@ -157,6 +184,7 @@ def test_a_difference_that_is_not_cut_like_the_jobs_is_refused() -> None:
     kills=st.lists(st.tuples(st.floats(2.0, 20.0), st.integers(0, 5), st.booleans()), max_size=4),
     returns=st.floats(2.0, 15.0),
     sync=st.sampled_from(["round", "overlap"]),
+    clipped=st.one_of(st.none(), st.floats(0.0, 10.0)),
 )
 @example(  # the fourth node goes on collecting by the opening of one who died, whose number the next one gave as well
     seed=2371,
@@ -164,14 +192,17 @@ def test_a_difference_that_is_not_cut_like_the_jobs_is_refused() -> None:
     kills=[(3.5, 2, False), (6.8, 0, True), (12.3, 1, True)],
     returns=9.0,
     sync="overlap",
+    clipped=None,
 )
 def test_whatever_dies_and_returns_no_half_average_is_applied(
-    seed: int, speeds: list[float], kills: list[tuple[float, int, bool]], returns: float, sync: str
+    seed: int, speeds: list[float], kills: list[tuple[float, int, bool]], returns: float, sync: str, clipped: float | None
 ) -> None:
     fleet = [Node(name, step_seconds=speed) for name, speed in zip("abcdef", speeds, strict=False)]
     asked = {"fragments": 2} if sync == "overlap" else {}
     cluster = JobCluster(fleet, rounds=5, seed=seed, parameters=PARAMETERS, reducers=4, sync=sync, **asked)
 
+    if clipped is not None:
+        cluster.later(clipped, lambda: setattr(fleet[0], "too_long", True))
     for at, index, told in kills:
         cluster.later(at, partial(cluster.kill_for_a_while, index, told=told, seconds=returns + 3.0))
     cluster.run(seconds=600, until=lambda: cluster.finished)
