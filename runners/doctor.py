@@ -137,12 +137,13 @@ def congestion(default: str | None, allowed: bool | None) -> Check:
         return Check(what=what, state="good", found="its congestion control can't be told here")
     if default == BBR:
         return Check(what=what, state="good", found="BBR: lossy links carry what they can")
+    if allowed:
+        return Check(what=what, state="good", found=f"{default}; nodes and `shoal up` ask for BBR themselves")
     mend = (
-        "on links that lose packets a server here sends 4 to 35 times as much with BBR: "
+        "on links that lose packets nodes and a server here send 4 to 35 times as much with BBR: "
         "sysctl -w net.core.default_qdisc=fq net.ipv4.tcp_congestion_control=bbr (and the same in /etc/sysctl.conf)"
     )
-    nodes = "nodes ask for BBR themselves" if allowed else "nodes may not ask for BBR"
-    return Check(what=what, state="warning", found=f"{default}; {nodes}", mend=mend)
+    return Check(what=what, state="warning", found=f"{default}; nodes and `shoal up` may not ask for BBR", mend=mend)
 
 
 async def examine_fleet(server: str | None, store: Path, clock: Callable[[], float] = time.time) -> list[Check]:
