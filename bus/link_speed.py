@@ -60,12 +60,10 @@ async def measure_link(
     takers = [Lane(url, f"{node} speed down {number}", token) for number in range(streams)]
     subject = f"tensor.speed.{valid(node)}"
     try:
-        for lane in (*senders, *takers):
-            await lane.open()
+        await asyncio.gather(*(lane.open() for lane in (*senders, *takers)))
         up = await _doubling(lambda size: _upwards(senders, f"{subject}.up", size), seconds)
         hearing = _Hearing(takers, f"{subject}.down")
-        for lane in takers:
-            await lane.barrier(ANSWER)
+        await asyncio.gather(*(lane.barrier(ANSWER) for lane in takers))
         down = await _doubling(lambda size: _downwards(senders, hearing, size), seconds)
     finally:
         await asyncio.gather(*(lane.close() for lane in (*senders, *takers)))

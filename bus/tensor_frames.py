@@ -5,6 +5,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from schemas.training import MOST_STREAMS
+
 CHUNK = 256 * 1024
 """Bytes of data a message at most. A quarter of the server's limit; on a link of 0.3 Mbit/s, the worst there is, one takes
 7 s, and twice as much would make a stall hard to tell from slowness. On loopback 512 KiB is no faster."""
@@ -13,8 +15,13 @@ SMALLEST_CHUNK = 16 * 1024
 """Bytes of data a message at least, but for the last: with less, headers and subjects would be a per cent of it."""
 
 SHARES = 64
-"""Chunks that a tensor is cut into at least, where they don't get too small. The server deals them out to a receiver's
-connections at random; with eight connections and eight chunks each, the last of them is done soon after the others."""
+"""Chunks that a tensor is cut into at least, where they don't get too small, so that a receiver's connections have like
+shares of it: with 32 connections two each."""
+
+SLOTS = MOST_STREAMS
+"""That chunks are dealt out to in turn, by a word of their subject, each of which one of a receiver's connections listens
+to: as many as it may have connections. A queue group would deal them out at random: of 64 chunks the unluckiest of eight
+connections then has 13 rather than 8, and what a link with losses carries is what its connections carry each."""
 
 WINDOW = 16 * 1024 * 1024
 """Bytes that may be under way to one receiver: with their defaults the server and nats-py hold so much and drop none."""
@@ -99,6 +106,11 @@ def chunk_of(size: int) -> int:
 def chunks_of(size: int) -> int:
     """How many chunks `size` bytes make."""
     return -(-size // chunk_of(size))
+
+
+def slot_of(index: int, turn: int = 0) -> int:
+    """The slot of a chunk; another one for another `turn`, so that what a connection didn't bring comes by another one."""
+    return (index + turn) % SLOTS
 
 
 def header_of(payload: memoryview) -> Header | None:

@@ -82,8 +82,7 @@ class Inbox:
 
     async def open(self) -> None:
         """Listen to what is sent to this node alone."""
-        pattern = f"tensor.{self._job}.*.to.{self._node}.*.*"
-        await self._lanes.start(Listening(pattern, self._node, self._direct))
+        await self._lanes.start(Listening(f"tensor.{self._job}.*.to.{self._node}.*.#.*", self._direct))
         await self._lanes.control.nc.subscribe(f"tensor.{self._job}.{self._node}.leave", cb=self._told_to_leave)
         self._lanes.on_back.append(self._back)
 
@@ -146,8 +145,8 @@ class Inbox:
         return incoming
 
     def _broadcast(self, subject: str, payload: memoryview, status: int) -> None:
-        """`tensor.<job>.<sender>.<kind>.<name>.<offset or end>`"""
-        _, _, sender, kind, name, offset = subject.split(".")
+        """`tensor.<job>.<sender>.<kind>.<name>.<slot>.<offset or end>`"""
+        _, _, sender, kind, name, _, offset = subject.split(".")
         key = (sender, kind, name)
         if sender == self._node:
             return
@@ -171,8 +170,8 @@ class Inbox:
             incoming.ack_timer = loop.call_later(_ACK_WITHIN, lambda: self._acknowledge(key, incoming, incoming.position))
 
     def _direct(self, subject: str, payload: memoryview, status: int) -> None:
-        """`tensor.<job>.<holder>.to.<this node>.<token>.<offset or end>`"""
-        _, _, _, _, _, token, offset = subject.split(".")
+        """`tensor.<job>.<holder>.to.<this node>.<token>.<slot>.<offset or end>`"""
+        _, _, _, _, _, token, _, offset = subject.split(".")
         pull = self.pulls.get(token)
         if pull is None:
             return
@@ -255,7 +254,7 @@ class Inbox:
             followed.rejoin.cancel()
             followed.rejoin = None
         # Set before the first wait, so that two who call don't listen twice.
-        listening = followed.listening = Listening(f"tensor.{self._job}.*.{kind}.*.*", self._node, self._broadcast)
+        listening = followed.listening = Listening(f"tensor.{self._job}.*.{kind}.*.#.*", self._broadcast)
         await self._lanes.start(listening)
         if followed.listening is listening:
             followed.since = time.monotonic()

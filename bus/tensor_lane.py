@@ -23,6 +23,9 @@ _CLOSE_PATIENCE = 2.0  # seconds that closing waits for the server to have taken
 _PING_INTERVAL = 10.0  # seconds; a host that vanishes is noticed after three unanswered pings
 _UNANSWERED = 3
 _DEFAULT_PORT = 4222
+WRITE_AHEAD = (
+    512 * 1024
+)  # bytes, two chunks, that all lanes of a node leave to their sockets: with more than one each its part
 _FAILURES = (OSError, TimeoutError, ValueError)  # of an attempt to connect; ssl's errors are OSErrors
 
 
@@ -51,6 +54,7 @@ class Lane:
         self._patterns: dict[int, tuple[str, str]] = {}
         self._heard: dict[int, Heard] = {}
         self._last_sid = 0
+        self._write_ahead = WRITE_AHEAD
 
     async def open(self) -> None:
         """Connect. Raises `Unreachable` where the first attempt fails."""
@@ -61,7 +65,7 @@ class Lane:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        connection = Connection(self._heard, self._ended)
+        connection = Connection(self._heard, self._ended, self._write_ahead)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 transport, _ = await loop.create_connection(lambda: connection, self._host, self._port)
@@ -160,6 +164,12 @@ class Lane:
         if self._connection is None:
             raise ConnectionResetError("not connected")
         await self._connection.publish(subject, parts, reply)
+
+    def write_ahead(self, size: int) -> None:
+        """Have `publish` leave so many bytes to the socket without waiting."""
+        self._write_ahead = size
+        if self._connection is not None:
+            self._connection.write_ahead(size)
 
     def subscribe(self, pattern: str, group: str, heard: Heard) -> int:
         """Hear a pattern; a group's members share its messages. Returns the subscription's id."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from bus.nats_link import Link, OnState
 from bus.port import Unreachable
-from bus.tensor_lane import Lane
+from bus.tensor_frames import SLOTS
+from bus.tensor_lane import WRITE_AHEAD, Lane
 from bus.tensor_wire import Heard
 
 _BARRIER_TIMEOUT = 10.0  # seconds for a word to the server and back over a bad link
@@ -14,23 +15,31 @@ _LANE_RETRY = 60.0  # seconds that a chunk waits for its lane to come back
 
 
 class Listening:
-    """A pattern that all lanes listen to, each message coming over one of them."""
+    """A pattern that all lanes listen to.
 
-    def __init__(self, pattern: str, group: str, heard: Heard) -> None:
+    Where it has a word `#`, that stands for the slots, which the lanes share: each message comes over one of them. Else it
+    comes over all.
+    """
+
+    def __init__(self, pattern: str, heard: Heard) -> None:
         self._pattern = pattern
-        self._group = group
         self._heard = heard
-        self._subscriptions: dict[Lane, int] = {}
+        self._subscriptions: dict[tuple[Lane, str], int] = {}
 
-    def add(self, lane: Lane) -> None:
-        """Listen on one more lane. Those of one receiver are a queue group: the server gives each chunk to one of them."""
-        self._subscriptions[lane] = lane.subscribe(self._pattern, self._group, self._heard)
+    def deal(self, lanes: Sequence[Lane]) -> None:
+        """Have these lanes hear all of it. What others, or each of them, heard before, they go on hearing until `tidy`."""
+        for lane, pattern in self._wanted(lanes) - self._subscriptions.keys():
+            self._subscriptions[lane, pattern] = lane.subscribe(pattern, "", self._heard)
 
-    def remove(self, lane: Lane) -> None:
-        """Listen on a lane no more."""
-        sid = self._subscriptions.pop(lane, None)
-        if sid is not None:
-            lane.unsubscribe(sid)
+    def tidy(self, lanes: Sequence[Lane]) -> None:
+        """No lane hears more than is dealt to it."""
+        for lane, pattern in self._subscriptions.keys() - self._wanted(lanes):
+            lane.unsubscribe(self._subscriptions.pop((lane, pattern)))
+
+    def _wanted(self, lanes: Sequence[Lane]) -> set[tuple[Lane, str]]:
+        if "#" not in self._pattern or len(lanes) < 2:
+            return {(lane, self._pattern.replace("#", "*")) for lane in lanes}
+        return {(lanes[slot % len(lanes)], self._pattern.replace("#", str(slot))) for slot in range(SLOTS)}
 
 
 class Lanes:
@@ -63,35 +72,44 @@ class Lanes:
             raise
 
     async def set_streams(self, streams: int) -> None:
-        """Have so many lanes. Raises `Unreachable` where a new one can't be made; those there are stay."""
+        """Have so many lanes, up to `SLOTS`. Raises `Unreachable` where a new one can't be made; those there are stay."""
         async with self._changing:
-            while len(self.lanes) < max(1, streams):
-                lane = Lane(self._url, f"{self._name} lane {len(self.lanes) + 1}", self._token)
-                await lane.open()
-                lane.on_back.append(self._back)
-                for listening in self._listening:
-                    listening.add(lane)
-                self.lanes.append(lane)
-                await lane.barrier(_BARRIER_TIMEOUT)
-            while len(self.lanes) > max(1, streams):
-                lane = self.lanes.pop()
-                for listening in self._listening:
-                    listening.remove(lane)
-                await lane.close()
+            wanted = min(SLOTS, max(1, streams))
+            if wanted == len(self.lanes):
+                return
+            added = [self._lane(number) for number in range(len(self.lanes), wanted)]
+            try:
+                await _all(lane.open() for lane in added)
+            except BaseException:
+                await _all(lane.close() for lane in added)
+                raise
+            left = self.lanes[wanted:]
+            self.lanes = [*self.lanes[:wanted], *added]
+            for lane in self.lanes:
+                lane.write_ahead(WRITE_AHEAD // len(self.lanes))
+            for listening in self._listening:
+                listening.deal(self.lanes)
+            await self._barrier()
+            for listening in self._listening:
+                listening.tidy(self.lanes)
+            await _all(lane.close() for lane in left)
+
+    def _lane(self, number: int) -> Lane:
+        lane = Lane(self._url, f"{self._name} lane {number + 1}", self._token)
+        lane.on_back.append(self._back)
+        return lane
 
     async def start(self, listening: Listening) -> None:
         """Hear a pattern on all lanes, those to come included; the server knows of it on return."""
         self._listening.append(listening)
-        for lane in self.lanes:
-            listening.add(lane)
+        listening.deal(self.lanes)
         await self._barrier()
 
     async def stop(self, listening: Listening) -> None:
         """Hear it no more; the server knows of it on return."""
         with contextlib.suppress(ValueError):
             self._listening.remove(listening)
-        for lane in self.lanes:
-            listening.remove(lane)
+        listening.tidy(())
         await self._barrier()
 
     async def _barrier(self) -> None:
@@ -141,3 +159,10 @@ class Lanes:
     async def close(self) -> None:
         """Close all connections; what was sent is sent."""
         await asyncio.gather(*(lane.close() for lane in self.lanes), self.control.close())
+
+
+async def _all(works: Iterable[Awaitable[None]]) -> None:
+    """Do them all at once, to the end; raises what one of them raised."""
+    for failure in await asyncio.gather(*works, return_exceptions=True):
+        if failure is not None:
+            raise failure

@@ -4,12 +4,13 @@ import asyncio
 import inspect
 import logging
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 from nats.aio.msg import Msg
 
-from bus.tensor_frames import CHUNK, WINDOW, Data, Held, Kept
+from bus.tensor_frames import CHUNK, WINDOW, Data, Held, Kept, slot_of
 from bus.tensor_incoming import Ack, Leave
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
@@ -23,6 +24,7 @@ Provider = Callable[[str], Awaitable[tuple[str, Data] | None] | tuple[str, Data]
 _PACE = 0.5  # seconds that a full window may hold up the others before who fills it is asked to leave
 _ASK_EVERY = 8  # chunks: two MiB are sent in vain at most, when the last follower has gone
 _NO_RESPONDERS = 503  # the status of the server's own answer where nobody listens
+_END = "0.end"  # in a chunk's place: a lane has sent its last; it comes over one connection, as any slot does
 _GIVE_UP = 30.0  # seconds without a word from any follower; over four times a chunk's time on the worst link
 
 
@@ -149,7 +151,7 @@ class Outbox:
         await control.subscribe(f"tensor.{self._job}.{self._node}.fetch", cb=self._asked)
         await control.subscribe(f"tensor.{self._job}.{self._node}.ack.*.*", cb=self._acknowledged)
         # The server tells only the very connection that asked that nobody listens.
-        await self._lanes.start(Listening(f"tensor.{self._job}.{self._node}.nobody.*.*", "", self._nobody))
+        await self._lanes.start(Listening(f"tensor.{self._job}.{self._node}.nobody.*.*", self._nobody))
         self._lanes.on_back.append(self._back)
 
     def keep(self, kind: str, name: str, data: Data) -> Held:
@@ -182,17 +184,18 @@ class Outbox:
             if not await flow.room(dismiss):
                 return False
             frame = kept.frame(index)
-            await lane.publish(f"{subject}{index * kept.chunk}", frame, nobody if index % _ASK_EVERY == 0 else "")
+            where = f"{subject}{slot_of(index)}.{index * kept.chunk}"
+            await lane.publish(where, frame, nobody if index % _ASK_EVERY == 0 else "")
             flow.sent += len(frame[1])
             await asyncio.sleep(0)
             return True
 
         begun = time.monotonic()
         try:
-            lanes = await self._lanes.send(iter(range(kept.count)), send, subject + "end", nobody)
+            lanes = await self._lanes.send(iter(range(kept.count)), send, subject + _END, nobody)
             delivered = await flow.finished(dismiss)
             if not delivered:  # what broke it off may have cost followers the word of its end, too
-                await self._lanes.end(subject + "end", nobody)
+                await self._lanes.end(subject + _END, nobody)
             if delivered and held.size:
                 self._sent(held.size, time.monotonic() - begun, lanes)
             return delivered
@@ -265,8 +268,9 @@ class Outbox:
         if ask.op == "get":
             ranges = [range(max(0, first), min(kept.count, last + 1)) for first, last in ask.chunks]
             subject = f"tensor.{self._job}.{self._node}.to.{token(ask.to)}.{token(ask.token)}."
+            turn = zlib.crc32(ask.token.encode())
             task = asyncio.get_running_loop().create_task(
-                self._serve(kept, (index for span in ranges for index in span), subject)
+                self._serve(kept, (index for span in ranges for index in span), subject, turn)
             )
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -284,15 +288,15 @@ class Outbox:
             age=0.0 if flow is None else time.monotonic() - flow.begun,
         )
 
-    async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str) -> None:
+    async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str, turn: int) -> None:
         """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed."""
 
         async def send(lane: Lane, index: int) -> bool:
-            await lane.publish(f"{subject}{index * kept.chunk}", kept.frame(index))
+            await lane.publish(f"{subject}{slot_of(index, turn)}.{index * kept.chunk}", kept.frame(index))
             await asyncio.sleep(0)
             return True
 
-        await self._lanes.send(indexes, send, subject + "end")
+        await self._lanes.send(indexes, send, subject + _END)
 
     def close(self) -> None:
         """Send no more."""

@@ -20,7 +20,6 @@ Heard = Callable[[str, memoryview, int], None]
 """Takes (subject, payload, status). The payload is only good during the call; the status is 503 for "nobody listens"."""
 
 _SCRATCH = 16 * 1024  # bytes for control lines: the longest is 4 KiB; a payload's beginning that comes along is copied once
-_WRITE_AHEAD = 512 * 1024  # bytes that a publish leaves to the socket without waiting: two chunks
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -33,12 +32,14 @@ class Connection(asyncio.BufferedProtocol):
         subscriptions: whom to tell of messages, by subscription id.
     """
 
-    def __init__(self, subscriptions: dict[int, Heard], ended: "Callable[[Connection], None]") -> None:
+    def __init__(self, subscriptions: dict[int, Heard], ended: "Callable[[Connection], None]", write_ahead: int) -> None:
+        """`write_ahead`: bytes that a publish leaves to the socket without waiting."""
         loop = asyncio.get_running_loop()
         self.info: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.error = ""
         self.ended = ended
         self.subscriptions = subscriptions
+        self._write_ahead = write_ahead
         self.unanswered: deque[asyncio.Future[None]] = deque()
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
@@ -59,7 +60,13 @@ class Connection(asyncio.BufferedProtocol):
     def use(self, transport: asyncio.Transport) -> None:
         """Go on over another transport: the same connection, encrypted."""
         self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_AHEAD)
+        transport.set_write_buffer_limits(high=self._write_ahead)
+
+    def write_ahead(self, size: int) -> None:
+        """Have a publish leave so many bytes to the socket without waiting."""
+        self._write_ahead = size
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=size)
 
     def write(self, line: bytes) -> None:
         """Send a control line."""

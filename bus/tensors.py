@@ -1,10 +1,10 @@
 """Tensors between the nodes of a job, on connections of their own, so that a large one never delays a heartbeat.
 
 A tensor is kept by the node that made it, under a kind and a name. It is streamed once to all who follow its kind:
-chunks of 256 KiB on `tensor.<job>.<node>.<kind>.<name>.<offset>`. Whoever misses any of it, or wants it later, fetches it
-from a holder: a request on `tensor.<job>.<holder>.fetch`, then chunks on
-`tensor.<job>.<holder>.to.<asker>.<token>.<offset>`. At most 16 MiB are under way to one receiver. Whatever a node publishes
-has its own name as the sender in the subject.
+chunks of 256 KiB on `tensor.<job>.<node>.<kind>.<name>.<slot>.<offset>`. Whoever misses any of it, or wants it later,
+fetches it from a holder: a request on `tensor.<job>.<holder>.fetch`, then chunks on
+`tensor.<job>.<holder>.to.<asker>.<token>.<slot>.<offset>`. At most 16 MiB are under way to one receiver. Whatever a node
+publishes has its own name as the sender in the subject. By the slots a receiver's connections share what comes.
 
 A stream keeps its window to the slowest of its followers, so that nothing piles up in the server; but one that alone holds
 up the others is asked to leave and fetches the rest at its own pace. No stream waits for the slowest link.

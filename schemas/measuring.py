@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from schemas.ids import TOKEN_PATTERN, NodeId
 from schemas.jobs import JobRequest
+from schemas.training import MOST_STREAMS
 from schemas.wire import Delivery, Message, on_wire
 
 Ticket = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
@@ -27,7 +28,7 @@ class MeasureNode(Message, frozen=True, kw_only=True):
     """The answer's, so that whoever asked knows it."""
     request: JobRequest
     """The job whose steps are taken: its workload and microbatch, and how a step is made. Nothing is trained."""
-    streams: Annotated[int, Meta(ge=1, le=16)] = 1
+    streams: Annotated[int, Meta(ge=1, le=MOST_STREAMS)] = 1
     """Connections of the transfers."""
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 120.0
     """After which it is given up, the import of torch included."""

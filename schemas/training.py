@@ -38,6 +38,10 @@ class Roster(Message, frozen=True, kw_only=True):
     reason: str
 
 
+MOST_STREAMS = 32
+"""Connections of a node's tensors at most: at cubic's pace on a poor link that nearly fills a line of 20 Mbit/s."""
+
+
 class Share(msgspec.Struct, frozen=True, kw_only=True):
     """One node's part of a round."""
 

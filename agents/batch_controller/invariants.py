@@ -9,7 +9,7 @@ from agents.batch_controller.learning import REMEMBERED
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import BatchControllerState, Job
 from schemas.jobs import JobRequest
-from schemas.training import Share
+from schemas.training import MOST_STREAMS, Share
 
 
 def faults(state: BatchControllerState, settings: BatchControllerSettings) -> list[str]:
@@ -78,7 +78,7 @@ def _of_shares(job: Job, request: JobRequest, settings: BatchControllerSettings)
             yield f"{name}: {share.local_steps} steps for {share.every} rounds of at most {most}"
         if request.sync == "step" and share.every > 1:
             yield f"{name}: a gradient every {share.every} rounds, which would always be late"
-        if share.every < 1 or not 1 <= share.streams <= 8:
+        if share.every < 1 or not 1 <= share.streams <= MOST_STREAMS:
             yield f"{name}: every {share.every} rounds over {share.streams} connections"
         if request.encoding not in ("auto", share.encoding):
             yield f"{name}: {share.encoding} where {request.encoding} was asked for"

@@ -6,13 +6,15 @@ Expected goodput of one TCP stream with cubic, which nearly every kernel runs, u
 | grade     | one stream | line | connections | encoding |
 |-----------|------------|------|-------------|----------|
 | excellent | 800        | 1000 | 1           | float32  |
-| good      | 33 to 54   | 200  | 1           | float16  |
-| fair      | 3 to 4     | 50   | 4           | float16  |
-| poor      | 0.4        | 20   | 8           | int8     |
-| critical  | 0.3 to 0.4 | 10   | 8           | int8     |
+| good      | 33 to 54   | 200  | 4           | float16  |
+| fair      | 3 to 4     | 50   | 16          | float16  |
+| poor      | 0.4        | 20   | 32          | int8     |
+| critical  | 0.3 to 0.4 | 10   | 32          | int8     |
 
 Cubic halves its window at every loss, so that loss and not the line sets its pace, and each connection has a pace of its
-own: n connections carry n times as much until the line is full. A clean link gains nothing by them.
+own: n connections carry n times as much until the line is full. A clean link gains nothing by them. Where connections have
+BBR, which one is enough for, more of them cost nothing and spare round trips, since each has its own first flight
+(`benchmarks/links.py` measures all of this).
 
 int4 and topk are nobody's usual encoding: a node comes to them, one after the other, where its upload in the finer one
 was measured to take too much of a round.
@@ -23,6 +25,7 @@ from typing import Final
 from agents.batch_controller.settings import BatchControllerSettings
 from schemas.jobs import AverageEncoding, Encoding
 from schemas.network import LinkQuality
+from schemas.training import MOST_STREAMS
 
 FINEST_FIRST: Final[tuple[Encoding, ...]] = ("float32", "float16", "int8", "int4", "topk")
 
@@ -63,11 +66,12 @@ _LINE: Final = {
 
 _STREAMS: Final = {
     LinkQuality.EXCELLENT: 1,
-    LinkQuality.GOOD: 1,
-    LinkQuality.FAIR: 4,
-    LinkQuality.POOR: 8,
-    LinkQuality.CRITICAL: 8,
+    LinkQuality.GOOD: 4,
+    LinkQuality.FAIR: 16,
+    LinkQuality.POOR: MOST_STREAMS,
+    LinkQuality.CRITICAL: MOST_STREAMS,
 }
+"""What fills the line at the pace of one, in powers of two."""
 
 _ENCODING: Final[dict[LinkQuality, AverageEncoding]] = {
     LinkQuality.EXCELLENT: "float32",

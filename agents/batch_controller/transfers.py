@@ -36,7 +36,7 @@ to be more than noise."""
 SHIFT = 1.5
 """Factor by which a size's transfers change when the link itself has changed: what was measured of other sizes is void."""
 
-BOUNDS = (0.02, 50.0)
+BOUNDS = (0.02, 200.0)
 """Of measured over expected; beyond it a measurement says more of its own accident than of the link."""
 
 LEAST_FIXED = 0.001

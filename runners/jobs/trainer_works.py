@@ -85,7 +85,8 @@ class TrainerWorks:
 
     async def _local_round(self, work: works.LocalRound, post: Post) -> None:
         session = self._session
-        await self._tensors.set_streams(work.streams)
+        # Beside the steps: connecting takes several round trips, and tensors travel afterwards.
+        self._tasks.start("streams", self._tensors.set_streams(work.streams))
         base = await self._torch.run(session.begin_steps, work.round)
         samples, loss, seconds, said = 0, 0.0, 0.0, time.monotonic()
         number, steps, share = 0, work.steps, self._pace.share()

@@ -296,14 +296,14 @@ def test_a_link_that_degrades_changes_the_nodes_share_and_says_why() -> None:
     fleet = Fleet(EQUAL | {"d": (0.02, "fair")}, parameters=600_000, local_steps=40, batch="latency").begin()
     fleet.train(8)
     before = fleet.share("d")
-    assert (before.encoding, before.streams) == ("float16", 4)
+    assert (before.encoding, before.streams) == ("float16", 16)
     assert fleet.grade("d", "poor") == [], "what comes together is looked at together"
     (message,) = fleet.wait(1.0)
     after = message.shares["d"]
-    assert (after.encoding, after.streams) == ("int8", 8)
+    assert (after.encoding, after.streams) == ("int8", 32)
     assert after.microbatch == 2 * before.microbatch
     assert "d: microbatch" in message.reason
-    assert "int8 over 8 connections" in message.reason
+    assert "int8 over 32 connections" in message.reason
     assert "link fair -> poor" in message.reason
     assert message.average_encoding == "int8"
     assert fleet.said[-1][0] == f"event:{fleet.events - 1}", "its cause is the change of the link"
@@ -328,10 +328,10 @@ def test_a_link_that_improves_takes_it_back() -> None:
 def test_an_upload_that_takes_too_long_gets_coarser_a_level_a_round_and_finer_again() -> None:
     far = EQUAL | {"d": (0.02, "poor")}
     asked: dict[str, Any] = {"local_steps": 10, "batch": "latency"}
-    usual = Fleet(far, 600_000, **asked).begin()
+    usual = Fleet(far, 2_400_000, **asked).begin()
     usual.train(8)
     assert {message.shares["d"].encoding for _, message in usual.said[1:]} == {"int8"}, "no coarser unless it is allowed"
-    fleet = Fleet(far, 600_000, BatchControllerSettings(coarsest="topk"), **asked).begin()
+    fleet = Fleet(far, 2_400_000, BatchControllerSettings(coarsest="topk"), **asked).begin()
     fleet.train(8)
     seen = [message.shares["d"].encoding for _, message in fleet.said]
     assert list(dict.fromkeys(seen)) == ["int8", "int4", "topk"]

@@ -3,6 +3,7 @@
 import pytest
 
 from agents.batch_controller.foresight import as_foreseen
+from agents.batch_controller.links import streams_for
 from agents.batch_controller.planner import Planner
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Known, Node
@@ -27,7 +28,7 @@ def measured(node: Node, rate: float) -> Known:
 def test_transfers_are_expected_at_the_rate_that_is_foreseen(rate: float, quality: LinkQuality) -> None:
     node = Node(quality=LinkQuality.GOOD, latency_ms=0.0)
     ahead, known = as_foreseen(node, measured(node, 5e6), Foreseen(node="a", quality=quality, rate=rate))
-    share = Share(microbatch=8, local_steps=10, encoding="int8", streams=1 if quality is LinkQuality.GOOD else 8)
+    share = Share(microbatch=8, local_steps=10, encoding="int8", streams=streams_for(quality))
     assert factors(known.up).fixed == pytest.approx(factors(measured(node, 5e6).up).fixed)
     trips = seconds_for(known.up, 0.0, share, ahead)
     assert seconds_for(known.up, 1e6, share, ahead) - trips == pytest.approx(1e6 / rate, rel=0.01)

@@ -204,11 +204,11 @@ def test_missed_deadlines_cost_work() -> None:
     ("grade", "encoding", "streams"),
     [
         ("excellent", "float32", 1),
-        ("good", "float16", 1),
-        ("fair", "float16", 4),
-        ("poor", "int8", 8),
-        ("critical", "int8", 8),
-        (None, "float16", 1),
+        ("good", "float16", 4),
+        ("fair", "float16", 16),
+        ("poor", "int8", 32),
+        ("critical", "int8", 32),
+        (None, "float16", 4),
     ],
 )
 def test_each_grade_has_its_encoding_and_connections(grade: str | None, encoding: str, streams: int) -> None:

@@ -68,11 +68,12 @@ async def test_lost_chunks_are_asked_for_and_no_others(exchange: Exchange) -> No
     await b.follow("delta")
     data = some_bytes(30 * CHUNK)
     held = a.keep("delta", "1", data)
-    served = await exchange.watch("tensor.j.a.to.b.*.*")
+    served = await exchange.watch("tensor.j.a.to.b.*.*.*")
     kept, lost = Kept("delta", "1", data), {0, 7, 8, 29}
     for index in set(range(kept.count)) - lost:
-        await relay.publish(f"tensor.j.a.delta.1.{index * kept.chunk}", frame_of(kept, index))
-    await relay.publish("tensor.j.a.delta.1.end", b"1")
+        await relay.publish(f"tensor.j.a.delta.1.0.{index * kept.chunk}", frame_of(kept, index))
+    await relay.publish("tensor.j.a.delta.1.0.end", b"1")
+    await relay.flush()  # or the holder says sooner that it streams nothing
     assert await fetched(b, "a", held) == data
     await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
     offsets = [msg.subject.rpartition(".")[2] for msg in served.heard if not msg.subject.endswith(".end")]
@@ -84,14 +85,15 @@ async def test_a_damaged_chunk_is_found_by_its_check_and_asked_for_again(exchang
     await b.follow("delta")
     data = some_bytes(20 * CHUNK)
     held = a.keep("delta", "1", data)
-    served = await exchange.watch("tensor.j.a.to.b.*.*")
+    served = await exchange.watch("tensor.j.a.to.b.*.*.*")
     kept = Kept("delta", "1", data)
     for index in range(kept.count):
         frame = bytearray(frame_of(kept, index))
         if index == 13:
             frame[5000] ^= 1
-        await relay.publish(f"tensor.j.a.delta.1.{index * kept.chunk}", bytes(frame))
-    await relay.publish("tensor.j.a.delta.1.end", b"1")
+        await relay.publish(f"tensor.j.a.delta.1.0.{index * kept.chunk}", bytes(frame))
+    await relay.publish("tensor.j.a.delta.1.0.end", b"1")
+    await relay.flush()  # or the holder says sooner that it streams nothing
     assert await fetched(b, "a", held) == data
     await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
     assert [msg.subject.rpartition(".")[2] for msg in served.heard] == [str(13 * kept.chunk), "end"]
@@ -106,8 +108,8 @@ async def test_other_data_under_the_same_name_is_not_believed(exchange: Exchange
     forged = Kept("delta", "1", data[:-1] + b"?")
     forged._content = bytes.fromhex(held.digest[:16])
     for index in range(forged.count):
-        await liar.publish(f"tensor.j.a.delta.1.{index * forged.chunk}", frame_of(forged, index))
-    await liar.publish("tensor.j.a.delta.1.end", b"1")
+        await liar.publish(f"tensor.j.a.delta.1.0.{index * forged.chunk}", frame_of(forged, index))
+    await liar.publish("tensor.j.a.delta.1.0.end", b"1")
     await settled(liar)
     assert await fetched(b, "a", held) == data
 
@@ -119,18 +121,18 @@ async def test_bytes_that_are_no_chunks_are_counted_and_stop_nothing(exchange: E
     held = a.keep("delta", "1", data)
     kept = Kept("delta", "1", data)
     for subject, payload in (
-        ("tensor.j.a.delta.1.0", b""),
-        ("tensor.j.a.delta.1.0", b"not a chunk" * 100),
-        ("tensor.j.a.delta.1.1", frame_of(kept, 0)),
-        ("tensor.j.a.delta.1.0", frame_of(kept, 0)[:-1]),
-        (f"tensor.j.a.delta.1.{CHUNK * 99}", frame_of(kept, 1)),
-        ("tensor.j.a.delta.1.minus", frame_of(kept, 1)),
-        ("tensor.j.a.delta.1.end", b"\xff"),
+        ("tensor.j.a.delta.1.0.0", b""),
+        ("tensor.j.a.delta.1.0.0", b"not a chunk" * 100),
+        ("tensor.j.a.delta.1.0.1", frame_of(kept, 0)),
+        ("tensor.j.a.delta.1.0.0", frame_of(kept, 0)[:-1]),
+        (f"tensor.j.a.delta.1.0.{CHUNK * 99}", frame_of(kept, 1)),
+        ("tensor.j.a.delta.1.0.minus", frame_of(kept, 1)),
+        ("tensor.j.a.delta.1.0.end", b"\xff"),
         ("tensor.j.a.ack.delta.1", b"\xff"),
         ("tensor.j.a.nobody.delta.1", b"503"),
         ("tensor.j.b.leave", b"{}"),
         ("tensor.j.b.leave", b"\xff"),
-        ("tensor.j.a.to.b.sometoken.0", frame_of(kept, 0)),
+        ("tensor.j.a.to.b.sometoken.0.0", frame_of(kept, 0)),
     ):
         await outsider.publish(subject, payload)
     answer = await outsider.request("tensor.j.a.fetch", b"\xff", timeout=PATIENCE)
@@ -146,7 +148,7 @@ async def test_bytes_that_are_no_chunks_are_counted_and_stop_nothing(exchange: E
 async def test_a_holder_killed_in_the_midst_is_told_and_another_helps(exchange: Exchange) -> None:
     b, c = await exchange.join("b"), await exchange.join("c")
     data = bytes(64 * 1024 * 1024)
-    chunks = await exchange.watch("tensor.j.victim.to.b.*.*")
+    chunks = await exchange.watch("tensor.j.victim.to.b.*.*.*")
     victim = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOLDER, exchange.server.url, stdout=asyncio.subprocess.PIPE
     )
@@ -173,7 +175,7 @@ async def test_a_server_killed_in_the_midst_costs_a_pause(exchange: Exchange) ->
     await b.follow("delta")
     data = some_bytes(4 * WINDOW)
     held = a.keep("delta", "1", data)
-    chunks = await exchange.watch("tensor.j.a.to.b.*.*")
+    chunks = await exchange.watch("tensor.j.a.to.b.*.*.*")
     fetching = asyncio.ensure_future(fetched(b, "a", held, timeout=2 * PATIENCE))
     await chunks.until(lambda: len(chunks.heard) > 3)
     assert exchange.server.pid is not None
@@ -206,7 +208,7 @@ async def test_a_question_that_the_holder_was_not_there_to_hear_is_asked_again(e
     async def send(msg: Any) -> None:
         ask = msgspec.json.decode(msg.data)
         if ask["op"] == "get":
-            await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0", b"".join(kept.frame(0)))
+            await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0.0", b"".join(kept.frame(0)))
         await msg.respond(described)
 
     before = await holder.subscribe("tensor.j.a.fetch", cb=asked.put)
@@ -289,7 +291,7 @@ async def test_who_is_asked_to_leave_fetches_the_rest_and_comes_back(exchange: E
     data = some_bytes(4 * CHUNK)
     held = a.keep("delta", "1", data)
     kept = Kept("delta", "1", data)
-    await outsider.publish("tensor.j.a.delta.1.0", frame_of(kept, 0))
+    await outsider.publish("tensor.j.a.delta.1.0.0", frame_of(kept, 0))
     word = Leave(kind="delta", name="1", sender="a")
     await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
     await settled(outsider)

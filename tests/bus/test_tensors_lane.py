@@ -58,7 +58,7 @@ def fed(data: bytes, cuts: list[int]) -> tuple[list[tuple[str, bytes, int]], Con
 
     async def feed() -> tuple[list[tuple[str, bytes, int]], Connection]:
         heard = Heard()
-        connection = Connection({7: heard}, lambda _: None)
+        connection = Connection({7: heard}, lambda _: None, 1 << 16)
         rest, portions = data, iter(cuts)
         while rest and not connection.error:
             room = connection.get_buffer(-1)

@@ -70,7 +70,7 @@ async def test_the_latest_is_asked_for_again_of_a_holder_that_is_not_back_yet(ex
     async def send(msg: Any) -> None:
         ask = msgspec.json.decode(msg.data)
         if ask["op"] == "get":
-            await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0", b"".join(kept.frame(0)))
+            await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0.0", b"".join(kept.frame(0)))
         await msg.respond(described)
 
     async with asyncio.TaskGroup() as together:

@@ -127,7 +127,7 @@ async def test_a_fleet_is_measured_and_forecast(server: EmbeddedServer) -> None:
     async with fleet(server, {"ada": measured(0.02), "bob": measured(0.04)}) as nodes:
         found = await examined(server)
         (asked,) = nodes[0].asked
-    assert (asked.request, asked.streams, asked.seconds) == (REQUEST, 4, 20.0), "a fair link has four connections"
+    assert (asked.request, asked.streams, asked.seconds) == (REQUEST, 16, 20.0), "a fair link has sixteen connections"
     assert found.forecast is not None
     assert found.forecast.best == "ada"
     assert 1.0 < found.forecast.gain.low < 1.1 < found.forecast.gain.value < found.forecast.gain.high < 1.6

@@ -1,0 +1,74 @@
+"""How chunks are dealt out to a receiver's connections: evenly, and none to nobody while connections come and go."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.server import EmbeddedServer
+from bus.tensor_frames import CHUNK, SHARES, SLOTS, slot_of
+from bus.tensor_lane import Lane
+from bus.tensor_lanes import Listening
+from tests.bus.tensor_exchange import Exchange, fetched, some_bytes
+
+
+@pytest.fixture
+async def exchange(tmp_path: Path) -> AsyncIterator[Exchange]:
+    """A server of the test's own."""
+    async with EmbeddedServer(tmp_path / "store") as server:
+        made = Exchange(server)
+        yield made
+        await made.close()
+
+
+lanes = st.lists(st.builds(Lane, st.just("nats://127.0.0.1:1"), st.just("x"), st.none()), min_size=1, max_size=SLOTS)
+
+
+def hearing(lane: Lane, slot: int) -> int:
+    """How often a lane, which need not be connected, would hear what comes in a slot."""
+    return sum(pattern in ("t.*.x", f"t.{slot}.x") for pattern, _ in lane._patterns.values())
+
+
+def heard(of: list[Lane]) -> list[int]:
+    return [sum(hearing(lane, slot) for lane in of) for slot in range(SLOTS)]
+
+
+@given(before=lanes, kept=st.integers(0, SLOTS), added=lanes)
+def test_every_slot_is_heard_once_and_never_by_nobody(before: list[Lane], kept: int, added: list[Lane]) -> None:
+    listening = Listening("t.#.x", lambda *_: None)
+    listening.deal(before)
+    assert heard(before) == [1] * SLOTS
+    after = [*before[:kept], *added][:SLOTS]
+    listening.deal(after)
+    assert min(heard(after)) >= 1, "those that come hear it before those that go hear it no more"
+    listening.tidy(after)
+    assert heard(after) == [1] * SLOTS
+    assert not any(lane._patterns for lane in before if lane not in after)
+    shares = Counter(sum(hearing(lane, slot) for slot in range(SLOTS)) for lane in after)
+    assert max(shares) - min(shares) <= 1
+    listening.tidy(())
+    assert sum(heard(after)) == 0
+
+
+def test_a_chunk_that_is_asked_for_again_comes_by_another_connection() -> None:
+    assert {slot_of(7, turn) for turn in range(SLOTS)} == set(range(SLOTS))
+    assert {slot_of(index) for index in range(SHARES)} == set(range(SLOTS))
+
+
+async def test_more_connections_than_slots_are_not_made_and_bring_all_chunks(exchange: Exchange) -> None:
+    a, b = await exchange.join("a", streams=2), await exchange.join("b")
+    await b.follow("delta")
+    await b.set_streams(2 * SLOTS)
+    assert b.streams == SLOTS
+    held = a.keep("delta", "1", some_bytes(8 * CHUNK))
+    streaming = asyncio.create_task(a.stream("delta", "1"))
+    assert await fetched(b, "a", held) == some_bytes(8 * CHUNK)
+    assert await streaming
+    await b.set_streams(3)
+    held = a.keep("delta", "2", some_bytes(CHUNK))
+    assert await a.stream("delta", "2")
+    assert await fetched(b, "a", held) == some_bytes(CHUNK)
