@@ -12,8 +12,8 @@ Expected goodput of one TCP stream with cubic, which nearly every kernel runs, u
 | critical  | 0.3 to 0.4 | 10   | 32          | int8     |
 
 Cubic halves its window at every loss, so that loss and not the line sets its pace, and each connection has a pace of its
-own: n connections carry n times as much until the line is full. A clean link gains nothing by them. Where connections have
-BBR, which one is enough for, more of them cost nothing and spare round trips, since each has its own first flight
+own: n connections carry n times as much until the line is full. A clean link gains nothing by them. With BBR one would fill
+the line once it knows it; more of them spare round trips until then, since each has its own first flight
 (`benchmarks/links.py` measures all of this).
 
 int4 and topk are nobody's usual encoding: a node comes to them, one after the other, where its upload in the finer one
