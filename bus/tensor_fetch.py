@@ -24,6 +24,8 @@ _RETURNS_WITHIN = 4.0  # seconds in which a holder that was there a moment ago m
 _RETURN_PAUSE = 0.2  # seconds between looks meanwhile
 _ATTEMPTS = 3  # times that a tensor may come with the wrong hash
 _AHEAD = WINDOW // CHUNK  # chunks that may be under way
+_TAIL = 8  # the last eighth of the chunks is asked for besides, once, if it keeps one waiting: that costs an eighth at most
+_TAIL_PATIENCE = 0.5  # seconds without any of it: longer than TCP takes to notice a loss and mend it over most links
 
 
 class TensorUnavailable(BusError):
@@ -46,6 +48,7 @@ class Fetch:
         self._number = itertools.count()
         self._alive_at = float("-inf")
         self._pulls: dict[str, Pull] = {}
+        self._hurried = False
 
     async def get(self, size: int, digest: str, timeout: float) -> memoryview:
         """The tensor's bytes. Raises `TensorUnavailable`."""
@@ -93,17 +96,41 @@ class Fetch:
             if not incoming.broadcasting and await self._ask_for_more(incoming):
                 quiet_since = max(quiet_since, time.monotonic() - _LOOK)
             incoming.hash_ahead()
-            if await self._moved(incoming, moves):
+            hurry = self._may_hurry(incoming)
+            if await self._moved(incoming, moves, max(_TAIL_PATIENCE, incoming.longest_gap) if hurry else _LOOK):
                 quiet_since = self._alive_at = incoming.last_at
+                continue
+            if hurry:
+                self._hurry(incoming)
                 continue
             silence = time.monotonic() - quiet_since
             if silence >= self._stall:
                 raise TensorUnavailable(f"{self._what} stalled: nothing came for {silence:.0f} s")
             await self._learn(incoming, digest, lost=silence >= max(_LOST_AFTER, _GAPS * incoming.longest_gap))
 
-    async def _moved(self, incoming: Incoming, moves: int) -> bool:
+    def _may_hurry(self, incoming: Incoming) -> bool:
+        """Whether so little is missing that it may be asked for although it is under way.
+
+        A connection that lost a segment twice stands still for a second or more, and with it the whole tensor. What is
+        asked for comes by other ones (hedged requests: Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
+        """
+        return not self._hurried and incoming.longest_gap < _LOOK and incoming.missing <= chunks_of(incoming.total) // _TAIL
+
+    def _hurry(self, incoming: Incoming) -> None:
+        """Ask once more for what is missing, and wait for no answer: it may come without."""
+        self._hurried = True
+        wanted = [index for index in range(chunks_of(incoming.total)) if not incoming.has(index)]
+        ask = self._ask_to_get(incoming, wanted)
+        self._lanes.control.post(f"tensor.{self._job}.{self._holder}.fetch", msgspec.json.encode(ask))
+
+    def _ask_to_get(self, incoming: Incoming, wanted: list[int]) -> Ask:
+        token = f"{self._prefix}-{next(self._number)}"
+        self._pulls[token] = self._inbox.pulls[token] = Pull(incoming, set(wanted))
+        return Ask(op="get", kind=self._kind, name=self._name, to=self._node, token=token, chunks=spans(wanted))
+
+    async def _moved(self, incoming: Incoming, moves: int, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(_LOOK):
+            async with asyncio.timeout(seconds):
                 await incoming.moved(moves)
         except TimeoutError:
             return False
@@ -136,9 +163,7 @@ class Fetch:
         for token in [token for token, pull in self._pulls.items() if not pull.waiting]:
             del self._pulls[token]
             self._inbox.pulls.pop(token, None)
-        token = f"{self._prefix}-{next(self._number)}"
-        self._pulls[token] = self._inbox.pulls[token] = Pull(incoming, set(wanted))
-        ask = Ask(op="get", kind=self._kind, name=self._name, to=self._node, token=token, chunks=spans(wanted))
+        ask = self._ask_to_get(incoming, wanted)
         while incoming.missing:
             try:
                 await self._ask(ask, _ANSWER_TIMEOUT)

@@ -80,6 +80,24 @@ async def test_lost_chunks_are_asked_for_and_no_others(exchange: Exchange) -> No
     assert sorted(int(offset) // kept.chunk for offset in offsets) == sorted(lost)
 
 
+async def test_the_last_chunks_are_asked_for_besides_if_a_connection_keeps_them(exchange: Exchange) -> None:
+    a, b, relay = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
+    await b.follow("delta")
+    data = some_bytes(16 * CHUNK)
+    held = a.keep("delta", "1", data)
+    served = await exchange.watch("tensor.j.a.to.b.*.*.*")
+    kept = Kept("delta", "1", data)
+    late = {kept.count - 2, kept.count - 1}
+    for index in set(range(kept.count)) - late:
+        await relay.publish(f"tensor.j.a.delta.1.0.{index * kept.chunk}", frame_of(kept, index))
+    await relay.flush()
+    assert await b._lanes.lanes[0].barrier(PATIENCE)  # so that they are here, and the rest is thought to be under way
+    assert await fetched(b, "a", held, timeout=LOST_AFTER) == data
+    await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
+    offsets = [msg.subject.rpartition(".")[2] for msg in served.heard if not msg.subject.endswith(".end")]
+    assert sorted(int(offset) // kept.chunk for offset in offsets) == sorted(late)
+
+
 async def test_a_damaged_chunk_is_found_by_its_check_and_asked_for_again(exchange: Exchange) -> None:
     a, b, relay = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
     await b.follow("delta")
