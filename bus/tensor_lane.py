@@ -34,6 +34,7 @@ class Lane:
 
     Attributes:
         up: whether it is connected.
+        bbr: whether what it sends isn't throttled by losses (`bus.congestion`).
         on_back: called after each reconnection.
     """
 
@@ -44,7 +45,7 @@ class Lane:
         self._tls = parts.scheme == "tls"
         self._credentials = credentials(parts.username, parts.password, token)
         self._name = name
-        self.up = False
+        self.up = self.bbr = False
         self.on_back: list[Callable[[], None]] = []
         self._closed = False
         self._is_up = asyncio.Event()
@@ -70,7 +71,7 @@ class Lane:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 transport, _ = await loop.create_connection(lambda: connection, self._host, self._port)
                 if not is_loopback(self._host):  # nothing gets lost there
-                    ask_for_bbr(transport)
+                    self.bbr = ask_for_bbr(transport)
                 info = await connection.info
                 if self._tls or info.get("tls_required"):
                     await self._encrypt(connection)

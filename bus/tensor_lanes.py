@@ -11,6 +11,9 @@ from bus.tensor_lane import WRITE_AHEAD, Lane
 from bus.tensor_wire import Heard
 
 _BARRIER_TIMEOUT = 10.0  # seconds for a word to the server and back over a bad link
+_WITH_BBR = (
+    8  # lanes at most that have BBR: the first flights of 32 flood a poor link's queue, half of what is sent is lost
+)
 _LANE_RETRY = 60.0  # seconds that a chunk waits for its lane to come back
 
 
@@ -66,15 +69,21 @@ class Lanes:
         await self.control.open()
         self.control.on_back.append(self._back)
         try:
+            await self.set_streams(1)
             await self.set_streams(streams)
         except BaseException:
             await self.close()
             raise
 
     async def set_streams(self, streams: int) -> None:
-        """Have so many lanes, up to `SLOTS`. Raises `Unreachable` where a new one can't be made; those there are stay."""
+        """Have so many lanes, up to `SLOTS`, or where they have BBR up to what is of use then.
+
+        Raises:
+            Unreachable: a new one can't be made; those there are stay.
+        """
         async with self._changing:
-            wanted = min(SLOTS, max(1, streams))
+            throttled = not any(lane.bbr for lane in self.lanes)
+            wanted = min(SLOTS if throttled else _WITH_BBR, max(1, streams))
             if wanted == len(self.lanes):
                 return
             added = [self._lane(number) for number in range(len(self.lanes), wanted)]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bus import tensor_lane
 from bus.server import EmbeddedServer
 from bus.tensor_frames import CHUNK, SHARES, SLOTS, slot_of
 from bus.tensor_lane import Lane
@@ -72,3 +73,12 @@ async def test_more_connections_than_slots_are_not_made_and_bring_all_chunks(exc
     held = a.keep("delta", "2", some_bytes(CHUNK))
     assert await a.stream("delta", "2")
     assert await fetched(b, "a", held) == some_bytes(CHUNK)
+
+
+@pytest.mark.parametrize(("allowed", "made"), [(True, 8), (False, SLOTS)])
+async def test_connections_that_losses_do_not_throttle_are_fewer(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, allowed: bool, made: int
+) -> None:
+    monkeypatch.setattr(tensor_lane, "is_loopback", lambda _: False)
+    monkeypatch.setattr(tensor_lane, "ask_for_bbr", lambda _: allowed)
+    assert (await exchange.join("a", streams=SLOTS)).streams == made
