@@ -13,7 +13,7 @@ Expected goodput of one TCP stream with cubic, which nearly every kernel runs, u
 
 Cubic halves its window at every loss, so that loss and not the line sets its pace, and each connection has a pace of its
 own: n connections carry n times as much until the line is full. A clean link gains nothing by them. With BBR one would fill
-the line once it knows it; more of them spare round trips until then, since each has its own first flight
+the line once it knows it, and `bus/tensor_lanes.py` makes no more than spare it round trips until then
 (`benchmarks/links.py` measures all of this).
 
 int4 and topk are nobody's usual encoding: a node comes to them, one after the other, where its upload in the finer one
