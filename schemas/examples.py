@@ -34,6 +34,8 @@ VALUES: dict[str, Any] = {
     "host": "laptop.local",
     "site": "laptop.local",
     "device": "cuda:0",
+    "addresses": ["192.0.2.17"],
+    "port": 41233,
     "python": "3.11.9",
     "torch": "2.9.1",
     "shoal": "0.1.0",

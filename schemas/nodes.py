@@ -43,6 +43,8 @@ class NodeProfile(Message, frozen=True, kw_only=True):
     """Emulated slowness: each step takes this many times as long. 1 for a real machine."""
     step_time_ms: float = 0.0
     """Emulated step time: each step is padded to at least this. 0 for a real machine."""
+    site_named: bool = False
+    """Whether its owner named the site: such nodes of one site average among themselves before one of them sends."""
 
 
 @on_wire("shoal.nodes.{node}.heartbeat", Delivery.TELEMETRY)

@@ -9,6 +9,7 @@ from schemas.ids import JobId, NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding
 from schemas.network import LinkQuality
 from schemas.shards import AverageShard, Piece
+from schemas.sites import SiteMember
 from schemas.wire import Delivery, Message, on_wire
 
 Doing = Literal["loading", "waiting", "computing", "sending", "reducing", "applying", "catching_up", "storing"]
@@ -34,6 +35,8 @@ class Roster(Message, frozen=True, kw_only=True):
     """Contributions without which a round doesn't close."""
     helpers: tuple[NodeId, ...] = ()
     """Whose links are fit to reduce a shard of a round, best first. All are in `nodes`."""
+    sites: tuple[tuple[NodeId, ...], ...] = ()
+    """Nodes that average among themselves before the first of them sends; the next speaks if it is lost. All are ready."""
     excluded: tuple[Exclusion, ...] = ()
     reason: str
 
@@ -173,6 +176,8 @@ class ContributionOffered(Message, frozen=True, kw_only=True):
     """SHA-256 of the bytes; of the pieces' digests, one after the other in hex, where there are pieces."""
     pieces: tuple[Piece, ...] = ()
     """Where the job's vectors are cut: what each is streamed as, on `tensor.<job>.<node>.delta<number>.<key>`."""
+    members: tuple[SiteMember, ...] = ()
+    """Of a site's speaker: whose differences for this round it is the average of, its own among them."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.received", Delivery.TELEMETRY)
@@ -278,6 +283,8 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """Local steps that it was made with; 0 where nobody says."""
     remark: str = ""
     """That it was clipped, or stands apart from the others, in words with figures; empty where nothing is to be told."""
+    through: NodeId | None = None
+    """Its site's speaker, who sent one average for several; `norm`, `scale` and `steps` are that average's."""
 
 
 @on_wire("shoal.training.{job}.round.{round}.closed", Delivery.RECORD)

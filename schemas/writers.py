@@ -5,7 +5,20 @@ from types import MappingProxyType
 
 import msgspec
 
-from schemas import appraisal, bus, decisions, emulation, jobs, measuring, network, nodes, shards, training, verification
+from schemas import (
+    appraisal,
+    bus,
+    decisions,
+    emulation,
+    jobs,
+    measuring,
+    network,
+    nodes,
+    shards,
+    sites,
+    training,
+    verification,
+)
 from schemas.errors import SchemaError
 
 CLIENT = "a client"
@@ -70,6 +83,8 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             training.RoundApplied,
             training.CaughtUp,
             training.Validated,
+            sites.SiteOpened,
+            sites.SiteParted,
             verification.GradientVerified,
             jobs.ModelStored,
         ),
