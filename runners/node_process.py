@@ -186,6 +186,7 @@ def _settings(options: NodeOptions, name: str) -> NodeAgentSettings:
         "node": name,
         "host": host,
         "site": options.site or (f"{name}-link" if options.link else host),
+        "site_named": bool(options.site),
         "cpus": reading.cpus,
         "memory_bytes": reading.memory_bytes,
         "accelerators": reading.accelerators,

@@ -72,6 +72,7 @@ class NodeAgent(GivingWay):
                 version=self.state.need.version,
                 host=s.host,
                 site=s.site,
+                site_named=s.site_named,
                 cpus=s.cpus,
                 memory_bytes=s.memory_bytes,
                 accelerators=s.accelerators,

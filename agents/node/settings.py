@@ -17,6 +17,8 @@ class NodeAgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     host: str = ""
     site: str = ""
     """Processes of one site see each other without a network; a node with an emulated link is a site of its own."""
+    site_named: bool = False
+    """Whether its owner named the site."""
     cpus: int = 1
     memory_bytes: int = 0
     accelerators: tuple[Accelerator, ...] = ()

@@ -110,7 +110,7 @@ class NodeSelector(Fleet):
             yield from self._presume(node, now)
             job.members.setdefault(node, Member())
         job.version, job.nodes, job.reducers, job.helpers = roster.version, roster.nodes, roster.reducers, roster.helpers
-        job.quorum, job.excluded = roster.quorum, roster.excluded
+        job.quorum, job.excluded, job.sites = roster.quorum, roster.excluded, roster.sites
 
     @on(Tuning)
     def heed(self, event: Tuning, now: float) -> None:
@@ -156,11 +156,12 @@ class NodeSelector(Fleet):
             member.busy = True
 
     @on(WorkStarted)
-    def await_process(self, event: WorkStarted, now: float) -> None:
+    def await_process(self, event: WorkStarted, now: float) -> Effects:
         """A job process that was just started can't reduce yet."""
         member = self._member(event.job, event.node)
         if member is not None:
             member.ready = member.begun = False
+            yield from self._regroup(event.job, event.node, "its process begins anew")
 
     @on(TrainerReady)
     def note_ready(self, event: TrainerReady, now: float) -> Effects:
@@ -169,10 +170,10 @@ class NodeSelector(Fleet):
         if member is None or job is None:
             return
         member.ready = True
-        if not job.parameters and event.parameters > 0:
-            job.parameters = event.parameters
-            if job.version > 0 and pieces_of(job.request, job.parameters) > 1:
-                yield from self._redraw(event.job, job, "the size of the model is known", reasons=False)
+        cut, job.parameters = pieces_of(job.request, job.parameters), job.parameters or max(0, event.parameters)
+        sized = pieces_of(job.request, job.parameters) != cut
+        if job.version > 0 and (sized or self.state.nodes[event.node].site):
+            yield from self._redraw(event.job, job, f"{event.node} is ready", reasons=False)
 
     @on(RoundClosed)
     def weigh_round(self, event: RoundClosed, now: float) -> Effects:
@@ -207,6 +208,12 @@ class NodeSelector(Fleet):
         if not event.retry:
             why = f"{event.node}: {event.reason}" if member.refused else f"the job has failed on {event.node} for good"
             yield from self._review(now, why, only=event.job)
+        yield from self._regroup(event.job, event.node, f"its process {event.kind}")
+
+    def _regroup(self, name: JobId, node: NodeId, why: str) -> Effects:
+        """A node of a site that isn't ready any more: the others average without it."""
+        if any(node in nodes for nodes in self.state.jobs[name].sites):
+            yield from self._redraw(name, self.state.jobs[name], f"{node}: {why}", reasons=False)
 
     @on(ContributionRefused)
     def hold_refusal(self, event: ContributionRefused, now: float) -> Effects:
@@ -358,6 +365,7 @@ class NodeSelector(Fleet):
                 reducers=job.reducers,
                 quorum=job.quorum,
                 helpers=job.helpers,
+                sites=job.sites,
                 excluded=job.excluded,
                 reason=reason,
             )

@@ -39,8 +39,9 @@ class Divided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(record: NodeRecord, profile: NodeProfile) -> None:
-    """Note what a node that has come up says of its speed, which counts until it is measured."""
+    """Note what a node that has come up says of its place and its speed; the latter counts until it is measured."""
     record.share = 1.0
+    record.site = profile.site if profile.site_named else ""
     record.hint = (ACCELERATION if profile.accelerators else 1.0) / max(1.0, profile.slowdown)
     # On a CPU a job's process computes on one thread; jobs on one accelerator take turns.
     record.cores = 1 if profile.accelerators else max(1, profile.cpus)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from agents.node_selector import useful
+from agents.node_selector import sites, useful
 from agents.node_selector.policy import UNKNOWN, line_level, quorum_of, reducer_merit, reliability, turn_after
 from agents.node_selector.reducers import Standing, order_helpers, order_reducers
 from agents.node_selector.rules import NOBODY, relative_speeds, rule_for, scores
@@ -14,6 +14,7 @@ from agents.node_selector.state import Force, Job, Member, NodeRecord, NodeSelec
 from schemas.ids import NodeId
 from schemas.network import LinkQuality
 from schemas.shards import pieces_of
+from schemas.sites import why_alone
 from schemas.training import Exclusion
 
 BROKEN = (LinkQuality.CRITICAL, LinkQuality.OFFLINE)
@@ -38,13 +39,17 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeId, ...]
     reducers: tuple[NodeId, ...]
     helpers: tuple[NodeId, ...]
+    sites: tuple[tuple[NodeId, ...], ...]
+    alone: str
+    """Why nodes of one site send each for themselves; empty: they don't, or none are."""
     quorum: int
     excluded: tuple[Exclusion, ...]
     selection: Selection
 
     def differs_from(self, job: Job, *, reasons: bool) -> bool:
         """Whether the job's present roster says something else; `reasons`: also if only of the nodes that are out."""
-        who = (self.nodes, self.reducers, self.helpers) != (job.nodes, job.reducers, job.helpers)
+        now, before = (self.nodes, self.reducers, self.helpers), (job.nodes, job.reducers, job.helpers)
+        who = (*now, self.sites) != (*before, job.sites)
         return who or (reasons and self.excluded != job.excluded)
 
 
@@ -123,6 +128,8 @@ def draw_up(
         nodes=selection.chosen,
         reducers=reducers,
         helpers=_helpers(state, job, standings, reducers, choosing=choosing or reorder),
+        sites=_sites(state, job, selection.chosen, reducers, choosing=choosing or reorder),
+        alone=_alone(state, job, selection.chosen),
         quorum=quorum_of(len(selection.chosen)),
         excluded=tuple(_exclusions(job, state, fair, selection)),
         selection=selection,
@@ -180,6 +187,27 @@ def _helpers(
     return order_helpers(standings, grades, reducers[0])
 
 
+def _sites(
+    state: NodeSelectorState, job: Job, chosen: tuple[NodeId, ...], reducers: tuple[NodeId, ...], *, choosing: bool
+) -> tuple[tuple[NodeId, ...], ...]:
+    """Who averages inside a site before one of them sends, where the job's rounds allow that."""
+    if why_alone(job.request, job.parameters):
+        return ()
+    records = {node: state.nodes[node] for node in chosen if job.members.get(node, NOBODY).ready}
+    best = max((record.rate for record in records.values() if record.rate is not None), default=None)
+    upload = {
+        node: (UNKNOWN if record.link is None else record.link / 100) * line_level(record.rate, best)
+        for node, record in records.items()
+    }
+    places = {node: record.site for node, record in records.items()}
+    return sites.group(places, upload, job.sites, reducers[0] if reducers else "", choosing=choosing)
+
+
+def _alone(state: NodeSelectorState, job: Job, chosen: tuple[NodeId, ...]) -> str:
+    named = [site for node in chosen if (site := state.nodes[node].site)]
+    return why_alone(job.request, job.parameters) if len(set(named)) < len(named) else ""
+
+
 def _standings(
     state: NodeSelectorState, job: Job, chosen: tuple[NodeId, ...], settings: NodeSelectorSettings
 ) -> list[Standing]:
@@ -231,12 +259,23 @@ def adopt(job: Job, draft: Draft, settings: NodeSelectorSettings, *, chosen_now:
         words.append(f"{draft.reducers[0]} reduces now")
     if draft.helpers != job.helpers and len(draft.helpers) > 1:
         words.append(f"fit to reduce together: {few(draft.helpers)}")
+    words += _told_of_sites(job, draft)
     if chosen_now:
         job.chose_at = job.round
     job.version += 1
     job.nodes, job.reducers, job.helpers, job.quorum = draft.nodes, draft.reducers, draft.helpers, draft.quorum
-    job.excluded = draft.excluded
+    job.excluded, job.sites = draft.excluded, draft.sites
     return few(words, "; ")
+
+
+def _told_of_sites(job: Job, draft: Draft) -> list[str]:
+    """What changes about the sites, in words."""
+    if draft.alone and not job.version:
+        return [f"nodes of one site send each for themselves: {draft.alone}"]
+    before = {nodes[0]: nodes for nodes in job.sites}
+    return [
+        f"{few(nodes)} average among themselves, {nodes[0]} sends" for nodes in draft.sites if before.get(nodes[0]) != nodes
+    ]
 
 
 def count_low_rounds(state: NodeSelectorState, job: Job, settings: NodeSelectorSettings, fair: dict[NodeId, Right]) -> None:

@@ -69,6 +69,8 @@ class NodeRecord(msgspec.Struct):
     """Bytes a second of its uploads, smoothed; None before the first."""
     hint: float = 1.0
     """Its speed by its own description, relative to a plain CPU."""
+    site: str = ""
+    """Where its owner says that it stands; empty: nobody said."""
     cores: int = 1
     """Jobs that it serves without one being slower for the other."""
     share: float = 1.0
@@ -130,6 +132,7 @@ class Job(msgspec.Struct):
     nodes: tuple[NodeId, ...] = ()
     reducers: tuple[NodeId, ...] = ()
     helpers: tuple[NodeId, ...] = ()
+    sites: tuple[tuple[NodeId, ...], ...] = ()
     parameters: int = 0
     """Of its model; 0 until a process has loaded it."""
     quorum: int = 1

@@ -124,7 +124,8 @@ def node(
         str | None, typer.Option("--device", metavar="DEVICE", help="A torch device; by default CUDA if there is any.")
     ] = None,
     site: Annotated[
-        str | None, typer.Option("--site", metavar="SITE", help="Nodes of one site share a network; by default the host.")
+        str | None,
+        typer.Option("--site", metavar="SITE", help="Where it stands: nodes of one SITE average before one of them sends."),
     ] = None,
     yield_to_owner: YieldOption = False,
     yield_share: YieldShareOption = None,
