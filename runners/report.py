@@ -205,12 +205,19 @@ def _count_rounds(line: Timeline, nodes: dict[str, NodeReport]) -> None:
 def _count_offers(line: Timeline, nodes: dict[str, NodeReport]) -> None:
     """What was sent and how fast it was computed; a contribution that was offered twice counts once."""
     seconds: dict[str, float] = {}
+    work: dict[tuple[str, int], tuple[int, float]] = {}
     offered = {(offer.node, offer.round): offer for offer in line.own(ContributionOffered)}
     for (name, _), offer in sorted(offered.items()):
         if name in nodes:
             nodes[name].bytes_up += offer.size
-            nodes[name].steps += offer.steps
-            seconds[name] = seconds.get(name, 0.0) + offer.compute_seconds
+        if not offer.members:
+            work[name, offer.round] = (offer.steps, offer.compute_seconds)
+        for one in offer.members:  # a site's speaker sends for them
+            work[one.node, offer.round] = (one.steps, one.compute_seconds)
+    for (name, _), (steps, spent) in work.items():
+        if name in nodes:
+            nodes[name].steps += steps
+            seconds[name] = seconds.get(name, 0.0) + spent
     for average in {(a.node, a.round, a.term): a for a in line.own(AverageOffered)}.values():
         if average.node in nodes:
             nodes[average.node].bytes_up += average.average.size

@@ -16,7 +16,7 @@ from agents.appraiser.settings import AppraiserSettings
 from agents.appraiser.state import OFFERS_KEPT, AppraiserState, Job, Offer, Open
 from agents.base import Agent, Effect, Effects, on
 from schemas.appraisal import NodesAppraised, NodeValue
-from schemas.ids import JobId
+from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.training import (
     Assignment,
@@ -119,11 +119,16 @@ class Appraiser(Agent[AppraiserState]):
         job = self._job(event.job)
         if job is None:
             return
-        mine = job.offers.setdefault(event.node, {})
-        mine.setdefault(
-            event.round,
-            Offer(offered_at=now, compute=event.compute_seconds, samples=event.samples, size=event.size),
-        )
+        figures = [(event.node, event.compute_seconds, event.samples)]
+        if event.members:  # one travels for all
+            figures = [(member.node, member.compute_seconds, member.samples) for member in event.members]
+        for node, compute, samples in figures:
+            size = event.size if node == event.node else 0
+            self._note(job, node, event.round, Offer(offered_at=now, compute=compute, samples=samples, size=size))
+
+    def _note(self, job: Job, node: NodeId, round_: int, offer: Offer) -> None:
+        mine = job.offers.setdefault(node, {})
+        mine.setdefault(round_, offer)
         for old in sorted(mine)[:-OFFERS_KEPT]:
             del mine[old]
 

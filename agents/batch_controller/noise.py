@@ -17,9 +17,11 @@ Both are ratios to the round's own lengths and smoothed apart before one is divi
 rounds say little, and may make either negative. What curvature does within a round counts as noise.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
-from schemas.training import RoundClosed
+from schemas.training import Contribution, RoundClosed
 
 SMOOTHING = 0.15
 """Weight of the newest round: some dozen decide. The noise scale grows in the course of a training, by factors in hundreds
@@ -48,12 +50,12 @@ class Spread(msgspec.Struct, kw_only=True):
 
 def observe(spread: Spread, event: RoundClosed) -> None:
     """Learn from a round, if its average is a mean of differences as they came, of two nodes at least."""
-    parts = event.contributions
+    parts = _differences(event.contributions)
     whole = all(part.scale == 1.0 and part.norm > 0 and part.steps > 0 and part.samples > 0 for part in parts)
     total = sum(part.weight for part in parts)
     if event.aggregation not in ("mean", "clip") or not whole or event.average.norm <= 0 or total <= 0:
         return
-    if len({part.node for part in parts}) < 2:
+    if len({part.through or part.node for part in parts}) < 2:
         return
     each = [(part.weight / total, float(part.steps), part.samples / part.steps, part.norm) for part in parts]
     alone = sum(w * norm**2 for w, _, _, norm in each)
@@ -70,6 +72,20 @@ def observe(spread: Spread, event: RoundClosed) -> None:
     gain = max(SMOOTHING, 1.0 / spread.rounds)
     spread.signal += gain * (signal - spread.signal)
     spread.noise += gain * (noise - spread.noise)
+
+
+def _differences(parts: Sequence[Contribution]) -> list[Contribution]:
+    """What was averaged: of a site's nodes one difference, their average, as calm as one of all their samples."""
+    alone: dict[tuple[str, int], Contribution] = {}
+    for part in parts:
+        key = (part.through or part.node, part.round)
+        before = alone.get(key)
+        if before is None:
+            alone[key] = part
+        else:
+            weight, samples = before.weight + part.weight, before.samples + part.samples
+            alone[key] = msgspec.structs.replace(before, weight=weight, samples=samples)
+    return list(alone.values())
 
 
 def scale(spread: Spread, asked: int) -> float:

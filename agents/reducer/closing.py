@@ -7,7 +7,7 @@ import msgspec
 
 from agents.base import Agent, CancelTimer, Effect, Effects, StartWork, Timer, on
 from agents.effects import Work
-from agents.reducer import asynchronous, policy, refusals, staleness, words, works
+from agents.reducer import asynchronous, policy, refusals, sites, staleness, words, works
 from agents.reducer.settings import ReducerSettings
 from agents.reducer.state import Offer, ReducerState, key_of
 from schemas.aggregation import Aggregation
@@ -65,7 +65,7 @@ class Closing(Agent[ReducerState]):
             if s.active == s.node:
                 yield from self._refuse(event, wrong)
             return
-        if event.round in s.counted.get(event.node, ()):
+        if sites.is_counted(s, event):
             return  # it crossed with the round's closing
         known = s.offers.get(key)
         if known is not None and (known.message.digest == event.digest or key in s.reducing):
@@ -78,7 +78,8 @@ class Closing(Agent[ReducerState]):
     def _collect(self, key: str, now: float) -> Iterator[Effect]:
         s = self.state
         offer = s.offers[key]
-        if offer.status != "offered":
+        offer.behind = sites.is_behind(s, key)
+        if offer.status != "offered" or offer.behind:
             return
         message = offer.message
         if s.round - message.round > self.settings.late_limit:
@@ -122,17 +123,18 @@ class Closing(Agent[ReducerState]):
         if offer.told and s.sharded:
             return  # before the round was opened again
         offer.told = True
-        yield self.publish(
-            ContributionReceived(
-                job=s.job,
-                node=s.node,
-                contributor=event.contributor,
-                round=event.round,
-                size=event.size,
-                seconds=event.seconds,
-                travelled=self._travelled(offer),
+        for node in sites.nodes_of(offer.message):
+            yield self.publish(
+                ContributionReceived(
+                    job=s.job,
+                    node=s.node,
+                    contributor=node,
+                    round=event.round,
+                    size=event.size,
+                    seconds=event.seconds,
+                    travelled=self._travelled(offer) if node == event.contributor else 0,
+                )
             )
-        )
 
     def _travelled(self, offer: Offer) -> int | None:
         """Bytes of a contribution that came over links, where that isn't all or none."""
@@ -220,6 +222,8 @@ class Closing(Agent[ReducerState]):
         s = self.state
         if not s.opened or s.reducing or s.over:
             return
+        for key in sites.freed(s):
+            yield from self._collect(key, now)
         here = sorted(key for key, offer in s.offers.items() if self._counts_now(offer))
         there = self._contributors()
         waited_for = self._missing()
@@ -343,10 +347,11 @@ class Closing(Agent[ReducerState]):
     def _here(self) -> set[NodeId]:
         """Whose difference of this round is here."""
         there = (offer.message for offer in self.state.offers.values() if offer.status == "here")
-        return {message.node for message in there if message.round == self.state.round}
+        return {node for message in there if message.round == self.state.round for node in sites.nodes_of(message)}
 
     def _contributors(self) -> set[NodeId]:
-        return {offer.message.node for offer in self.state.offers.values() if self._counts_now(offer)}
+        offers = self.state.offers.values()
+        return {node for offer in offers if self._counts_now(offer) for node in sites.nodes_of(offer.message)}
 
     def _counts_now(self, offer: Offer) -> bool:
         """Whether it is here, and its fragment is the one that the open round exchanges; else it waits for its turn."""
@@ -366,10 +371,12 @@ class Closing(Agent[ReducerState]):
         counted = self.state.counted.setdefault(node, [])
         counted.append(round_)
         del counted[:-kept]
+        sites.forget_counted(self.state, node, round_)
         if offer is not None:
             _note(self.state.prints, node, round_, offer.message.digest, kept)
 
     def _release(self, parts: list[tuple[NodeId, int]], reason: str) -> StartWork:
+        parts, self.state.overtaken = parts + self.state.overtaken, []
         return self._work(f"release/{self.state.closed}", works.Release(parts=tuple(parts)), reason)
 
     def _work(self, key: str, work: Work, reason: str) -> StartWork:

@@ -7,7 +7,7 @@ Every node of a job hosts this core. Only the active one acts; the others know w
 from collections.abc import Iterator
 
 from agents.base import CancelTimer, Effect, Effects, StopWork, Timer, on
-from agents.reducer import asynchronous, policy, staleness, works
+from agents.reducer import asynchronous, policy, sites, staleness, works
 from agents.reducer.closing import HoldPatience, RoundDeadline
 from agents.reducer.ordering import Ordering
 from agents.reducer.state import KEPT_DIGESTS, key_of
@@ -64,6 +64,7 @@ class Reducer(Verifying, Ordering):
         if s.roster is not None and event.version <= s.roster.version:
             return
         s.roster = event
+        sites.remember(s, event)
         if not s.active and event.reducers:
             s.active = event.reducers[0]
             yield from self._stand_by(now, 2 * self.settings.start_patience_seconds)
@@ -388,11 +389,11 @@ class Reducer(Verifying, Ordering):
     def check(self) -> None:
         """A contribution counts once; what is being averaged is here; the state is bounded."""
         s = self.state
-        again = [key for key, o in s.offers.items() if o.message.round in s.counted.get(o.message.node, ())]
+        again = [key for key, offer in s.offers.items() if sites.is_counted(s, offer.message)]
         self.require(not again, f"{again} were counted and are offered again")
-        self.require(
-            all(key in s.offers and s.offers[key].status == "here" for key in s.reducing), "averaging what isn't here"
-        )
+        here = [s.offers[key].message for key in s.reducing if key in s.offers and s.offers[key].status == "here"]
+        self.require(len(here) == len(s.reducing), "averaging what isn't here")
+        self.require(sites.disjoint(here), "a difference is averaged twice")
         self.require(s.opened or not s.reducing, "averaging without an open round")
         self.require(len(s.digests) <= KEPT_DIGESTS, "too many digests kept")
         self.require(not s.opened or s.active == s.node, "has a round open that another node reduces")

@@ -1,5 +1,6 @@
 """Which offers can't be counted by what they say alone: sent twice, in another's name, of impossible figures."""
 
+from agents.reducer import sites
 from agents.reducer.state import ReducerState
 from schemas.ids import BadIdentifier, NodeId, sanitised, token
 from schemas.training import ContributionOffered
@@ -27,6 +28,9 @@ def objection(state: ReducerState, event: ContributionOffered) -> str:
         return f"{event.samples} samples in {event.steps} steps are impossible"
     if state.parameters and len(event.pieces) != (state.cut.pieces if state.sharded else 0):
         return f"it is cut in {len(event.pieces)} pieces where the job's are in {state.cut.pieces}"
+    wrong = sites.objection(state, event)
+    if wrong:
+        return wrong
     counted = state.prints.get(event.node, {}).get(event.round)
     if counted is not None and counted != event.digest:
         return f"another difference of {event.node} was counted for round {event.round} already"

@@ -37,6 +37,8 @@ class Offer(msgspec.Struct, kw_only=True):
     """Who has which piece of it."""
     told: bool = False
     """That it is here was said."""
+    behind: bool = False
+    """Another offer of the same difference came first: this one is not collected for now."""
 
 
 class Habit(msgspec.Struct, kw_only=True, frozen=True):
@@ -129,6 +131,10 @@ class ReducerState(msgspec.Struct, kw_only=True):
     """The version at which a node's arithmetic was last doubted."""
     ready_at: float | None = None
     """When this node's own model was there."""
+    sites: list[tuple[NodeId, ...]] = []
+    """Nodes that may speak for each other, of this roster and earlier ones."""
+    overtaken: list[tuple[NodeId, int]] = []
+    """Offers that can't count any more, since a difference of theirs was listed otherwise; to be freed."""
     cut: ShardState = msgspec.field(default_factory=ShardState)
     """Rounds that several nodes reduce."""
 

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from agents.reducer import sites
 from agents.reducer.works import Part, Treated
 from schemas.aggregation import APART, LEAST_NODES, Aggregation
 from schemas.ids import NodeId
@@ -15,23 +16,22 @@ def contributions(
     """The listing of a round's contributions in the order of its parts; `treated`: how each counted, where it is known."""
     offers = {(m.node, m.round): m for m in messages}
     told = {(t.node, t.round): t for t in treated}
-    listed = []
+    listed: list[Contribution] = []
     for part in parts:
         offer, how = offers[part.node, part.round], told.get((part.node, part.round))
-        listed.append(
-            Contribution(
-                node=part.node,
-                round=part.round,
-                late=round_ - part.round,
-                samples=offer.samples,
-                weight=how.weight if how is not None else part.weight,
-                loss=offer.loss,
-                steps=offer.steps,
-                norm=how.norm if how is not None else 0.0,
-                scale=how.scale if how is not None else 1.0,
-                remark=how.remark if how is not None else "",
-            )
+        one = Contribution(
+            node=part.node,
+            round=part.round,
+            late=round_ - part.round,
+            samples=offer.samples,
+            weight=how.weight if how is not None else part.weight,
+            loss=offer.loss,
+            steps=offer.steps,
+            norm=how.norm if how is not None else 0.0,
+            scale=how.scale if how is not None else 1.0,
+            remark=how.remark if how is not None else "",
         )
+        listed += sites.listed(one, offer)
     return tuple(listed)
 
 

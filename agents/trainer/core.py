@@ -11,7 +11,8 @@ from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
 from agents.trainer import works
 from agents.trainer.offering import again
-from agents.trainer.overlapping import Overlapping, together
+from agents.trainer.overlapping import together
+from agents.trainer.siting import Siting
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase, JobState
@@ -40,7 +41,7 @@ class TryAgain(Timer, frozen=True, kw_only=True):
     """A fetch that failed may be tried again."""
 
 
-class Trainer(Overlapping):
+class Trainer(Siting):
     """Takes local steps, offers differences, applies averages, catches up; the same on every node of a job."""
 
     # What the fleet decides.
@@ -64,6 +65,7 @@ class Trainer(Overlapping):
         """Who takes part."""
         if self.state.roster is None or event.version > self.state.roster.version:
             self.state.roster = event
+            yield from self._heed_roster(event)
             if self.state.at_work and self.state.node not in event.nodes:
                 yield from self._give_up_steps(f"out of the roster: {event.reason}")
             yield from self._advance(now)
@@ -74,6 +76,7 @@ class Trainer(Overlapping):
         if event.version > self.state.assignment_version:
             self.state.assignment_version = event.version
             self.state.share = event.shares.get(self.state.node, self.state.share)
+            self._heed_shares(event)
             yield from self._advance(now)
 
     @on(RoundOpened)
@@ -87,8 +90,9 @@ class Trainer(Overlapping):
         changed = event.node != s.opener or event.round == s.opened
         s.opened, s.opened_term, s.opened_digest, s.opener = event.round, event.term, event.digest, event.node
         s.shards = event.shards
+        self._heed_opening(event, now)
         if changed and event.node != s.node:
-            for offer in s.offers.values():
+            for offer in [offer for round_, offer in s.offers.items() if self._is_said(round_)]:
                 yield self.publish(again(offer))
         yield from self._advance(now)
 
@@ -128,7 +132,7 @@ class Trainer(Overlapping):
     def offer_difference(self, event: works.LocalRoundDone, now: float) -> Effects:
         """Local steps are done: say so, and send the difference on its way."""
         s = self.state
-        yield from self._offer(event)
+        yield from self._offer(event, now)
         if s.overlaps:
             s.made, s.ready, s.taking = event.round, None, False
         else:
@@ -236,10 +240,8 @@ class Trainer(Overlapping):
     @on(ContributionRefused)
     def give_up_difference(self, event: ContributionRefused, now: float) -> Effects:
         """A reducer can't count this node's difference: it won't ever be, so forget it."""
-        s = self.state
-        if event.contributor == s.node and s.offers.pop(event.round, None) is not None:
-            yield self._drop(f"drop/refused/{event.round}", [event.round], event.reason)
-            yield from self._begin_again(event.round, event.reason)
+        if event.contributor == self.state.node and event.round in self.state.offers:
+            yield from self._refused(event)
             yield from self._advance(now)
 
     @on(NodeRefused)
@@ -297,6 +299,7 @@ class Trainer(Overlapping):
         yield from self._take_difference()
         if self._may_train(s.next_round) and (not s.behind or self._trains_behind()):
             yield from self._train(s.next_round)
+        yield from self._tend_site(now)
 
     def _trains_behind(self) -> bool:
         """Whether to take steps from an older anchor: where averages take a round or more to come, there is no other.

@@ -1,5 +1,6 @@
 """What a node offers, and what becomes of it: kept until a round lists it, dropped where none will."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import msgspec
@@ -7,13 +8,13 @@ import msgspec
 from agents.base import Effect, StopWork
 from agents.trainer import works
 from agents.trainer.custody import Custodian
-from schemas.training import ContributionOffered, RoundClosed
+from schemas.training import ContributionOffered, ContributionRefused, RoundClosed
 
 
 class Offering(Custodian):
     """The part of a trainer that looks after its own differences and gradients."""
 
-    def _offer(self, done: works.LocalRoundDone) -> Iterator[Effect]:
+    def _offer(self, done: works.LocalRoundDone, now: float) -> Iterator[Effect]:
         """Say that it is ready, and send it on its way; a gradient whose round closed meanwhile goes nowhere.
 
         Nor does what this node will average itself: a reducer that takes over asks for it.
@@ -23,7 +24,12 @@ class Offering(Custodian):
             reason = f"round {done.round} closed before its gradient was ready"
             yield self._drop(f"drop/late/{done.round}", [done.round], reason)
             return
-        offer = ContributionOffered(
+        offer = s.offers[done.round] = self._composed(done)
+        yield from self._say(offer)
+
+    def _composed(self, done: works.LocalRoundDone) -> ContributionOffered:
+        s = self.state
+        return ContributionOffered(
             job=s.job,
             node=s.node,
             round=done.round,
@@ -38,7 +44,9 @@ class Offering(Custodian):
             digest=done.digest,
             pieces=done.pieces,
         )
-        s.offers[done.round] = offer
+
+    def _say(self, offer: ContributionOffered) -> Iterator[Effect]:
+        s = self.state
         yield self.publish(again(offer))
         if offer.pieces:
             others = tuple(p for p in range(len(offer.pieces)) if s.shards[p : p + 1] != (s.node,))
@@ -49,7 +57,7 @@ class Offering(Custodian):
         if s.opener == s.node:
             return  # this node reduces, and has the bytes at hand: they would only keep its link from the others'
         yield self._work(
-            f"stream/{done.key}", works.Stream(kind="delta", name=str(done.round)), "a difference is ready to be averaged"
+            f"stream/{offer.key}", works.Stream(kind="delta", name=offer.key), "a difference is ready to be averaged"
         )
 
     @property
@@ -73,7 +81,26 @@ class Offering(Custodian):
 
     def _drop(self, key: str, rounds: list[int], reason: str) -> Effect:
         kinds = [f"delta{piece}" for piece in range(self.state.pieces)] if self.state.pieces > 1 else ["delta"]
-        return self._work(key, works.Drop(tensors=tuple(f"{kind}/{round_}" for round_ in rounds for kind in kinds)), reason)
+        names = [name for round_ in rounds for name in self._names(round_)]
+        return self._work(key, works.Drop(tensors=tuple(f"{kind}/{name}" for name in names for kind in kinds)), reason)
+
+    def _names(self, round_: int) -> tuple[str, ...]:
+        """What is kept for a round."""
+        return (str(round_),)
+
+    def _is_said(self, round_: int) -> bool:
+        """Whether an offer was told to anybody."""
+        return True
+
+    def _refused(self, event: ContributionRefused) -> Iterator[Effect]:
+        """A difference can't be counted: it won't ever be, so forget it."""
+        if self.state.offers.pop(event.round, None) is not None:
+            yield self._drop(f"drop/refused/{event.round}", [event.round], event.reason)
+            yield from self._begin_again(event.round, event.reason)
+
+    @abstractmethod
+    def _begin_again(self, round_: int, reason: str) -> Iterator[Effect]:
+        """Give up what was built on a difference that was refused."""
 
 
 def again(offer: ContributionOffered) -> ContributionOffered:

@@ -14,6 +14,8 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True):
     a quarter of the float32 parameters)."""
     still_here_seconds: float = 10.0
     """A trainer that waits says so at this interval, so that waiting isn't taken for hanging."""
+    site_join_seconds: float = 10.0
+    """For the nodes of a site to be connected with each other: two or three times what TCP takes to give up an address."""
     retry_seconds: float = 2.0
     """Pause before a failed fetch is tried again, doubled each time up to `retry_limit_seconds`; and, not doubled, before
     what could not be stored is."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agents.trainer.site_state import SiteState
 from agents.trainer.works import StepsDone
 from schemas.fragments import parts_of
 from schemas.ids import JobId, NodeId
@@ -66,6 +67,8 @@ class TrainerState(msgspec.Struct, kw_only=True):
     """The last round is applied and the final model is being taken care of."""
     checkpointed: int = 0
     """Round of the newest checkpoint, or model, in the store."""
+    site: SiteState = msgspec.field(default_factory=SiteState)
+    """The other nodes of this one's site."""
     stored: bool = False
     """The final model is in the store, or this node is putting it there."""
 
