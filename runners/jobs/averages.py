@@ -1,7 +1,9 @@
 """The last few averages of a job that are held here, so that others can fetch them and late appliers find them."""
 
 import asyncio
+import hashlib
 from collections import OrderedDict
+from typing import Protocol
 
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from schemas.ids import NodeId
@@ -18,6 +20,16 @@ KEPT_BYTES = 32 * 1024 * 1024
 FETCH_SECONDS = 60.0
 
 
+class Nearby(Protocol):
+    """Nodes of this one's site, among whom an average needs to come over a link once only."""
+
+    async def receive(self, average: Average | AverageShard) -> Data | None:
+        """The bytes of an average from them; None where it has to be fetched. They may be other bytes."""
+
+    def kept(self, name: str, payload: Data) -> None:
+        """An average is held here now."""
+
+
 class Averages:
     """Gets averages and keeps the last ones, under the names that their makers gave them."""
 
@@ -27,6 +39,9 @@ class Averages:
         self._kept: OrderedDict[str, dict[str, tuple[str, Data]]] = OrderedDict()
         """By round, the one that was added to last at the end, and by digest."""
         self._coming: dict[str, asyncio.Task[Data]] = {}
+        self._near: set[str] = set()
+        """Digests of those held that came from nearby."""
+        self.nearby: Nearby | None = None
 
     def keep(self, name: str, payload: Data) -> Average:
         """Hold an average, or a shard of one, that was made here or fetched; forgets those of the oldest round.
@@ -39,8 +54,11 @@ class Averages:
         self._kept.move_to_end(round_)
         while len(self._kept) > KEPT or (len(self._kept) > 2 and self._bytes > KEPT_BYTES):
             _, oldest = self._kept.popitem(last=False)
+            self._near.difference_update(oldest)
             for old, _ in oldest.values():
                 self._tensors.drop("average", old)
+        if self.nearby is not None:
+            self.nearby.kept(name, payload)
         return Average(key=name, size=held.size, digest=held.digest, holders=(self._node,))
 
     @property
@@ -50,6 +68,14 @@ class Averages:
     def here(self, digest: str) -> Data | None:
         """The bytes of an average that is held here."""
         return next((of_round[digest][1] for of_round in self._kept.values() if digest in of_round), None)
+
+    def of_round(self, number: int) -> Data | None:
+        """The bytes of a round's average, whichever is held here."""
+        return next((payload for _, payload in self._kept.get(str(number), {}).values()), None)
+
+    def came_from_nearby(self, digest: str) -> bool:
+        """Whether an average that is held here took no link."""
+        return digest in self._near
 
     async def shards(self, average: Average) -> list[tuple[AverageShard, Data]]:
         """The bytes of all shards of an average that several nodes made. Raises `TensorUnavailable` as `get`."""
@@ -86,6 +112,11 @@ class Averages:
             transfer.exception()  # whoever waits is told; it may be nobody any more
 
     async def _fetch(self, average: Average | AverageShard) -> Data:
+        payload = await self.nearby.receive(average) if self.nearby is not None else None
+        if payload is not None and hashlib.sha256(payload).hexdigest() == average.digest:
+            self._near.add(average.digest)
+            self.keep(average.key, payload)
+            return payload
         failure: TensorUnavailable | None = None
         for holder in average.holders:
             if holder == self._node:

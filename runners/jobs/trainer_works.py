@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.effects import Work
 from agents.inputs import Result
-from agents.trainer import works
+from agents.trainer import site_works, works
 from bus.port import Bus, BusError
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
@@ -17,6 +17,7 @@ from runners.jobs.layout import LayoutMismatch
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.pace import Pace, steps_left
 from runners.jobs.session import Session
+from runners.jobs.site_works import SiteWorks
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.errors import ShoalError
@@ -56,6 +57,7 @@ class TrainerWorks:
         self._averages = averages
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
+        self._sites = SiteWorks(session, tensors, averages, torch_thread)
         self._pace = Pace(Path(session.spec.pace_file) if session.spec.pace_file else None)
 
     def start(self, key: str, work: Work, post: Post) -> None:
@@ -72,6 +74,10 @@ class TrainerWorks:
             works.VerifyGradient: self._verify,
             works.StoreAnchor: self._store,
             works.Quit: self._quit,
+            site_works.OpenSite: self._sites.open,
+            site_works.JoinSite: self._sites.join,
+            site_works.AverageInSite: self._sites.average,
+            site_works.LeaveSite: self._sites.leave,
         }
         self._tasks.start(key, run[type(work)](work, post))
 
@@ -82,6 +88,7 @@ class TrainerWorks:
     async def close(self) -> None:
         """End all work."""
         await self._tasks.close()
+        await self._sites.close()
 
     async def _local_round(self, work: works.LocalRound, post: Post) -> None:
         session = self._session
@@ -178,11 +185,9 @@ class TrainerWorks:
         except TensorUnavailable as error:
             post(works.FetchFailed(work="hold", round=work.round, reason=str(error)))
             return
-        post(
-            works.AverageHere(
-                round=work.round, digest=work.average.digest, bytes=len(payload), seconds=time.monotonic() - begun
-            )
-        )
+        digest = work.average.digest
+        seconds = 0.0 if self._averages.came_from_nearby(digest) else time.monotonic() - begun
+        post(works.AverageHere(round=work.round, digest=digest, bytes=len(payload), seconds=seconds))
 
     async def _apply(self, work: works.ApplyAverage, post: Post) -> None:
         begun = time.monotonic()
