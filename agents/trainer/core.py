@@ -384,6 +384,7 @@ class Trainer(Siting):
         s = self.state
         self.require(len(s.offers) <= self._most_pending, f"{len(s.offers)} differences wait")
         self.require(all(o.node == s.node for o in s.offers.values()), "an offer of another node")
+        self.require(set(s.site.given) <= set(s.site.own) <= set(s.offers), "a site has what this node never offered")
         self.require(all(r > s.version for r in s.closed), "a closed round was applied and kept")
         self.require(len(s.closed) <= self.settings.replay_updates + 1, "too many closed rounds kept")
 

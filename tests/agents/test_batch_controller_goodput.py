@@ -282,3 +282,19 @@ def test_the_assignment_says_what_its_samples_are_useful_for() -> None:
     other = Fleet(EQUAL, batch="hybrid").begin()
     assert {message.efficiency for _, message in other.said} == {1.0}
     assert any(a != b for a, b in itertools.pairwise(useful))
+
+
+def test_nodes_of_a_site_are_one_difference_to_the_noise_scale() -> None:
+    whole = closed([(10, 8), (20, 4), (5, 16)], 1.0, 400.0)
+    site = whole.contributions[1]
+    halves = tuple(
+        msgspec.structs.replace(site, node=name, weight=site.weight / 2, samples=site.samples // 2, through="y")
+        for name in "yz"
+    )
+    split = msgspec.structs.replace(whole, contributions=(whole.contributions[0], *halves, whole.contributions[2]))
+    told = [noise.Spread(), noise.Spread()]
+    for spread, event in zip(told, (whole, split), strict=True):
+        noise.observe(spread, event)
+    assert told[0].noise == pytest.approx(told[1].noise)
+    assert told[0].signal == pytest.approx(told[1].signal)
+    assert told[1].rounds == 1
