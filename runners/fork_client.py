@@ -116,26 +116,38 @@ class ForkServer:
             OSError: it can't be started, or the system has no room for the process.
         """
         theirs, ours = await _pipe()
+        try:
+            known = self._socket is not None
+            try:
+                life = await self._fork(spec, bytecode, theirs)
+            except ForkServerGone:
+                if not known:
+                    raise
+                life = await self._fork(spec, bytecode, theirs)  # it had ended before, and nobody here had heard of it
+        except BaseException:
+            ours[1].close()
+            raise
+        finally:
+            os.close(theirs)
+        return ForkedProcess(life.pid, *ours, life.code)
+
+    async def _fork(self, spec: Path, bytecode: bool, output: int) -> _Life:
         self._number += 1
         number = self._number
         answer: asyncio.Future[_Life] = asyncio.get_running_loop().create_future()
         try:
             connection = await self._connection()  # last of all: it may be closed while something else is waited for
             self._wanted[number] = answer
-            request = msgspec.json.encode(Fork(number, str(spec), bytecode))
-            socket.send_fds(connection, [request], [theirs])
-            life = await answer
-        except BaseException as error:
+            try:
+                socket.send_fds(connection, [msgspec.json.encode(Fork(number, str(spec), bytecode))], [output])
+            except (BrokenPipeError, ConnectionResetError):
+                self._gone()
+            return await answer
+        except BaseException:
             self._wanted.pop(number, None)
-            ours[1].close()
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 _kill(answer.result().pid)
-            if isinstance(error, BrokenPipeError | ConnectionResetError):
-                raise ForkServerGone("the fork server has ended") from None
             raise
-        finally:
-            os.close(theirs)
-        return ForkedProcess(life.pid, *ours, life.code)
 
     async def close(self) -> None:
         """End the server, and with it whatever still runs."""
