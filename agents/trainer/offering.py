@@ -81,12 +81,7 @@ class Offering(Custodian):
 
     def _drop(self, key: str, rounds: list[int], reason: str) -> Effect:
         kinds = [f"delta{piece}" for piece in range(self.state.pieces)] if self.state.pieces > 1 else ["delta"]
-        names = [name for round_ in rounds for name in self._names(round_)]
-        return self._work(key, works.Drop(tensors=tuple(f"{kind}/{name}" for name in names for kind in kinds)), reason)
-
-    def _names(self, round_: int) -> tuple[str, ...]:
-        """What is kept for a round."""
-        return (str(round_),)
+        return self._work(key, works.Drop(tensors=tuple(f"{kind}/{round_}" for round_ in rounds for kind in kinds)), reason)
 
     def _is_said(self, round_: int) -> bool:
         """Whether an offer was told to anybody."""

@@ -247,7 +247,8 @@ class Siting(Overlapping):
             offer = s.offers.get(round_)
             if s.node in listed or offer is None:
                 del site.own[round_]
-                site.given.pop(round_, None)
+                if site.given.pop(round_, None) == s.node:
+                    yield self._work(f"drop/site/{round_}", _dropped(round_), f"round {closed.round} counted it")
             elif listed.intersection(member.node for member in offer.members):
                 others = ", ".join(sorted(listed))
                 yield from self._take_apart(round_, f"round {closed.round} counted {others} by itself")
@@ -267,9 +268,6 @@ class Siting(Overlapping):
 
     def _is_said(self, round_: int) -> bool:
         return round_ not in self._site.own or bool(self.state.offers[round_].members)
-
-    def _names(self, round_: int) -> tuple[str, ...]:
-        return (str(round_), average_key(round_)) if self._site.given.get(round_) == self.state.node else (str(round_),)
 
 
 def _dropped(round_: int) -> works.Drop:

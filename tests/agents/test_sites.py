@@ -13,6 +13,7 @@ from agents.base import StartWork
 from agents.inputs import Result
 from agents.node_selector.sites import group
 from agents.trainer import site_works as works
+from agents.trainer.works import Drop
 from schemas.decisions import NodeLost
 from schemas.sites import SiteMember, SiteOpened, SiteParted
 from schemas.training import ContributionOffered, ContributionReceived, ContributionRefused, Roster, RoundClosed
@@ -74,6 +75,8 @@ class Site(JobCluster):
         self.waiting: dict[tuple[int, str], list[Any]] = {}
         """Who has come so far: to a group, or to a round's average in it."""
         self.broken: set[int] = set()
+        self.kept: set[tuple[str, str]] = set()
+        """Averages of the site that are held for whoever asks, by node and name."""
         super().__init__(nodes, **asked)
         self.later(0.0, lambda: self.regroup(*at_site))
 
@@ -97,6 +100,8 @@ class Site(JobCluster):
                 self.meet(node, (epoch, "join"), effect.work.members, effect.work.round, tell)
             case works.AverageInSite():
                 self.average(node, effect.work, tell)
+            case Drop(tensors=tensors):
+                self.kept -= {(node.name, tensor.partition("/")[2]) for tensor in tensors}
             case works.LeaveSite(epoch=epoch):
                 self.break_up(epoch, f"{node.name} left")
             case _:
@@ -139,6 +144,7 @@ class Site(JobCluster):
         for name, (_, tell, _) in there.items():
             result: Result = works.SiteGiven(epoch=work.epoch, round=round_)
             if name == members[0]:
+                self.kept.add((name, f"{round_}-site"))
                 result = works.SiteAveraged(
                     epoch=work.epoch, round=round_, members=parts, encoding="int8", key=f"{round_}-site", size=100,
                     digest=f"site-{work.epoch}-{round_}",
@@ -191,6 +197,7 @@ def test_one_of_a_site_sends_for_all_and_the_listing_names_each() -> None:
     assert [c.weight for c in last.contributions] == [0.25] * 4
     assert last.missing == ()
     received = [r for r in cluster.said(ContributionReceived) if r.round == 5 and r.contributor == "d"]
+    assert cluster.kept <= {("c", "5-site")}, "what is counted is held no longer"
     assert received
     assert received[0].carried == 0, "nothing of it went over d's link"
 
