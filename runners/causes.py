@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from schemas.anchors import DigestMismatch
 from schemas.decisions import (
     ForceNode,
     ForesightJudged,
@@ -14,7 +15,7 @@ from schemas.decisions import (
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkForecast, LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeYielding, PauseNode, WorkFailed
-from schemas.training import Assignment, ContributionRefused, DigestMismatch, Roster, Tuning
+from schemas.training import Assignment, ContributionRefused, Roster, Tuning
 from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 

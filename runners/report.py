@@ -8,6 +8,7 @@ from runners.report_adaptations import adaptations
 from runners.report_faults import faults
 from runners.report_schema import GradeReport, NodeReport, Report, RoundReport, ValidationReport
 from runners.report_timeline import Timeline
+from schemas.anchors import DigestMismatch
 from schemas.appraisal import NodesAppraised
 from schemas.bus import BusDisturbed
 from schemas.decisions import (
@@ -32,7 +33,6 @@ from schemas.training import (
     AverageOffered,
     ContributionOffered,
     ContributionRefused,
-    DigestMismatch,
     Roster,
     RoundClosed,
     RoundOpened,

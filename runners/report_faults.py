@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from runners.report_schema import Fault
 from runners.report_timeline import Timeline
+from schemas.anchors import DigestMismatch
 from schemas.bus import BusDisturbed
 from schemas.decisions import AgentStarted, InputFailed, NodeJoined, NodeLost
 from schemas.emulation import EmulatedLinkChanged
 from schemas.nodes import NodeLeaving, WorkFailed
-from schemas.training import ContributionRefused, DigestMismatch, Roster, RoundClosed, RoundOpened
+from schemas.training import ContributionRefused, Roster, RoundClosed, RoundOpened
 from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 

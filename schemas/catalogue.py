@@ -1,6 +1,7 @@
 """Every message module, imported: with this the registry is complete."""
 
 from schemas import (
+    anchors,
     appraisal,
     bus,
     decisions,
@@ -15,4 +16,18 @@ from schemas import (
     verification,
 )
 
-MODULES = (jobs, nodes, measuring, network, training, shards, sites, verification, appraisal, decisions, emulation, bus)
+MODULES = (
+    jobs,
+    nodes,
+    measuring,
+    network,
+    training,
+    anchors,
+    shards,
+    sites,
+    verification,
+    appraisal,
+    decisions,
+    emulation,
+    bus,
+)

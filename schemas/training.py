@@ -365,33 +365,6 @@ class RoundApplied(Message, frozen=True, kw_only=True):
     """From the round's closing to here, by this node's clock."""
 
 
-@on_wire("shoal.training.{job}.node.{node}.mismatch", Delivery.RECORD)
-class DigestMismatch(Message, frozen=True, kw_only=True):
-    """A reducer found a node whose anchor has other bits than its own at the same version."""
-
-    job: JobId
-    node: NodeId
-    """The reducer."""
-    suspect: NodeId
-    version: int
-    expected: str
-    found: str
-
-
-@on_wire("shoal.training.{job}.node.{node}.caught_up", Delivery.RECORD)
-class CaughtUp(Message, frozen=True, kw_only=True):
-    """A node that was behind has the present anchor."""
-
-    job: JobId
-    node: NodeId
-    version: int
-    donor: str
-    """The node that gave it, or `store`."""
-    bytes: int
-    seconds: float
-    reason: str
-
-
 @on_wire("shoal.training.{job}.node.{node}.validated", Delivery.RECORD)
 class Validated(Message, frozen=True, kw_only=True):
     """The held-out loss of a round's anchor."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 import msgspec
 
 from schemas import (
+    anchors,
     appraisal,
     bus,
     decisions,
@@ -81,7 +82,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             training.TransferTimed,
             training.TrainingProgress,
             training.RoundApplied,
-            training.CaughtUp,
+            anchors.CaughtUp,
             training.Validated,
             sites.SiteOpened,
             sites.SiteParted,
@@ -96,7 +97,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             shards.PiecesReceived,
             shards.AverageOrdered,
             training.RoundClosed,
-            training.DigestMismatch,
+            anchors.DigestMismatch,
             verification.ArithmeticDoubted,
             training.NodeRefused,
         ),

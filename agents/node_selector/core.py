@@ -12,9 +12,10 @@ from agents.node_selector.fleet import Fleet, QuarantineOver
 from agents.node_selector.fleet_shares import share_out, speed_alone
 from agents.node_selector.invariants import broken, may_break
 from agents.node_selector.observe import close_round, learn_steps, learn_upload
-from agents.node_selector.roster import NOBODY_LEFT, Draft, adopt, count_low_rounds, draw_up, entitled, led_badly, rights
+from agents.node_selector.roster import adopt, count_low_rounds, draw_up, entitled, led_badly, reason_of, rights
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Force, Job, Member, NodeSelectorState
+from schemas.anchors import DigestMismatch
 from schemas.decisions import ForceNode, NodeQuarantined, NodeReleased
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobState
@@ -24,7 +25,6 @@ from schemas.shards import pieces_of
 from schemas.training import (
     ContributionReceived,
     ContributionRefused,
-    DigestMismatch,
     Roster,
     RoundClosed,
     StepTimed,
@@ -356,7 +356,7 @@ class NodeSelector(Fleet):
             return
         moved = draft.differs_from(job, reasons=False)
         chosen = adopt(job, draft, self.settings, chosen_now=choosing and moved)
-        reason = _reason(draft, because, chosen, job.request.min_nodes)
+        reason = reason_of(draft, because, chosen, job.request.min_nodes)
         yield self.publish(
             Roster(
                 job=name,
@@ -387,15 +387,6 @@ class NodeSelector(Fleet):
         """`check`, where the input may have changed anything that it looks at."""
         if may_break(event, self.state):
             self.check()
-
-
-def _reason(draft: Draft, because: str, chosen: str, min_nodes: int) -> str:
-    """A roster's reason in words: the occasion, the choices, and what is amiss."""
-    clauses = [] if draft.nodes else [NOBODY_LEFT]
-    clauses += [clause for clause in (because, chosen) if clause]
-    if 0 < len(draft.nodes) < min_nodes:
-        clauses.append(f"goes on with {len(draft.nodes)} of at least {min_nodes} nodes")
-    return "; ".join(clauses) or "the same nodes; what keeps the others out has changed"
 
 
 def _keep(table: dict[str, V], key: str, value: V) -> None:

@@ -278,6 +278,15 @@ def _told_of_sites(job: Job, draft: Draft) -> list[str]:
     ]
 
 
+def reason_of(draft: Draft, because: str, chosen: str, min_nodes: int) -> str:
+    """A roster's reason in words: the occasion, the choices, and what is amiss."""
+    clauses = [] if draft.nodes else [NOBODY_LEFT]
+    clauses += [clause for clause in (because, chosen) if clause]
+    if 0 < len(draft.nodes) < min_nodes:
+        clauses.append(f"goes on with {len(draft.nodes)} of at least {min_nodes} nodes")
+    return "; ".join(clauses) or "the same nodes; what keeps the others out has changed"
+
+
 def count_low_rounds(state: NodeSelectorState, job: Job, settings: NodeSelectorSettings, fair: dict[NodeId, Right]) -> None:
     """After a round: who of the roster is under the threshold, for how many rounds in a row."""
     found = scores(job, _eligible(state, fair), settings)

@@ -12,6 +12,7 @@ from agents.reducer.closing import HoldPatience, RoundDeadline
 from agents.reducer.ordering import Ordering
 from agents.reducer.state import KEPT_DIGESTS, key_of
 from agents.reducer.verifying import Verifying
+from schemas.anchors import CaughtUp, DigestMismatch
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobState
@@ -19,9 +20,7 @@ from schemas.nodes import NodeLeaving, WorkEnded, WorkFailed
 from schemas.training import (
     Assignment,
     AverageOffered,
-    CaughtUp,
     ContributionOffered,
-    DigestMismatch,
     NodeRefused,
     Roster,
     RoundApplied,

@@ -13,14 +13,13 @@ from agents.trainer import works
 from agents.trainer.offering import again
 from agents.trainer.overlapping import together
 from agents.trainer.siting import Siting
+from schemas.anchors import CaughtUp, DigestMismatch
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.training import (
     Assignment,
-    CaughtUp,
     ContributionRefused,
-    DigestMismatch,
     Doing,
     NodeRefused,
     Roster,

@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
@@ -99,12 +99,16 @@ class SiteWorks:
         self._tensors = tensors
         self._averages = averages
         self._torch = torch_thread
-        layout = session.anchor.layout
-        self._owed = ErrorFeedback(layout.count, layout.count - layout.parameters)
-        """What encoding the site's averages lost."""
+        self._session = session
         self._place: Membership | None = None
         self._spreading: set[asyncio.Task[None]] = set()
         averages.nearby = self
+
+    @cached_property
+    def _owed(self) -> ErrorFeedback:
+        """What encoding the site's averages lost."""
+        layout = self._session.anchor.layout
+        return ErrorFeedback(layout.count, layout.count - layout.parameters)
 
     async def open(self, work: works.OpenSite, post: Post) -> None:
         """Be the speaker of a group."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from schemas.anchors import CaughtUp, DigestMismatch
 from schemas.appraisal import NodesAppraised
 from schemas.bus import BusDisturbed
 from schemas.decisions import (
@@ -20,16 +21,7 @@ from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeLeaving, NodeMended, NodeYielding, PauseNode, WorkFailed
 from schemas.sites import SiteParted
-from schemas.training import (
-    Assignment,
-    CaughtUp,
-    ContributionRefused,
-    DigestMismatch,
-    NodeRefused,
-    Roster,
-    Tuning,
-    Validated,
-)
+from schemas.training import Assignment, ContributionRefused, NodeRefused, Roster, Tuning, Validated
 from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
 from schemas.writers import writer_of

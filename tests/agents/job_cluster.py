@@ -19,10 +19,11 @@ from agents.reducer import shard_works as sharding
 from agents.reducer import works as reducing
 from agents.trainer import Trainer, TrainerSettings
 from agents.trainer import works as training
+from schemas.anchors import DigestMismatch
 from schemas.decisions import NodeLost
 from schemas.jobs import JobPhase, JobRequest, JobState, ModelStored
 from schemas.shards import OrderedPart, Piece, PieceHere, pieces_of
-from schemas.training import Assignment, Average, DigestMismatch, Roster, RoundClosed, RoundOpened, Share
+from schemas.training import Assignment, Average, Roster, RoundClosed, RoundOpened, Share
 from schemas.wire import Message, decode, encode, seal
 
 JOB = "j"

@@ -57,7 +57,7 @@ def test_gradients_are_exact_unless_something_else_is_asked_for() -> None:
 
 
 def test_a_slow_link_neither_lengthens_rounds_nor_makes_gradients_smaller() -> None:
-    fleet = begun(EQUAL | {"d": (0.02, "poor")}, microbatch=8)
+    fleet = begun(EQUAL | {"d": (0.02, "poor")}, microbatch=8, parameters=10_000_000)
     fleet.train(20, missing=("d",))
     assert sum(fleet.transfers("d")) > 4 * fleet.latest.deadline_seconds
     assert sizes(fleet) == {"a": 8, "b": 8, "c": 8, "d": 8}

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from schemas.training import CaughtUp, RoundApplied
+from schemas.anchors import CaughtUp
+from schemas.training import RoundApplied
 from tests.agents.job_cluster import JobCluster, Node
 
 PARAMETERS = 100_000

@@ -8,11 +8,12 @@ from agents.effects import SetTimer
 from agents.inputs import Woken
 from agents.node_selector import NodeSelectorState
 from agents.node_selector.fleet import Silence
+from schemas.anchors import DigestMismatch
 from schemas.decisions import ForceNode, NodeJoined, NodeLost, NodeQuarantined, NodeReleased
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQuality
 from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
-from schemas.training import ContributionReceived, ContributionRefused, DigestMismatch, Roster, TrainingProgress, Tuning
+from schemas.training import ContributionReceived, ContributionRefused, Roster, TrainingProgress, Tuning
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from node_selector_world import World
 
+from schemas.anchors import DigestMismatch
 from schemas.decisions import ForceNode
 from schemas.jobs import JobPhase
 from schemas.network import LinkQuality
-from schemas.training import ContributionRefused, DigestMismatch, Roster, Tuning
+from schemas.training import ContributionRefused, Roster, Tuning
 
 NODES = ("ant", "bee", "cat", "dog", "eel", "fox")
 JOBS = ("one", "two")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schemas.anchors import CaughtUp
 from schemas.nodes import WorkEnded
-from schemas.training import Assignment, AverageOffered, CaughtUp, RoundApplied, RoundClosed, StepTimed, TrainingProgress
+from schemas.training import Assignment, AverageOffered, RoundApplied, RoundClosed, StepTimed, TrainingProgress
 from tests.agents.job_cluster import JOB, JobCluster, Node
 
 

@@ -6,10 +6,11 @@ import pytest
 from story import told
 
 from runners.client import Client
+from schemas.anchors import DigestMismatch
 from schemas.decisions import InputFailed
 from schemas.fragments import turns_late
 from schemas.jobs import JobPhase, JobState, ModelStored
-from schemas.training import ContributionRefused, DigestMismatch, RoundApplied, RoundClosed, RoundOpened
+from schemas.training import ContributionRefused, RoundApplied, RoundClosed, RoundOpened
 
 
 async def must_have_run_well(client: Client, job: str) -> list[RoundClosed]:

@@ -15,10 +15,11 @@ from story import Story, following
 
 from runners.client import Client, connect
 from runners.up import AGENTS
+from schemas.anchors import CaughtUp
 from schemas.decisions import AgentStarted, NodeJoined, NodeLost
 from schemas.jobs import JobPhase, ReportReady
 from schemas.nodes import NodeHeartbeat, WorkFailed
-from schemas.training import CaughtUp, RoundClosed, RoundOpened
+from schemas.training import RoundClosed, RoundOpened
 
 REQUEST = {
     "kind": "train", "workload": "points_until_told:workload", "rounds": 1_000_000, "min_nodes": 3, "target_loss": 100.0,

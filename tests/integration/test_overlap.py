@@ -9,9 +9,10 @@ from rules import must_have_run_well
 from story import Story
 
 from runners.client import Client
+from schemas.anchors import CaughtUp
 from schemas.fragments import turn_of
 from schemas.jobs import JobRequest
-from schemas.training import CaughtUp, ContributionOffered, RoundApplied, RoundClosed, RoundOpened
+from schemas.training import ContributionOffered, RoundApplied, RoundClosed, RoundOpened
 
 ROUNDS, FRAGMENTS = 8, 3
 REQUEST = {

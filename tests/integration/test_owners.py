@@ -5,9 +5,10 @@ from process_fleet import ProcessFleet
 from story import Story
 
 from runners.client import Client
+from schemas.anchors import CaughtUp
 from schemas.jobs import JobState
 from schemas.nodes import PauseNode, WorkEnded, WorkFailed
-from schemas.training import CaughtUp, Roster, RoundClosed
+from schemas.training import Roster, RoundClosed
 
 LONG = {"kind": "train", "workload": "points:workload", "rounds": 100_000, "min_nodes": 3, "checkpoint_every": 0}
 FEW = 3

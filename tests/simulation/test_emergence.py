@@ -6,8 +6,9 @@ from fleets import listen, small_world
 
 from runners.simulation.cores import AGENTS
 from runners.simulation.world import REQUEST
+from schemas.anchors import CaughtUp
 from schemas.jobs import JobPhase
-from schemas.training import Assignment, CaughtUp, RoundClosed
+from schemas.training import Assignment, RoundClosed
 
 NAMES = [f"n{n:03d}" for n in range(5)]
 SPEEDS = [0.002, 0.003, 0.004, 0.006, 0.008]

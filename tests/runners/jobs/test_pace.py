@@ -42,7 +42,7 @@ class Desk:
         session = SimpleNamespace(spec=spec, begin_steps=lambda round_: "base", step=self._step, digest="d")
         monkeypatch.setattr(trainer_works, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(trainer_works, "asyncio", SimpleNamespace(sleep=self._sleep))
-        self.works = TrainerWorks(*cast(Any, (session, None, self, None, self, self._failed)))
+        self.works = TrainerWorks(*cast(Any, (session, None, self, SimpleNamespace(), self, self._failed)))
         self.steps = 0
 
     async def run(self, work: Callable[..., Any], *args: Any) -> Any:
