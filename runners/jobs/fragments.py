@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from runners.jobs.layout import Layout, Slot
 from runners.jobs.live import Live
 from runners.jobs.moving import Range
-from runners.jobs.vectors import Joined, Section, whole
+from runners.jobs.vectors import Joined, Section, Vector, chunks
 from schemas.fragments import WHOLE, turn_of
 
 # Pieces of a fragment at most: more strides than this change nothing but the time to gather them.
@@ -39,16 +39,15 @@ class Fragment:
         for piece, (start, stop) in zip(self._pieces(part), self.ranges, strict=True):
             flat[start:stop] = piece
 
-    def read(self, whole_layout: Layout, model: nn.Module) -> Tensor:
-        """This part of a model: a new flat float32 vector on the CPU. Nothing else of the model is copied."""
-        live = Live(whole_layout, model)
-        return whole(Joined([Section(live, start, stop) for start, stop in self.ranges]))
+    def read(self, flat: Vector) -> Joined:
+        """This part of a flat vector, such as a model's `Live`, read where it is looked at."""
+        return Joined([Section(flat, start, stop) for start, stop in self.ranges])
 
-    def add(self, shift: Tensor, whole_layout: Layout, model: nn.Module) -> None:
-        """Adds a shift to this part of a model; variances stay at least 0."""
+    def add(self, shift: Vector, whole_layout: Layout, model: nn.Module) -> None:
+        """Adds a shift, which may be read out of the same model, to this part of it; variances stay at least 0."""
         live = Live(whole_layout, model)
-        for piece, (start, _) in zip(self._pieces(shift), self.ranges, strict=True):
-            live.add(start, piece)
+        for place, at in self._chunks():
+            live.add(place.start, shift[at])
         live.close()
 
     def part(self, places: Sequence[Range]) -> "Fragment":
@@ -58,12 +57,22 @@ class Fragment:
         slots = (Slot("", (trained,), 0, False), Slot("", (count - trained,), trained, True))
         return Fragment(_united(_spans_of(self.ranges, places)), Layout(slots, trained, count))
 
-    def take_out(self, part: Tensor, start: int, flat: Tensor) -> None:
+    def take_out(self, part: Vector, start: int, flat: Tensor) -> None:
         """Subtracts the part, where it lies there, from a piece of a flat vector that begins at `start`."""
-        for piece, (first, last) in zip(self._pieces(part), self.ranges, strict=True):
+        at = 0
+        for first, last in self.ranges:
             begin, end = max(first, start), min(last, start + len(flat))
             if begin < end:
-                flat[begin - start : end - start] -= piece[begin - first : end - first]
+                flat[begin - start : end - start] -= part[at + begin - first : at + end - first]
+            at += last - first
+
+    def _chunks(self) -> Iterator[tuple[slice, slice]]:
+        """Chunks of this part: where they lie in the flat vector, and in the part itself."""
+        at = 0
+        for start, stop in self.ranges:
+            for place in chunks(stop, start):
+                yield place, slice(at, at + place.stop - place.start)
+                at += place.stop - place.start
 
     def _pieces(self, part: Tensor) -> Sequence[Tensor]:
         return torch.split(part, [stop - start for start, stop in self.ranges])

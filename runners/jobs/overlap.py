@@ -3,8 +3,8 @@
 They are the anchor, plus the node's own difference that travels, plus what was done since. When the average comes, the own
 difference is replaced by it and the rest stays: working + (new anchor - old anchor) - own difference.
 
-It is the exact difference that is taken out, not the one that the others decode: what encoding lost is owed, and comes with
-the next difference; in the working parameters too, it would count twice.
+The own difference is in them as the others decode it, so that its bytes are all that has to be kept of it. What encoding
+lost is owed, and comes with the next difference; in the working parameters too, it would count twice.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from runners.jobs.layout import Layout
 from runners.jobs.live import Live
 from runners.jobs.local_steps import LocalTrainer
 from runners.jobs.moving import Follow
+from runners.jobs.vectors import Combination, Difference, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Travelling:
 
     round: int
     fragment: Fragment
-    difference: Tensor
+    difference: Vector
+    """As the others decode it."""
 
 
 class Overlap:
@@ -46,15 +48,22 @@ class Overlap:
             self._trainer.load(anchor)
             self._travelling, self._begun = None, True
 
-    def take(self, anchor: Anchor, round_: int) -> Tensor:
-        """What was done to the round's fragment since its last turn; flat float32 on the CPU."""
-        fragment = self._fragments.of(round_)
-        difference = fragment.read(anchor.layout, self._trainer.model).sub_(fragment.of(anchor.values))
-        if anchor.version < round_:  # else the round is over, and the average is in the anchor already
-            self._travelling = Travelling(round_, fragment, difference)
-        else:
-            fragment.add(difference.neg(), anchor.layout, self._trainer.model)
-        return difference
+    def difference(self, anchor: Anchor, round_: int) -> Vector:
+        """What was done to the round's fragment since its last turn, read out of the model where it is looked at."""
+        read = self._fragments.of(round_).read
+        return Difference(read(Live(anchor.layout, self._trainer.model)), read(anchor.values))
+
+    def sent(self, anchor: Anchor, round_: int, sent: Vector) -> None:
+        """The difference is encoded: from now on it is in the working parameters as the others decode it.
+
+        Not at all if its round is over: then the average is in the anchor already.
+        """
+        fragment, done = self._fragments.of(round_), self.difference(anchor, round_)
+        travels = anchor.version < round_
+        if travels:
+            self._travelling = Travelling(round_, fragment, sent)
+        shift = Difference(sent, done) if travels else Combination((-1.0,), (done,))
+        fragment.add(shift, anchor.layout, self._trainer.model)
 
     @contextmanager
     def following(self, layout: Layout, version: int) -> Iterator[Follow | None]:

@@ -132,25 +132,27 @@ class Session:
     def difference(self, encoding: Encoding, round_: int = 0) -> bytes:
         """End the local steps: what they added, or their gradient, encoded, with what earlier encodings owed."""
         payload = self.owed.encode_part(self._ended(round_), encoding, self.fragments.of(round_))
-        self._forget_gradients()
+        self._sent(round_, [payload])
         return payload
 
     def difference_in_pieces(self, encoding: Encoding, round_: int) -> list[bytes]:
         """The same, each piece by itself."""
         payloads = self.pieces_of(round_).encode(self._ended(round_), encoding, self.owed)
-        self._forget_gradients()
+        self._sent(round_, payloads)
         return payloads
 
     def _ended(self, round_: int) -> Vector:
         self._make_room()
         if self.overlap is not None:
-            return self.overlap.take(self.anchor, round_)
+            return self.overlap.difference(self.anchor, round_)
         self.training = False
         if self.base is None:
             return self.trainer.delta(self.anchor)
         return mean_gradient(self.trainer.model, self.base, self.passes)
 
-    def _forget_gradients(self) -> None:
+    def _sent(self, round_: int, payloads: Sequence[bytes]) -> None:
+        if self.overlap is not None:
+            self.overlap.sent(self.anchor, round_, Joined([Decoded(payload) for payload in payloads]))
         if self.base is not None:
             self.trainer.clear_gradients()
             self.base = None

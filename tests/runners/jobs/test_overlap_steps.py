@@ -12,7 +12,9 @@ from agents.reducer.works import Part
 from runners.jobs.codecs import decode
 from runners.jobs.fragments import Fragments
 from runners.jobs.layout import Layout
+from runners.jobs.live import Live
 from runners.jobs.session import Session
+from runners.jobs.vectors import whole
 from schemas.fragments import WHOLE
 from schemas.jobs import Encoding
 
@@ -104,6 +106,16 @@ def test_what_was_sent_and_what_is_owed_make_up_what_was_done(load: Load, encodi
     assert close(sent + session.owed.residual, done)
 
 
+@pytest.mark.parametrize("encoding", ["int8", "topk"])
+def test_what_travels_is_in_the_working_parameters_as_the_others_decode_it(load: Load, encoding: Encoding) -> None:
+    session = load(fragments=3)
+    steps(session, 1)
+    before, fragment = working(session), session.fragments.of(1)
+    sent = decode(session.difference(encoding, 1))
+    assert close(fragment.of(working(session) - session.anchor.values), sent)
+    assert not close(fragment.of(before - session.anchor.values), sent)
+
+
 def test_steps_after_a_refusal_begin_at_the_anchor(load: Load) -> None:
     session = load()
     steps(session, 1)
@@ -175,7 +187,8 @@ def test_fragments_share_all_elements_evenly(load: Load, fragments: int) -> None
         assert session.fragments.of(number + fragments) is each or session.fragments.turn(number + fragments) == WHOLE
         each.put(each.of(times) + 1, times)
         flat = torch.arange(float(layout.count))
-        assert torch.equal(each.read(layout, session.trainer.model), each.of(layout.flatten(session.trainer.model)))
+        live = Live(layout, session.trainer.model)
+        assert torch.equal(whole(each.read(live)), each.of(layout.flatten(session.trainer.model)))
         assert each.of(flat)[: each.layout.parameters].max() < layout.parameters
     assert torch.equal(times, torch.ones(layout.count))
     assert max(sizes) - min(sizes) <= 2 * 16
