@@ -1,10 +1,12 @@
 """Decoding on delivery, once for all receivers of a message where no receiver could tell.
 
 A message whose type has nothing mutable in it is the same to whoever holds it, so its receivers share one object while
-it is among the last decoded. Types with a dict or a list somewhere are decoded anew for each receiver, so that one that
-changes what it was given doesn't change what others get.
+it is among the last decoded. Where the message itself has dicts or lists, and these nothing mutable, each receiver gets a
+copy with dicts and lists of its own, so that one that changes what it was given doesn't change what others get. Other types
+are decoded anew for each.
 """
 
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -34,7 +36,8 @@ class SharingDecoder:
     """Decodes messages that were published on a subject."""
 
     def __init__(self) -> None:
-        self._shareable: dict[Wire, bool] = {}
+        self._own: dict[Wire, tuple[str, ...] | None] = {}
+        self._models: dict[bytes, Message] = {}
         self.known: dict[bytes, Message] = {}
         """Look here first."""
 
@@ -45,18 +48,48 @@ class SharingDecoder:
             msgspec.DecodeError, UnicodeDecodeError, RecursionError: the bytes are no such message.
             Foreign: its body belongs on another subject.
         """
+        model = self._models.get(data)
+        if model is not None:
+            return _copied(model, self._own[wire] or ())
         message: Message = wire.decode_bytes(data)
         if wire.subject_of(message) != subject:
             raise Foreign(subject)
-        shareable = self._shareable.get(wire)
-        if shareable is None:
-            shareable = self._shareable[wire] = _immutable(inspect.type_info(wire.type))
-        if shareable:
-            known = self.known
-            if len(known) >= REMEMBERED:
-                known.clear()
-            known[data] = message
+        if wire not in self._own:
+            self._own[wire] = _each_ones_own(inspect.type_info(wire.type))
+        own = self._own[wire]
+        if own == ():
+            _remember(self.known, data, message)
+        elif own is not None:
+            _remember(self._models, data, _copied(message, own))
         return message
+
+
+def _remember(table: dict[bytes, Message], data: bytes, message: Message) -> None:
+    if len(table) >= REMEMBERED:
+        table.clear()
+    table[data] = message
+
+
+def _copied(message: Message, own: tuple[str, ...]) -> Message:
+    made = copy(message)
+    for name in own:
+        msgspec.structs.force_setattr(made, name, copy(getattr(message, name)))
+    return made
+
+
+def _each_ones_own(kind: inspect.Type) -> tuple[str, ...] | None:
+    """The fields of a message that each receiver needs a copy of; None where such copies wouldn't be enough."""
+    fields = [each for each in kind.fields if not _immutable(each.type)] if isinstance(kind, inspect.StructType) else []
+    if isinstance(kind, inspect.StructType) and kind.cls.__struct_config__.frozen and all(map(_shallow, fields)):
+        return tuple(each.name for each in fields)
+    return None
+
+
+def _shallow(field: inspect.Field) -> bool:
+    kind = field.type
+    if isinstance(kind, inspect.DictType):
+        return _immutable(kind.key_type) and _immutable(kind.value_type)
+    return isinstance(kind, inspect.ListType) and _immutable(kind.item_type)
 
 
 def _immutable(kind: inspect.Type) -> bool:

@@ -169,9 +169,9 @@ def test_a_crash_loses_what_was_on_its_way_and_a_durable_gets_it_again() -> None
 
 def test_receivers_share_only_what_cannot_change() -> None:
     network, sender, receiver = pair()
-    ears = [Ear(network), Ear(network)]
+    ears = [Ear(network), Ear(network), Ear(network)]
     for ear in ears:
-        network.subscribe(receiver, [Interest(Assignment), Interest(NodeProfile)], ear)
+        network.subscribe(receiver, [Interest(Assignment), Interest(NodeHeartbeat)], ear)
     share = Share(microbatch=1, local_steps=1, encoding="float32")
     assignment = Assignment(
         job="j",
@@ -186,10 +186,17 @@ def test_receivers_share_only_what_cannot_change() -> None:
     )
     network.publish(sender, sealed(assignment, 1))
     network.run(1.0)
-    (_, one, _), (_, other, _) = ears[0].heard[0], ears[1].heard[0]
-    one.shares.clear()
-    assert other.shares == {"a": share}
+    first, second, third = (ear.heard[0][1] for ear in ears)
+    first.shares.clear()
+    second.shares["b"] = share
+    assert third.shares == {"a": share}
     assert assignment.shares == {"a": share}
+    late = Ear(network)
+    network.subscribe(Endpoint("late", LATENCY, 0.0), [Interest(Assignment)], late)
+    network.publish(sender, beat(2))
+    network.run(2.0)
+    assert late.heard[0][1] == third, "what a receiver changes, nobody gets later either"
+    assert ears[0].heard[1][1] is ears[1].heard[1][1]
 
 
 def test_one_seed_is_one_run() -> None:
