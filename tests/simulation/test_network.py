@@ -8,7 +8,7 @@ from bus.port import Interest, Start, SubjectTaken
 from bus.simulated_endpoint import Endpoint
 from bus.simulated_faults import PRESETS, Faults, UnknownFaults, faults_named
 from bus.simulated_network import ACK_WAIT, RESEND, SimulatedNetwork
-from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeProfile
+from schemas.nodes import NodeHeartbeat, NodeLeaving
 from schemas.training import Assignment, Share
 from schemas.wire import Message, seal
 
