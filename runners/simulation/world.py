@@ -77,9 +77,9 @@ class World:
         nodes: how many, or their names.
         hours: virtual, with faults on.
         faults: see `bus.simulated_faults`.
-        check: 1: look at a core's invariants after each of its inputs; n > 1: after each that led to more than a timer, and
-            after every n-th of the others (heartbeats and probes, most of all inputs); 0: never. What the streams store
-            is watched in any case.
+        check: 1: look at a core's invariants after each of its inputs, at all of them after every 64th, at what the input
+            may have touched after the others; n > 1: after each that led to more than a timer, and after every n-th of the
+            others (heartbeats and probes, most of all inputs); 0: never. What the streams store is watched in any case.
         beat: seconds between a node's heartbeats, and between its probes.
         muted: agents that are not there at all.
         settings: of agents, by name; `node` for those of nodes.
