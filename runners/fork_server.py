@@ -86,12 +86,12 @@ def _fork(node: socket.socket, request: Fork, output: int) -> bool:
         return False
     processes.die_with_parent(me)
     os.setsid()
+    node.close()  # before the node hears of this: should the server die, its end of the socket must be the last
     os.close(let_go)
     os.close(in_session)
     for standard in (1, 2):
         os.dup2(output, standard)
     os.close(output)
-    node.close()
     sys.dont_write_bytecode = not request.bytecode
     if "numpy" in sys.modules:  # Python's own generator is seeded anew by itself; numpy's would give all forks the same
         sys.modules["numpy"].random.seed()
