@@ -1,6 +1,7 @@
 """Carries out what the reducer core asks for: following streams, collecting, averaging."""
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -41,11 +42,15 @@ class ReducerWorks:
         self._averages = averages
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
-        self._collected: dict[tuple[NodeId, int], Decoded] = {}
+        self.collected: dict[tuple[NodeId, int], Decoded] = {}
+        """Contributions that were collected and not released."""
+        self._releases = itertools.count()
         self._shards = ShardWorks(session, tensors, averages, torch_thread)
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a piece of work."""
+        if isinstance(work, works.Release):  # of two under one key in one turn of the loop the second would be left out
+            key = f"{key}/{next(self._releases)}"
         run: dict[type[Work], Callable[[Any, Post], Coroutine[Any, Any, None]]] = {
             works.Follow: self._follow,
             works.Collect: self._collect,
@@ -83,7 +88,7 @@ class ReducerWorks:
             payload = await self._tensors.fetch(
                 work.contributor, "delta", work.key, work.size, work.digest, COLLECT_SECONDS
             )
-            self._collected[who], faint = await self._torch.run(self._decoded, payload, work.round)
+            self.collected[who], faint = await self._torch.run(self._decoded, payload, work.round)
         except TensorUnavailable as error:
             post(works.CollectFailed(contributor=who[0], round=who[1], reason=str(error)))
             return
@@ -99,7 +104,7 @@ class ReducerWorks:
         return delta, self._session.is_faint(delta, round_)
 
     async def _reduce(self, work: works.Reduce, post: Post) -> None:
-        gathered = [(part, self._collected[part.node, part.round]) for part in work.parts]
+        gathered = [(part, self.collected[part.node, part.round]) for part in work.parts]
         how = work.aggregation, work.encoding, work.round, work.extent
         payload, treated, norm = await self._torch.run(self._session.average, gathered, *how)
         name = f"{work.round}-{work.term}-{hashlib.sha256(payload).hexdigest()[:8]}"
@@ -117,5 +122,5 @@ class ReducerWorks:
 
     async def _release(self, work: works.Release, post: Post) -> None:
         for node, round_ in work.parts:
-            self._collected.pop((node, round_), None)
+            self.collected.pop((node, round_), None)
             self._shards.release(node, round_)

@@ -119,6 +119,15 @@ async def test_an_honest_round_is_averaged_as_ever(desk: Desk) -> None:
     assert {each.scale for each in treated.values()} == {1.0}
 
 
+async def test_two_releases_at_once_free_both_contributions(desk: Desk) -> None:
+    for node in "bc":
+        await desk.collect(node, encode(GOOD, "int8"))
+    for node in "bc":
+        desk.works.start("release/0", works.Release(parts=((node, 1),)), desk.results.put_nowait)
+    await asyncio.sleep(0)
+    assert not desk.works.collected
+
+
 async def test_what_is_said_to_be_too_large_is_refused_before_memory_is_set_aside(desk: Desk) -> None:
     refused = await desk.collect("b", encode(GOOD, "float32"), size=10**15)
     assert isinstance(refused, works.CollectFailed)
