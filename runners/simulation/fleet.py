@@ -109,13 +109,13 @@ class Fleet:
     # Machines.
 
     def kill_machine(self, name: str) -> None:
-        """A machine is gone with all that ran on it."""
+        """A machine is gone with all that ran on it, without a word: first its node, which would tell of the others."""
         machine = self.machines[name]
+        self.nodes[name].kill("nothing")
         for process in list(machine.jobs.values()):
             process.kill(_KILLED)
         machine.jobs.clear()
         machine.share = 1.0
-        self.nodes[name].kill("nothing")
 
     def participant(self, machine: Machine, kind: str, job: str, works: WorkRunner) -> Participant:
         """One of the two cores of a job's process."""

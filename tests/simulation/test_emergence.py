@@ -8,6 +8,7 @@ from runners.simulation.cores import AGENTS
 from runners.simulation.world import REQUEST
 from schemas.anchors import CaughtUp
 from schemas.jobs import JobPhase
+from schemas.nodes import WorkFailed
 from schemas.training import Assignment, RoundClosed
 
 NAMES = [f"n{n:03d}" for n in range(5)]
@@ -39,13 +40,14 @@ def test_without_the_batch_controller_nobody_changes_shares() -> None:
 
 def test_a_killed_reducer_is_replaced_within_a_round() -> None:
     world = small_world(NAMES, SPEEDS)
-    closed = listen(world, RoundClosed)
+    closed, failed = listen(world, RoundClosed), listen(world, WorkFailed)
     world.begin()
     assert world.until(lambda: len(closed) >= 3, 600.0)
     reducer, rounds = closed[-1].next_reducer, len(closed)
     world.fleet.kill_machine(reducer)
     assert world.until(lambda: len(closed) >= rounds + 3, 600.0), "no round closes without its reducer"
     assert closed[-1].reducer != reducer
+    assert not failed, "a machine without power says nothing"
 
 
 @pytest.mark.parametrize("checkpoint_every", [0, 3])
