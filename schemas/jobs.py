@@ -103,7 +103,10 @@ class JobRequest(Request, frozen=True, kw_only=True):
     checkpoint_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 10
     """Rounds between checkpoints; 0: only the model at the end."""
     validate_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
-    """Rounds between validations; 0: only at the end."""
+    """Rounds between validations at least; 0: only at the end."""
+    validate_share: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    """Part of the time that validations may take, a fifth where `target_loss` is near: what would take more is left out,
+    but for the last. 1: nothing is."""
     verify_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     """Rounds between checks of arithmetic: every node computes the gradient of the same few samples, and one whose result
     is not the others' is named; 0: never."""

@@ -53,6 +53,7 @@ class Trainer(Siting):
         s.last_round = event.round if event.state is JobPhase.FINISHING else 0
         s.validate_every, s.checkpoint_every = event.request.validate_every, event.request.checkpoint_every
         s.verify_every = event.request.verify_every
+        s.validate_share, s.target_loss = event.request.validate_share, event.request.target_loss
         if s.hang_seconds != event.request.hang_seconds:
             s.hang_seconds = event.request.hang_seconds
             if s.version >= 0:
@@ -191,7 +192,7 @@ class Trainer(Siting):
         if closed is not None:
             yield from self._settle(closed)
             if closed.reducer == s.node and closed.round == s.latest_round:
-                yield from self._look_after(event.version)
+                yield from self._look_after(event.version, now)
         yield from self._advance(now)
 
     @on(works.AnchorFetched)

@@ -8,6 +8,7 @@ from agents.effects import Work
 from agents.trainer import works
 from agents.trainer.settings import TrainerSettings
 from agents.trainer.state import TrainerState
+from agents.trainer.validating import Seen
 from schemas.ids import JobId, NodeId
 from schemas.jobs import ModelStored
 from schemas.training import AverageHeld, AverageOffered, TransferTimed, Validated
@@ -71,7 +72,13 @@ class Custodian(Agent[TrainerState]):
     def say_loss(self, event: works.ValidationDone, now: float) -> Effects:
         """The held-out loss of a round."""
         s = self.state
+        s.validations.under_way = False
         yield self.publish(Validated(job=s.job, node=s.node, round=event.round, loss=event.loss, seconds=event.seconds))
+
+    @on(Validated)
+    def see_loss(self, event: Validated, now: float) -> None:
+        """Somebody's held-out loss, or this node's own: what the next one waits for."""
+        self.state.validations.note(Seen(now, event.loss, event.seconds))
 
     def _verify(self) -> Iterator[Effect]:
         """Now and then all compute the same gradient of the same anchor."""
@@ -150,11 +157,13 @@ class Custodian(Agent[TrainerState]):
         s.stored = True
         yield self._work("store", works.StoreAnchor(round=s.version, final=True), reason)
 
-    def _look_after(self, version: int) -> Iterator[Effect]:
+    def _look_after(self, version: int, now: float) -> Iterator[Effect]:
         """The reducer's node validates and checkpoints what it reduced: it has the best link and the newest anchor."""
         s = self.state
         last = version >= s.rounds
-        if (s.validate_every and version % s.validate_every == 0) or last:
+        regular = s.validate_every > 0 and version % s.validate_every == 0
+        if last or (regular and s.validations.due(now, s.validate_share, s.target_loss)):
+            s.validations.under_way = True
             yield self._work(f"validate/{version}", works.Validate(round=version), "a round is closed")
         if s.checkpoint_every and version % s.checkpoint_every == 0 and not last:
             yield self._work("checkpoint", works.StoreAnchor(round=version, final=False), "a checkpoint is due")

@@ -3,6 +3,7 @@
 import msgspec
 
 from agents.trainer.site_state import SiteState
+from agents.trainer.validating import Validations
 from agents.trainer.works import StepsDone
 from schemas.fragments import parts_of
 from schemas.ids import JobId, NodeId
@@ -26,6 +27,10 @@ class TrainerState(msgspec.Struct, kw_only=True):
     parameters: int = 0
     """Elements of the model; 0 until it is there."""
     validate_every: int = 1
+    validate_share: float = 1.0
+    target_loss: float | None = None
+    validations: Validations = msgspec.field(default_factory=Validations)
+    """Of the job, as far as this node has heard of them."""
     checkpoint_every: int = 0
     verify_every: int = 0
     hang_seconds: float = 120.0
