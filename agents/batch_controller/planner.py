@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agents.batch_controller import deadlines, gradients, learning, links, microbatch, rounds, transfers, words
+from agents.batch_controller import deadlines, gradients, learning, links, microbatch, rounds, transfers, trying, words
 from agents.batch_controller.foresight import as_foreseen
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
@@ -323,7 +323,8 @@ class Planner:
         shared_by = self.steps_asked if self.request.batch == "hybrid" else 1
         high = min(self.high, known.ceiling or self.high)
         target = min(high, max(self.low, microbatch.latency_target(self.start, latency_ms / shared_by, self.settings)))
-        measured = learning.samples_a_second(known)
+        alike = trying.of_a_kind(name, self.present, self.nodes, self.known, self.start)
+        measured = trying.samples_a_second(name, size, alike, self.known)
         start = size
         for _ in range(math.floor(math.log2(self.free.factor))):
             moved = microbatch.next_rung(self.request.batch, size, target, measured, (self.low, high), self.settings)

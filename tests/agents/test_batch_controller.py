@@ -159,7 +159,10 @@ class Fleet:
         return min(line, stream * self.share(name).streams)
 
     def step(self, name: str) -> float:
-        return self.nodes[name][0] * self.share(name).microbatch
+        return self.step_of(name, self.share(name).microbatch)
+
+    def step_of(self, name: str, microbatch: int) -> float:
+        return self.nodes[name][0] * microbatch
 
     def transfers(self, name: str) -> tuple[float, float]:
         wait = LINKS[self.nodes[name][1]][0] / 1e3
@@ -184,7 +187,7 @@ class Fleet:
                         round=self.round,
                         steps=share.local_steps,
                         samples=share.local_steps * share.microbatch,
-                        seconds=share.local_steps * self.nodes[name][0] * share.microbatch,
+                        seconds=share.local_steps * self.step_of(name, share.microbatch),
                         microbatch=share.microbatch,
                         loss=1.0,
                     )
