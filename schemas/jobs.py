@@ -47,7 +47,8 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Makes the request idempotent: the same id and body get the same job, another body is refused."""
     rounds: Count = 10
     """Rounds to train: each is local steps on every node and one outer step; with `sync = "async"` versions of the anchor,
-    each with the contributions of about half of the nodes."""
+    each with the contributions of about half of the nodes. With a `target_loss` a limit of work, as long rounds of
+    `local_steps` steps would be: rounds may be shorter then, and more."""
     min_nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
     """Nodes that must be there before the job starts."""
     max_nodes: Annotated[int, Meta(ge=1, le=100_000)] | None = None

@@ -94,6 +94,7 @@ class Decider(Agent[BatchControllerState]):
             deadline_seconds=plan.deadline_seconds,
             overhead=job.overhead,
             target=plan.target,
+            length=plan.length,
         )
         self._keep(job, kept)
         return self.publish(
@@ -129,7 +130,7 @@ class Decider(Agent[BatchControllerState]):
             job.hold_until = job.round + self.settings.rollback_hold
         plan = planner_for(job, request, self.state.nodes, self.settings).timed(shares, average)
         if kept is not None:
-            plan = msgspec.structs.replace(plan, target=kept.target)
+            plan = msgspec.structs.replace(plan, target=kept.target, length=kept.length)
         yield self._decide(job, request, plan, reason)
 
     def _keep(self, job: Job, kept: Kept) -> None:

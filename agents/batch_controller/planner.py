@@ -5,7 +5,18 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agents.batch_controller import deadlines, gradients, learning, links, microbatch, rounds, transfers, trying, words
+from agents.batch_controller import (
+    deadlines,
+    gradients,
+    learning,
+    links,
+    microbatch,
+    rounds,
+    shortening,
+    transfers,
+    trying,
+    words,
+)
 from agents.batch_controller.foresight import as_foreseen
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
@@ -13,6 +24,7 @@ from agents.batch_controller.state import Job, Known, Node
 from agents.batch_controller.yielding import at_present_speed
 from schemas.ids import NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding, JobRequest
+from schemas.lengths import may_shorten
 from schemas.training import Share
 
 
@@ -38,7 +50,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     efficiency: float = 1.0
     """Of `Assignment`."""
     target: float = 0.0
-    """Of `Kept`."""
+    length: int = 0
+    """Both of `Kept`."""
     why: dict[NodeId, str] = {}
     """Why a microbatch or an encoding changes, in words."""
 
@@ -103,6 +116,9 @@ class Planner:
         """Whether another length was thought of."""
         self.length_why = ""
         """Why rounds get another length, in words."""
+        self.length = job.current.length if job.current is not None else 0
+        if self.length:
+            self.steps_asked = min(self.steps_asked, self.length)
 
     def plan(self) -> Plan:
         """Shares for everybody in the roster."""
@@ -113,6 +129,7 @@ class Planner:
         average = self._average_encoding()
         drafts = {name: self._travel(name) for name in self.roster}
         paces = {name: self._pace(name, share, average) for name, share in drafts.items()}
+        self._shorten(drafts, paces)
         seconds = self._round_time(drafts, paces)
         for name in self.roster:
             moved = self._microbatch(name, drafts[name], paces[name], seconds)
@@ -148,6 +165,8 @@ class Planner:
             average_encoding=average,
             round_seconds=max(0.001, round(seconds, 3)),
             deadline_seconds=self.request.deadline_seconds or round(learned, 3),
+            efficiency=round(shortening.efficiency(self.steps_asked), 4) if may_shorten(self.request) else 1.0,
+            length=self.length,
             why=self.why,
         )
 
@@ -290,6 +309,22 @@ class Planner:
     def _asked(self, size: int) -> int:
         """Steps of so many samples that make up a round: a larger microbatch means fewer steps, not a longer round."""
         return max(1, min(self.steps_asked, round(self.steps_asked * self.start / size)))
+
+    def _shorten(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> None:
+        """Fewer steps than were asked for, or more of them again, where the job may have that."""
+        free = self.free.adapt and self.free.factor > 1.0 and self.measured
+        if not (free and may_shorten(self.request) and self.job.closed >= shortening.LEAST_ROUNDS):
+            return
+        sizes = {name: share.microbatch / self.start for name, share in drafts.items()}
+        between, present = self.job.closing + self.job.pause, self.steps_asked
+        values = {
+            steps: shortening.done_a_second(steps, paces, sizes, between, self.job.quorum, self.settings)
+            for steps in {*shortening.ladder(self.request.local_steps), present}
+        }
+        self.steps_asked = self.length = shortening.choose(values, present, self.settings.length_gain)
+        if self.length != present:
+            gain = values[self.length] / max(1e-9, values[present]) - 1.0
+            self.length_why = words.steps_between(self.length, present, gain)
 
     def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         asked = {name: self._asked(share.microbatch) for name, share in drafts.items()}

@@ -120,6 +120,8 @@ class Kept(msgspec.Struct, kw_only=True, frozen=True):
     """Seconds of `round_seconds` that were taken for what is beyond the slowest node's own time."""
     target: float = 0.0
     """Seconds that `goodput` aims at for a round; 0 before it has chosen, and with other strategies."""
+    length: int = 0
+    """Steps of the starting microbatch that were chosen for a round; 0 where none were, and with `goodput`."""
 
 
 class Job(msgspec.Struct, kw_only=True):

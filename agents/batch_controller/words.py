@@ -68,6 +68,11 @@ def length(found: float, than: float, gain: float) -> str:
     return f"rounds of {seconds(found)} promise {gain:.0%} more progress a second than of {seconds(than)}"
 
 
+def steps_between(found: int, than: int, gain: float) -> str:
+    """Why rounds get fewer steps than were asked for, or more again."""
+    return f"{found} steps between two averages promise {gain:.0%} more progress a second than {than}"
+
+
 def gradient(size: int, step: float, within: float) -> str:
     """Why a gradient is made of more or fewer samples."""
     return f"a gradient of {size} samples takes {seconds(step)}, and a round has {seconds(within)} for it"

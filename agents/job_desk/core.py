@@ -22,6 +22,7 @@ from schemas.jobs import (
     ListRequest,
     ModelStored,
 )
+from schemas.lengths import most_rounds
 from schemas.nodes import WorkFailed, WorkStarted
 from schemas.training import Roster, RoundClosed, Validated
 from schemas.wire import Answer
@@ -211,8 +212,8 @@ class JobDesk(Agent[DeskState]):
             return
         job.round, job.loss = event.round, event.loss
         size.count(job, event)
-        if event.round >= job.request.rounds:
-            yield from self._finish(job, f"all {job.request.rounds} rounds are closed; storing the model", now)
+        if event.round >= most_rounds(job.request):
+            yield from self._finish(job, f"all {most_rounds(job.request)} rounds are closed; storing the model", now)
         elif size.enough(job):
             yield from self._finish(job, f"{size.enough(job)}; storing the model", now)
         elif job.phase is not JobPhase.FINISHING:
@@ -331,6 +332,7 @@ class JobDesk(Agent[DeskState]):
         if known is not None and known.version >= event.version:
             return
         self.state.order += 1
+        least = event.round * event.request.rounds / most_rounds(event.request)
         job = Job(
             id=event.job,
             request=event.request,
@@ -342,7 +344,7 @@ class JobDesk(Agent[DeskState]):
             round=event.round,
             loss=event.loss,
             ends=int(event.state.ended),
-            done=Done(samples=event.round, steps=event.round),
+            done=Done(samples=least, steps=least),
             adopted=True,
         )
         self.state.jobs[job.id] = job

@@ -4,6 +4,7 @@ import msgspec
 
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobQueued, JobRequest, JobState, JobSummary
+from schemas.lengths import most_rounds
 
 
 class Done(msgspec.Struct, kw_only=True):
@@ -52,7 +53,7 @@ class Job(msgspec.Struct, kw_only=True):
             state=self.phase,
             reason=self.reason,
             round=self.round,
-            rounds=self.request.rounds,
+            rounds=most_rounds(self.request),
             request=self.request,
             submitted_at=self.submitted_at,
             loss=self.loss,
@@ -66,7 +67,7 @@ class Job(msgspec.Struct, kw_only=True):
             reason=self.reason,
             workload=self.request.workload,
             round=self.round,
-            rounds=self.request.rounds,
+            rounds=most_rounds(self.request),
             submitted_at=self.submitted_at,
         )
 

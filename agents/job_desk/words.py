@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from agents.job_desk.state import Job
 from schemas.ids import JobId, NodeId
+from schemas.lengths import most_rounds
 from schemas.nodes import WorkFailed
 from schemas.training import RoundClosed
 
@@ -36,7 +37,9 @@ def closed(job: Job, event: RoundClosed) -> str:
     """What a closed round came to."""
     by = len({part.node for part in event.contributions})
     without = f", without {names(event.missing)}" if event.missing else ""
-    return f"round {event.round} of {job.request.rounds} closed with {count(by, 'node')}{without}"
+    most = most_rounds(job.request)
+    limit = f"at most {most}" if most > job.request.rounds else str(most)
+    return f"round {event.round} of {limit} closed with {count(by, 'node')}{without}"
 
 
 def failure(event: WorkFailed) -> str:

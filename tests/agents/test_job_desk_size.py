@@ -72,3 +72,23 @@ def test_rounds_as_asked_for_are_all_made() -> None:
     assert phase(desk) is JobPhase.RUNNING
     tell(desk, long_round(8, (10, 8), (3, 8)))
     assert phase(desk) is JobPhase.FINISHING
+
+
+def test_with_a_target_loss_shorter_rounds_are_as_many_more_up_to_the_work_asked_for() -> None:
+    desk = a_job(batch="hybrid", target_loss=0.1, rounds=2)
+    assert desk.state.jobs["j"].as_state().rounds == 20, "of a step at least"
+    for number in range(1, 5):
+        tell(desk, long_round(number, (4, 8), (2, 8)))
+        assert phase(desk) is JobPhase.RUNNING, number
+    (state,) = states(tell(desk, long_round(5, (4, 8))))
+    assert state.state is JobPhase.FINISHING
+    assert "5 rounds had as many samples as 2 rounds of 10 steps of 8" in state.reason
+
+
+def test_a_desk_without_memory_counts_short_rounds_as_a_step_each() -> None:
+    desk = a_job(batch="hybrid", target_loss=0.1, rounds=2)
+    tell(desk, long_round(1, (4, 8)))
+    state = msgspec.structs.replace(desk.state.jobs["j"].as_state(), id="desk:1:99", round=10)
+    again = a_desk()
+    tell(again, state)
+    assert again.state.jobs["j"].done.samples == pytest.approx(1.0)
