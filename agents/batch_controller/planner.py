@@ -165,10 +165,17 @@ class Planner:
             average_encoding=average,
             round_seconds=max(0.001, round(seconds, 3)),
             deadline_seconds=self.request.deadline_seconds or round(learned, 3),
-            efficiency=round(shortening.efficiency(self.steps_asked), 4) if may_shorten(self.request) else 1.0,
+            efficiency=self._efficiency(shares),
             length=self.length,
             why=self.why,
         )
+
+    def _efficiency(self, shares: Mapping[NodeId, Share]) -> float:
+        """Of `Assignment`, where rounds may have fewer steps than were asked for."""
+        if not may_shorten(self.request) or len(shares) < 2:
+            return 1.0
+        steps = [share.local_steps * share.microbatch / self.start for share in shares.values() if share.every == 1]
+        return round(shortening.efficiency(max(steps, default=1.0)), 4)
 
     def _deadline(self, times: Mapping[NodeId, float]) -> float:
         """From the times of those whom a round waits for; generous while no step was measured."""
@@ -312,6 +319,9 @@ class Planner:
 
     def _shorten(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> None:
         """Fewer steps than were asked for, or more of them again, where the job may have that."""
+        if len(self.roster) < 2:  # nobody to drift apart from
+            self.steps_asked, self.length = self.request.local_steps, 0
+            return
         free = self.free.adapt and self.free.factor > 1.0 and self.measured
         if not (free and may_shorten(self.request) and self.job.closed >= shortening.LEAST_ROUNDS):
             return

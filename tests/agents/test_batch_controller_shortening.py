@@ -47,6 +47,12 @@ def test_other_jobs_have_as_many_steps_as_were_asked_for(request_: dict[str, Any
     assert trained(**request_).share("a").local_steps == 10
 
 
+def test_a_node_alone_drifts_from_nobody() -> None:
+    fleet = trained({"a": (0.5, "excellent")})
+    assert fleet.share("a").local_steps == 10
+    assert fleet.latest.efficiency == 1.0
+
+
 def test_at_rest_nothing_changes_any_more() -> None:
     fleet = trained(rounds=20)
     said = len(fleet.said)
