@@ -329,9 +329,9 @@ class Planner:
         between, present = self.job.closing + self.job.pause, self.steps_asked
         values = {
             steps: shortening.done_a_second(steps, paces, sizes, between, self.job.quorum, self.settings)
-            for steps in {*shortening.ladder(self.request.local_steps), present}
+            for steps in sorted({*shortening.ladder(self.request.local_steps), present})
         }
-        self.steps_asked = self.length = shortening.choose(values, present, self.settings.length_gain)
+        self.steps_asked = self.length = shortening.choose(values, present)
         if self.length != present:
             gain = values[self.length] / max(1e-9, values[present]) - 1.0
             self.length_why = words.steps_between(self.length, present, gain)

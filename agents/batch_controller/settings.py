@@ -46,14 +46,14 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     misses_counted: Annotated[int, Meta(ge=0, le=32)] = 6
     """Missed deadlines in a row that are counted: 0.75^6 leaves a sixth of the work."""
 
-    # Lengths of rounds
+    # Goodput
     stretch: Annotated[float, Meta(ge=1, le=64)] = 4.0
     """Factor by which `goodput` may make rounds longer than the request's `local_steps`: the model of what averaging
     seldom costs was seen to hold for up to 64 steps. Never shorter: that gains 3 to 10 % at most, before what the
     transfers of more rounds cost."""
     length_gain: Fraction = 0.05
-    """Gain of useful progress a second for which a round's length is changed, with whatever strategy: each change is a
-    round or two of learning anew what nodes take."""
+    """Gain of useful progress a second for which a round's length is changed: each change is a round or two of learning
+    anew what nodes take."""
 
     # Deadline
     deadline_quantile: Annotated[float, Meta(ge=0.5, le=1)] = 0.9

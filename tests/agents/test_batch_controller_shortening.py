@@ -88,12 +88,12 @@ def test_alike_nodes_find_the_best_of_the_formula(step: float, cost: float, aske
     paces = {name: Pace(step=step, up=0.0, down=0.0) for name in "ab"}
     sizes = dict.fromkeys("ab", 1.0)
     values = {steps: shortening.done_a_second(steps, paces, sizes, cost, 1, SETTINGS) for steps in shortening.ladder(asked)}
-    found = shortening.choose(values, 0, 0.05)
+    found = shortening.choose(values, 0)
     formula = min(range(1, asked + 1), key=lambda h: (1 + cost / (h * step)) * (1 + shortening.STEP_COST * (h - 1)))
     whole = 2 * formula / (formula * step + cost) * shortening.efficiency(formula)
     assert values[found] >= 0.98 * whole
 
 
 def test_a_small_gain_is_no_reason_to_change() -> None:
-    assert shortening.choose({1: 1.04, 10: 1.0}, 10, 0.05) == 10
-    assert shortening.choose({1: 1.06, 10: 1.0}, 10, 0.05) == 1
+    assert shortening.choose({1: 1.02, 10: 1.0}, 10) == 10
+    assert shortening.choose({1: 1.04, 10: 1.0}, 10) == 1
