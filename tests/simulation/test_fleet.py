@@ -27,7 +27,7 @@ def test_fifty_nodes_for_an_hour_of_faults(seed: int) -> None:
 @pytest.mark.parametrize("fragments", [pytest.param(1, marks=pytest.mark.search), 3])
 def test_nodes_that_are_a_round_ahead_for_an_hour_of_faults(fragments: int) -> None:
     request = msgspec.structs.replace(QUIET, sync="overlap", fragments=fragments)
-    outcome = World(3, 20, 1.0, DEFAULT, check=40, beat=20.0, request=request).run()
+    outcome = World(3, 12, 1.0, DEFAULT, check=40, beat=20.0, request=request).run()
     assert set(outcome.faults) == KINDS
     assert set(outcome.jobs) == {"completed"}
     assert outcome.rounds >= 50
