@@ -250,7 +250,7 @@ def test_what_is_spared_is_what_would_come_out(round_: RoundSeen, node: str) -> 
     assert short.late == long.late
 
 
-@settings(deadline=None, max_examples=30)  # it is a tenth of a second on a busy machine
+@settings(deadline=None, max_examples=15)  # it is a tenth of a second on a busy machine
 @given(st.floats(0.5, 50), st.integers(1, 40), st.integers(0, 99))
 def test_appraisals_are_ordered_bounded_and_the_same_again(slow: float, count: int, seed: int) -> None:
     rounds = rounds_of(slow, count, seed)

@@ -122,7 +122,7 @@ MOODS = st.lists(
 
 
 @given(MOODS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_forecasts_never_cost_more_than_their_budget(moods: list[list[int]]) -> None:
     series, worst = play([min(255, max(0, level)) for mood in moods for level in mood])
     assert worst <= judge.BUDGET + FINE.wait * forecast.HIGHEST
@@ -253,7 +253,7 @@ def test_a_daily_pattern_is_foreseen() -> None:
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(0, 1e5)), st.sampled_from([1, 1, 1, 7, 400])), max_size=120))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_whatever_a_link_does_its_past_stays_bounded(steps: list[tuple[float | None, int]]) -> None:
     core, now = NetworkMonitor(NetworkMonitorSettings(), random.Random(0)), START
     for number, (rtt, gap) in enumerate(steps):

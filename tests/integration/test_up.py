@@ -1,5 +1,6 @@
 """`shoal up`: what it says first, how it ends, and what is left when it is killed."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -17,6 +18,7 @@ from story import following
 
 from runners.bundles.keys import own_signer
 from runners.client import connect
+from schemas.nodes import NodeProfile
 from schemas.training import RoundClosed
 
 LONG = {"kind": "train", "workload": "points:workload", "rounds": 1_000_000, "microbatch": 8}
@@ -49,10 +51,12 @@ def accepts(url: str) -> bool:
     )
 
 
-async def test_interrupted_on_a_terminal_everything_ends(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def on_a_terminal(store: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`shoal up --nodes 1` as somebody at a keyboard runs it, and the line that it prints first."""
     ours, theirs = pty.openpty()
-    command = [SHOAL, "up", "--nodes", "1", "--store", tmp_path / ".shoal"]
-    process = subprocess.Popen(  # noqa: ASYNC220 - starting it takes milliseconds
+    command = [SHOAL, "up", "--nodes", "1", "--store", store]
+    process = subprocess.Popen(
         command, cwd=APPS, env=variables(), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     )
     os.close(theirs)
@@ -60,22 +64,14 @@ async def test_interrupted_on_a_terminal_everything_ends(tmp_path: Path) -> None
         said = b""
         while not said.endswith(b"\n"):
             said += os.read(ours, 1)
-        line = said.decode().strip()
-        assert line.startswith("ready nats://127.0.0.1:")
-        assert line.rpartition(":")[2].isdigit()
-        url = line.removeprefix("ready ")
-        pids = await at_work(process.pid, url)
-        os.killpg(process.pid, signal.SIGINT)
-        assert left_over(pids, END_WITHIN) == []
-        assert process.wait(PATIENCE) == 130
-        assert not accepts(url)
+        yield process, said.decode().strip()
     finally:
         process.kill()
         process.wait(PATIENCE)
         os.close(ours)
 
 
-async def test_killed_it_leaves_nothing_but_its_store_and_ended_one_by_one_neither(home: ProcessFleet) -> None:
+async def test_killed_it_leaves_nothing_but_its_store_and_interrupted_on_a_terminal_neither(home: ProcessFleet) -> None:
     upper = home.up("--nodes", "1")
     assert "nats://" not in upper.log.read_text()
     pids = await at_work(upper.pid, home.url)
@@ -90,14 +86,23 @@ async def test_killed_it_leaves_nothing_but_its_store_and_ended_one_by_one_neith
     upper.send(signal.SIGKILL)
     assert left_over(pids, END_WITHIN) == []
     assert not accepts(home.url)
-    url = home.url
-    upper = home.up("--nodes", "1")
-    assert home.url == url, "a store keeps its port"
-    async with await connect(home.url) as client, following(client, past=False) as story:
-        (job,) = await client.jobs()
-        again = await story.heard(RoundClosed, lambda m: m.job == job.job)
-        assert again.round > 1, "what was under way goes on"
+    with on_a_terminal(home.store) as (process, line):
+        assert line == f"ready {home.url}", "a store keeps its port"
+        async with await connect(home.url) as client, following(client, past=False) as story:
+            (job,) = await client.jobs()
+            again = await story.heard(RoundClosed, lambda m: m.job == job.job)
+            assert again.round > 1, "what was under way goes on"
+        pids = family(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert left_over(pids, END_WITHIN) == []
+        assert process.wait(PATIENCE) == 130
+        assert not accepts(home.url)
 
+
+async def test_ended_one_by_one_everything_ends(home: ProcessFleet) -> None:
+    upper = home.up("--nodes", "1")
+    async with await connect(home.url) as client, following(client) as story:
+        await story.heard(NodeProfile)
     pids = family(upper.pid)
     for pid in reversed(pids):  # children first
         os.kill(pid, signal.SIGTERM)

@@ -14,7 +14,7 @@ def decisions(names: list[str]) -> bytes:
     world = small_world(names, SPEEDS, faults=Faults(drop=0.01, crashes_per_hour=15.0), seed=5)
     heard = listen(world, Roster, Assignment, RoundClosed)
     world.begin()
-    world.advance(400.0)
+    world.advance(260.0)
     assert sum(isinstance(each, RoundClosed) for each in heard) > 8
     return msgspec.json.encode([msgspec.structs.replace(each, at=0.0, id="", cause="") for each in heard])
 

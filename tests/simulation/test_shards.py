@@ -34,7 +34,7 @@ def faulty(seed: int, hours: float, **options: int) -> None:
 
 
 def test_a_fleet_with_faults_closes_whole_rounds_alone() -> None:
-    faulty(5, 0.15, check=10)
+    faulty(5, 0.08, check=10)
 
 
 @pytest.mark.search
