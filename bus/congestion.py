@@ -69,7 +69,7 @@ def _ask_for_descriptor(child: int, number: int, port: int) -> bool:
 
 
 def default_control() -> str | None:
-    """What this machine's connections get that ask for nothing, such as browsers'; None where it can't be told."""
+    """What this machine's connections get that ask for nothing; None where it can't be told."""
     return _read(_DEFAULT)
 
 

@@ -23,9 +23,7 @@ _CLOSE_PATIENCE = 2.0  # seconds that closing waits for the server to have taken
 _PING_INTERVAL = 10.0  # seconds; a host that vanishes is noticed after three unanswered pings
 _UNANSWERED = 3
 _DEFAULT_PORT = 4222
-WRITE_AHEAD = (
-    512 * 1024
-)  # bytes, two chunks, that all lanes of a node leave to their sockets: with more than one each its part
+WRITE_AHEAD = 512 * 1024  # bytes, two chunks, that a node's lanes together leave to their sockets
 _FAILURES = (OSError, TimeoutError, ValueError)  # of an attempt to connect; ssl's errors are OSErrors
 
 

@@ -11,9 +11,7 @@ from bus.tensor_lane import WRITE_AHEAD, Lane
 from bus.tensor_wire import Heard
 
 _BARRIER_TIMEOUT = 10.0  # seconds for a word to the server and back over a bad link
-_WITH_BBR = (
-    8  # lanes at most that have BBR: the first flights of 32 flood a poor link's queue, half of what is sent is lost
-)
+_WITH_BBR = 8  # lanes at most that have BBR: the first flights of 32 are more than a poor link's queue holds
 _LANE_RETRY = 60.0  # seconds that a chunk waits for its lane to come back
 
 
@@ -98,10 +96,12 @@ class Lanes:
                 lane.write_ahead(WRITE_AHEAD // len(self.lanes))
             for listening in self._listening:
                 listening.deal(self.lanes)
-            await self._barrier()
-            for listening in self._listening:
-                listening.tidy(self.lanes)
-            await _all(lane.close() for lane in left)
+            try:
+                await self._barrier()
+            finally:  # also if nobody waits for it any more: nothing else closes what is in no list
+                for listening in self._listening:
+                    listening.tidy(self.lanes)
+                await _all(lane.close() for lane in left)
 
     def _lane(self, number: int) -> Lane:
         lane = Lane(self._url, f"{self._name} lane {number + 1}", self._token)
