@@ -78,7 +78,7 @@ class Custodian(Agent[TrainerState]):
     @on(Validated)
     def see_loss(self, event: Validated, now: float) -> None:
         """Somebody's held-out loss, or this node's own: what the next one waits for."""
-        self.state.validations.note(Seen(now, event.loss, event.seconds))
+        self.state.validations.note(event.round, Seen(now, event.loss, event.seconds))
 
     def _verify(self) -> Iterator[Effect]:
         """Now and then all compute the same gradient of the same anchor."""
@@ -155,7 +155,14 @@ class Custodian(Agent[TrainerState]):
     def _store_final(self, reason: str) -> Iterator[Effect]:
         s = self.state
         s.stored = True
+        if s.version < s.rounds and s.validations.newest < s.version:  # nobody knew that this round is the last
+            yield self._validate(s.version, "the job ends with this round")
         yield self._work("store", works.StoreAnchor(round=s.version, final=True), reason)
+
+    def _validate(self, version: int, reason: str) -> StartWork:
+        validations = self.state.validations
+        validations.under_way, validations.newest = True, max(validations.newest, version)
+        return self._work(f"validate/{version}", works.Validate(round=version), reason)
 
     def _look_after(self, version: int, now: float) -> Iterator[Effect]:
         """The reducer's node validates and checkpoints what it reduced: it has the best link and the newest anchor."""
@@ -163,8 +170,7 @@ class Custodian(Agent[TrainerState]):
         last = version >= s.rounds
         regular = s.validate_every > 0 and version % s.validate_every == 0
         if last or (regular and s.validations.due(now, s.validate_share, s.target_loss)):
-            s.validations.under_way = True
-            yield self._work(f"validate/{version}", works.Validate(round=version), "a round is closed")
+            yield self._validate(version, "a round is closed")
         if s.checkpoint_every and version % s.checkpoint_every == 0 and not last:
             yield self._work("checkpoint", works.StoreAnchor(round=version, final=False), "a checkpoint is due")
 

@@ -34,9 +34,12 @@ class Validations(msgspec.Struct, kw_only=True):
     seen: list[Seen] = []
     under_way: bool = False
     """This node makes one."""
+    newest: int = 0
+    """The newest round that was validated, or is being validated here."""
 
-    def note(self, seen: Seen) -> None:
+    def note(self, round_: int, seen: Seen) -> None:
         """One more."""
+        self.newest = max(self.newest, round_)
         self.seen = [*self.seen, seen][-REMEMBERED:]
 
     def due(self, now: float, share: float, target: float | None) -> bool:

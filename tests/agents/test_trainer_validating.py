@@ -11,7 +11,7 @@ from agents.base import StartWork
 from agents.trainer import Trainer, TrainerSettings, works
 from agents.trainer.validating import NEAR, Seen, Validations
 from schemas.jobs import JobPhase, JobRequest, JobState
-from schemas.training import Validated
+from schemas.training import Roster, Validated
 from tests.agents.test_trainer import NOW, closed, tell
 
 SHARE = 0.05
@@ -20,7 +20,7 @@ SHARE = 0.05
 def seen(*losses: float, seconds: float = 0.2, apart: float = 10.0) -> Validations:
     made = Validations()
     for number, loss in enumerate(losses):
-        made.note(Seen(number * apart, loss, seconds))
+        made.note(number, Seen(number * apart, loss, seconds))
     return made
 
 
@@ -34,7 +34,7 @@ def test_the_first_is_due_and_the_next_once_it_takes_its_part_of_the_time() -> N
 
 def test_one_that_had_a_cold_cache_puts_nothing_off() -> None:
     made = seen(3.0, seconds=5.0)
-    made.note(Seen(10.0, 2.9, 0.1))
+    made.note(2, Seen(10.0, 2.9, 0.1))
     assert made.pause(SHARE, None) == pytest.approx(1.9)
 
 
@@ -65,28 +65,31 @@ def test_it_never_takes_more_than_its_part(history: list[tuple[float, float, flo
     made, at = Validations(), 0.0
     for loss, seconds, apart in history:
         at += apart
-        made.note(Seen(at, loss, seconds))
+        made.note(1, Seen(at, loss, seconds))
     cost = min(seconds for _, seconds, _ in history[-4:])
     least = cost * (1 / max(share, NEAR) - 1)
     assert not made.due(at + 0.999 * least - 1e-6, share, target)
 
 
-def a_trainer(**fields: Any) -> Trainer:
-    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
-    tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
+def a_state(version: int, phase: JobPhase, round_: int, **fields: Any) -> JobState:
     request = JobRequest(kind="train", workload="m:w", rounds=5, **fields)
-    state = JobState(
-        id="desk:1:1",
+    return JobState(
+        id=f"desk:1:{version}",
         job="j",
-        version=1,
-        state=JobPhase.RUNNING,
+        version=version,
+        state=phase,
         reason="r",
-        round=0,
+        round=round_,
         rounds=5,
         request=request,
         submitted_at=1.0,
     )
-    tell(trainer, state)
+
+
+def a_trainer(**fields: Any) -> Trainer:
+    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
+    tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
+    tell(trainer, a_state(1, JobPhase.RUNNING, 0, **fields))
     return trainer
 
 
@@ -109,6 +112,23 @@ def validated_rounds(trainer: Trainer, seconds: float) -> list[int]:
 
 def test_the_last_round_is_validated_whatever_it_takes() -> None:
     assert validated_rounds(a_trainer(), seconds=100.0) == [1, 5]
+
+
+def test_a_round_that_turns_out_to_be_the_last_is_validated_once() -> None:
+    roster = Roster(id="sel:1", job="j", version=1, nodes=("a",), reducers=("a",), quorum=1, reason="r")
+    for share, expected in ((SHARE, [1, 2]), (1.0, [1, 2])):  # the second one as it closed
+        trainer = a_trainer(validate_share=share)
+        tell(trainer, roster)
+        asked = []
+        for number in (1, 2):
+            effects = tell(trainer, closed(number))
+            effects += tell(trainer, works.Applied(version=number, digest=str(number), seconds=0.1))
+            if number == 2:
+                effects += tell(trainer, a_state(2, JobPhase.FINISHING, 2, validate_share=share))
+            asked += [e.work.round for e in effects if isinstance(e, StartWork) and isinstance(e.work, works.Validate)]
+            tell(trainer, works.ValidationDone(round=number, loss=1.0, seconds=100.0))
+            tell(trainer, Validated(id=f"t:{number}", job="j", node="a", round=number, loss=1.0, seconds=100.0))
+        assert asked == expected
 
 
 def test_cheap_ones_and_those_that_were_asked_for_all_come() -> None:
