@@ -175,6 +175,13 @@ async def test_closing_the_proxy_cuts_everybody_off() -> None:
             await dial(proxy)
 
 
+async def happens(condition: Callable[[], bool]) -> None:
+    """Give the loop turns until it is so: a busy kernel brings bytes when it can, in no order between sockets."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - counters have no event
+            await asyncio.sleep(0)
+
+
 async def round_trip(near: Streams, distant: Streams) -> float:
     """Seconds there and back, by the event loop's clock."""
     begun = asyncio.get_running_loop().time()
@@ -210,12 +217,11 @@ async def test_a_spike_delays_and_ends() -> None:
 
 
 async def test_what_was_sent_in_a_spike_is_not_overtaken_after_it() -> None:
-    async with linked(QUICK) as (proxy, far), linked(QUICK) as (other, other_far):
+    async with linked(QUICK) as (proxy, far):
         near, distant = await pair(proxy, far)
         proxy.spike(400, 3600)
         near[1].write(b"first")
-        await round_trip(*await pair(other, other_far))  # by then the proxy has read it
-        assert proxy.counters().in_flight_bytes == 5
+        await happens(lambda: proxy.counters().in_flight_bytes == 5)
         proxy.heal()
         near[1].write(b"second")
         assert await read(distant[0], 11) == b"firstsecond"
@@ -266,10 +272,9 @@ async def test_an_outage_ends_by_itself() -> None:
 
 async def test_an_outage_cuts_connections_that_are_being_made() -> None:
     distant_profile = LinkProfile(name="distant", round_trip_ms=(5000, 5000), loss=0.0, rate_mbit=1000, queue_ms=50)
-    async with linked(distant_profile) as (proxy, far), linked(QUICK) as (other, other_far):
+    async with linked(distant_profile) as (proxy, far):
         near = await dial(proxy)
-        await round_trip(*await pair(other, other_far))  # by then the proxy has accepted it
-        assert proxy.counters().connections == 1
+        await happens(lambda: proxy.counters().connections == 1)
         proxy.disconnect(3600)
         assert await is_cut(near[0])
         assert far.came.empty()
