@@ -368,7 +368,7 @@ class Planner:
         shared_by = self.steps_asked if self.request.batch == "hybrid" else 1
         high = min(self.high, known.ceiling or self.high)
         target = min(high, max(self.low, microbatch.latency_target(self.start, latency_ms / shared_by, self.settings)))
-        alike = trying.of_a_kind(name, self.present, self.nodes, self.known, self.start)
+        alike = trying.of_a_kind(name, self.job.roster, self.present, self.nodes, self.known, self.start)
         measured = trying.samples_a_second(name, size, alike, self.known)
         start = size
         for _ in range(math.floor(math.log2(self.free.factor))):

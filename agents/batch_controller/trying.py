@@ -4,7 +4,7 @@ A try that comes to nothing costs a node some rounds of fewer steps. Nodes of a 
 same time, and a fleet of equal machines would lose those rounds on all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from agents.batch_controller import learning
@@ -17,16 +17,22 @@ ABOUT_AS_FAST = learning.SHIFT
 
 
 def of_a_kind(
-    name: NodeId, present: Mapping[NodeId, Share], nodes: Mapping[NodeId, Node], known: Mapping[NodeId, Known], asked: int
+    name: NodeId,
+    roster: Sequence[NodeId],
+    present: Mapping[NodeId, Share],
+    nodes: Mapping[NodeId, Node],
+    known: Mapping[NodeId, Known],
+    asked: int,
 ) -> list[NodeId]:
     """Nodes with an accelerator, or without, as this one, that were measured and contribute to each round. In the order in
-    which they try: by name, those first that are about as fast as the fastest and so have most room for larger steps."""
+    which they try: the roster's, those first that are about as fast as the fastest and so have most room for larger steps."""
     kind = nodes[name].accelerated
-    regular = [n for n, share in present.items() if share.every == 1 and n in nodes and nodes[n].accelerated == kind]
+    here = [n for n in roster if n in present and n in nodes]
+    regular = [n for n in here if present[n].every == 1 and nodes[n].accelerated == kind]
     times = [(n, learning.step_seconds(known[n], asked)) for n in regular]
     measured = {n: seconds for n, seconds in times if seconds is not None}
     fastest = min(measured.values(), default=0.0)
-    return sorted(measured, key=lambda n: (measured[n] > ABOUT_AS_FAST * fastest, n))
+    return sorted(measured, key=lambda n: measured[n] > ABOUT_AS_FAST * fastest)
 
 
 def samples_a_second(name: NodeId, size: int, alike: list[NodeId], known: Mapping[NodeId, Known]) -> dict[int, float]:

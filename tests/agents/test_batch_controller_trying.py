@@ -53,10 +53,11 @@ def test_each_kind_has_its_own_and_who_contributes_now_and_then_is_none() -> Non
     present = {"a": share, "b": share, "c": share, "d": Share(microbatch=8, local_steps=10, encoding="int8", every=2)}
     nodes = {"a": Node(), "b": Node(accelerated=True), "c": Node(), "d": Node()}
     known = {name: Known(steps={8: [0.1]}) for name in present}
-    assert trying.of_a_kind("a", present, nodes, known, 8) == ["a", "c"]
-    assert trying.of_a_kind("b", present, nodes, known, 8) == ["b"]
+    roster = ("d", "c", "b", "a")
+    assert trying.of_a_kind("a", roster, present, nodes, known, 8) == ["c", "a"], "a name gives no precedence"
+    assert trying.of_a_kind("b", roster, present, nodes, known, 8) == ["b"]
     known["a"].steps = {}
-    assert trying.of_a_kind("c", present, nodes, known, 8) == ["c"]
+    assert trying.of_a_kind("c", roster, present, nodes, known, 8) == ["c"]
 
 
 def test_what_others_gained_is_taken_in_proportion_to_the_own_speed() -> None:
