@@ -25,7 +25,7 @@ def of_a_kind(
     asked: int,
 ) -> list[NodeId]:
     """Nodes with an accelerator, or without, as this one, that were measured and contribute to each round. In the order in
-    which they try: the roster's, those first that are about as fast as the fastest and so have most room for larger steps."""
+    which they try: the roster's, those first that are about as fast as the fastest and so have most room to be larger."""
     kind = nodes[name].accelerated
     here = [n for n in roster if n in present and n in nodes]
     regular = [n for n in here if present[n].every == 1 and nodes[n].accelerated == kind]
