@@ -70,6 +70,7 @@ async def spawn(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    inherit: bool = True,
     cwd: Path | None = None,
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
@@ -83,6 +84,7 @@ async def spawn(
     Args:
         argv: the command and its arguments.
         env: added to this process's environment.
+        inherit: whether it gets that one at all.
         cwd: its working directory, this process's by default.
         stdout: as for `subprocess`; inherited by default.
         stderr: as for `subprocess`; inherited by default.
@@ -104,7 +106,7 @@ async def spawn(
         options["preexec_fn"] = _before_exec(nice)
     return await asyncio.create_subprocess_exec(
         *argv,
-        env={**os.environ, **(env or {})},
+        env={**(os.environ if inherit else {}), **(env or {})},
         cwd=cwd,
         stdin=asyncio.subprocess.PIPE if guarded else asyncio.subprocess.DEVNULL,
         stdout=stdout,

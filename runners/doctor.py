@@ -20,6 +20,7 @@ from bus.nats_streams import RECORD
 from bus.port import BusError, NoResponders
 from bus.server_config import find_binary, free_ports, is_loopback
 from runners.address import Address, NoServer, find_server
+from runners.jobs.bounds import landlock_level
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
 from schemas.wire import encode
@@ -62,6 +63,7 @@ async def examine_machine(store: Path) -> list[Check]:
         _disk(store),
         _ports(),
         congestion(default_control(), bbr_allowed()),
+        confinement(landlock_level()),
     ]
 
 
@@ -144,6 +146,18 @@ def congestion(default: str | None, allowed: bool | None) -> Check:
         "sysctl -w net.core.default_qdisc=fq net.ipv4.tcp_congestion_control=bbr (and the same in /etc/sysctl.conf)"
     )
     return Check(what=what, state="warning", found=f"{default}; nodes and `shoal up` may not ask for BBR", mend=mend)
+
+
+def confinement(level: int) -> Check:
+    """Whether code that jobs bring can be kept from this machine's files, by Landlock's ABI."""
+    what, files, ports = "confinement", 1, 4
+    if level >= ports:
+        return Check(what=what, state="good", found=f"Landlock {level}: code that jobs bring sees no files of yours")
+    mend = "a node here runs no code that jobs bring, unless started with --confine off: use Linux 6.7 or later"
+    if level >= files:
+        mend = "use Linux 6.7 or later"
+        return Check(what=what, state="warning", found=f"Landlock {level}: files, not ports", mend=mend)
+    return Check(what=what, state="warning", found="there is no Landlock", mend=mend)
 
 
 async def examine_fleet(server: str | None, store: Path, clock: Callable[[], float] = time.time) -> list[Check]:

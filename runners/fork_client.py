@@ -95,7 +95,8 @@ class ForkServer:
     """Starts the server at the first process that is wanted, and again after its end. For the main thread's loop alone."""
 
     def __init__(self, argv: tuple[str, ...], env: Mapping[str, str], *, nice: int, linger: float = LINGER) -> None:
-        """`argv`: the server's program; `--socket N` is added. `env`, `nice`: what it and all its processes get."""
+        """`argv`: the server's program; `--socket N` is added. `env`: all that
+        it and its processes have for an environment. `nice`: what is added to their niceness."""
         self._argv = argv
         self._env = env
         self._nice = nice
@@ -167,7 +168,8 @@ class ForkServer:
                     try:
                         self._process = await processes.spawn(
                             (*self._argv, "--socket", str(theirs.fileno())),
-                            env=self._env, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+                            env=self._env, inherit=False,
+                            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
                             nice=self._nice, new_session=True, pass_fds=(theirs.fileno(),),
                         )  # fmt: skip
                     except BaseException:

@@ -42,7 +42,7 @@ async def measured(
 
 async def _run(argv: tuple[str, ...], seconds: float, env: dict[str, str], nice: int) -> str:
     """What went wrong, in words; empty if nothing did."""
-    process = await processes.spawn(argv, env=env, stdout=DEVNULL, stderr=PIPE, nice=nice, new_session=True)
+    process = await processes.spawn(argv, env=env, inherit=False, stdout=DEVNULL, stderr=PIPE, nice=nice, new_session=True)
     group = ProcessGroup(process)
     assert process.stderr is not None
     saying = asyncio.ensure_future(process.stderr.read())

@@ -18,12 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agents.node import NodeAgent, NodeAgentSettings, TrustChanged
+from agents.node.limits import CONFINE, Confine, JobLimits
 from bus import processes
 from bus.locks import claim_node_name
 from bus.nats import NatsBus
 from bus.port import Start
 from runners.address import STORE, Address, find_server
+from runners.bounding import Bounding
 from runners.bundles.keys import public_key
 from runners.bundles.shelf import Fetch, Shelf
 from runners.bundles.trust import TRUST_SIGNAL
@@ -64,6 +68,11 @@ class NodeOptions:
     max_temperature_c: float | None = None
     """None: as `shoal.toml` says."""
     power_limit_w: float | None = None
+    confine: Confine | None = None
+    """None: as `shoal.toml` says; so, too, the next."""
+    job_memory_gb: float | None = None
+    allow_read: tuple[str, ...] = ()
+    """What confined jobs may read besides what `shoal.toml` says."""
     trust: tuple[str, ...] = ()
     """Submitters whose code it runs, besides those in the store's file."""
     server: str | None = None
@@ -119,6 +128,7 @@ async def _serve(
             step_time_ms=options.step_time_ms,
             device=options.device,
             threads=None if settings.accelerators else 1,
+            bounding=Bounding(limits=_limits(options, settings.limits), in_site=settings.site_named),
         )
     )
     agent = NodeAgent(settings, random.Random(name))
@@ -207,6 +217,13 @@ def _settings(options: NodeOptions, name: str) -> NodeAgentSettings:
     return load_settings(NodeAgentSettings, "node", options.store, **facts)
 
 
+def _limits(options: NodeOptions, limits: JobLimits) -> JobLimits:
+    """What the command line says, over `shoal.toml`."""
+    read = (*limits.read, *(str(Path(path).resolve()) for path in options.allow_read))
+    asked = {"confine": options.confine, "memory_gb": options.job_memory_gb}
+    return msgspec.structs.replace(limits, read=read, **{name: value for name, value in asked.items() if value is not None})
+
+
 def _kept_token(options: NodeOptions, name: str, address: Address) -> Path | None:
     """A file with the token for job processes, readable by this user alone: a command line would show it to others."""
     if address.token is None:
@@ -244,6 +261,9 @@ def main(argv: list[str] | None = None) -> int:
     for option in ("--app-dir", "--token-file"):
         parser.add_argument(option, type=Path)
     parser.add_argument("--trust", action="append", default=[])
+    parser.add_argument("--allow-read", action="append", default=[])
+    parser.add_argument("--confine", choices=CONFINE)
+    parser.add_argument("--job-memory", type=float, dest="job_memory_gb")
     parser.add_argument("--store", type=Path, default=STORE)
     try:
         run(run_node(NodeOptions(**vars(parser.parse_args(argv)))))

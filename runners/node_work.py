@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -33,9 +34,11 @@ from agents.node.works import (
 )
 from bus import processes
 from bus.port import BusError
+from runners.bounding import Bounding, make_scratch, remove_scratch
 from runners.bundles.errors import BundleError, NotTaken
 from runners.bundles.shelf import Held, Shelf
 from runners.fork_client import ForkedProcess, ForkServer, ForkServerGone
+from runners.jobs import bounds
 from runners.jobs.devices import Machine
 from runners.jobs.pace import tell
 from runners.jobs.spec import JobSpec
@@ -92,6 +95,8 @@ class NodeWorksConfig:
     measuring_argv: tuple[str, ...] = (sys.executable, "-m", "runners.jobs.measuring")
     """The program that measures the node; `--spec FILE` with a `MeasuringSpec` is added."""
     grace: float = GRACE
+    bounding: Bounding = field(default_factory=Bounding)
+    """What job processes get of the machine."""
 
 
 @dataclass(eq=False)
@@ -129,7 +134,9 @@ class NodeWorks:
         self._eye = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._looking: set[str] = set()
         self._measuring: set[asyncio.Task[None]] = set()
-        self._pace = (config.folder / f"{config.node}.pace").resolve()
+        # In a folder of its own, which confined processes may read.
+        self._pace = (config.folder / f"{config.node}.pace" / "share").resolve()
+        self._pace.parent.mkdir(parents=True, exist_ok=True)
         self._pace.unlink(missing_ok=True)  # an earlier life's word
         self._forks: ForkServer | None = None
         if config.fork_argv is not None:
@@ -194,6 +201,7 @@ class NodeWorks:
         if self._machine is not None:
             await asyncio.get_running_loop().run_in_executor(self._eye, self._machine.close)
         self._eye.shutdown(wait=False)
+        shutil.rmtree(self._pace.parent, ignore_errors=True)
 
     # The machine.
 
@@ -236,10 +244,11 @@ class NodeWorks:
         lines = ProcessLines(key, running.post)
         running.oom_kills = _oom_kills()
         told = self._config.folder / f"{work.job}-{os.getpid()}-{work.attempt}.json"
+        scratch = told.with_suffix(".scratch").resolve()
         held: Held | None = None
         try:
             held = await self._code_of(work, running)
-            code = await self._live(work, running, lines, told, held)
+            code = await self._live(running, lines, told, self._spec_of(work, held, scratch), bytecode=held is None)
         except asyncio.CancelledError:  # only `stop` cancels, and only what is still coming
             code = -signal.SIGTERM
         except BundleError as error:
@@ -252,6 +261,7 @@ class NodeWorks:
             lines.note(f"{self._config.argv[0]}: {error}")
         finally:
             told.unlink(missing_ok=True)
+            await remove_scratch(scratch)
             if held is not None:
                 held.release()
         if isinstance(running.refused, NotTaken):
@@ -276,15 +286,26 @@ class NodeWorks:
         running.coming = task = asyncio.ensure_future(fetching)
         return await task
 
-    async def _live(self, work: TrainingWork, running: _Running, lines: ProcessLines, told: Path, held: Held | None) -> int:
-        """One life of a process; gives its exit code once its output has ended too."""
+    def _spec_of(self, work: TrainingWork, held: Held | None, scratch: Path) -> JobSpec:
+        """What its process is told; its own folder is made if it is to be confined."""
+        code = held.folder if held else self._config.app_dir
+        spec = self._spec(work.job, work.request, code)
+        given = self._config.bounding.bounds(
+            spec.server, scratch, code, brought=held is not None, also=(self._pace.parent,)
+        )
+        if given.confined:
+            make_scratch(scratch)
+        return msgspec.structs.replace(spec, bounds=given)
+
+    async def _live(self, running: _Running, lines: ProcessLines, told: Path, spec: JobSpec, *, bytecode: bool) -> int:
+        """One life of a process; gives its exit code once its output has ended too.
+
+        A bundle's folder holds what was signed and nothing else: no `bytecode`.
+        """
         told.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(
-                msgspec.json.encode(self._spec(work.job, work.request, held.folder if held else self._config.app_dir))
-            )
-        # A bundle's folder holds what was signed and nothing else.
-        process = await self._process(running, told, bytecode=held is None)
+            file.write(msgspec.json.encode(spec))
+        process = await self._process(running, told, bytecode=bytecode)
         assert process.stdout is not None
         running.process = group = ProcessGroup(process)
         if running.stop_asked:
@@ -309,6 +330,7 @@ class NodeWorks:
         return await processes.spawn(
             (*self._config.argv, "--spec", str(told)),
             env=self._environment() | ({} if bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}),
+            inherit=False,
             stdout=PIPE,
             stderr=STDOUT,
             nice=NICE,
@@ -331,8 +353,8 @@ class NodeWorks:
         )
 
     def _environment(self) -> dict[str, str]:
-        """Lines at once, stacks at SIGABRT; and no more threads than it may have."""
-        environment = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        """What all have; lines at once, stacks at SIGABRT, and no more threads than they may have."""
+        environment = bounds.needed(os.environ) | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         if self._config.threads is not None:
             count = str(self._config.threads)
             environment |= {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}

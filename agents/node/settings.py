@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from agents.node.limits import JobLimits
 from schemas.bundles import MAX_BUNDLE
 from schemas.ids import NodeId
 from schemas.nodes import Accelerator
@@ -58,6 +59,9 @@ class NodeAgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Of a job's code that this node takes at most; less where the line is paid by volume."""
     bundles_kept_bytes: Annotated[int, Meta(ge=0)] = 16 * MAX_BUNDLE
     """Of all jobs' code that stays on the disk, so that it needn't be fetched again: half a gigabyte."""
+
+    limits: JobLimits = JobLimits()
+    """Of memory, processor time, files and environment for each job's process."""
 
     yield_to_owner: bool = False
     """Whether jobs pause while programs that aren't Shoal's need the machine."""

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from agents.node.limits import CONFINE
 from bus.server_config import ensure_token, is_loopback
 from bus.shaping.congestion import CongestionControl
 from bus.shaping.profiles import PROFILES
@@ -36,6 +37,16 @@ from runners.up import AGENTS, UpOptions, bring_up
 from runners.view.words import emulation
 from schemas.measuring import PATIENCE
 
+LinkOption = Annotated[
+    str | None, typer.Option("--link", metavar="PROFILE", help="Emulate a link: perfect, good, average, poor or unstable.")
+]
+CongestionOption = Annotated[str, typer.Option("--cc", metavar="TCP", help="TCP on the emulated link: cubic or bbr.")]
+SlowdownOption = Annotated[
+    float, typer.Option("--slowdown", metavar="X", min=1.0, help="Emulate a machine so many times slower.")
+]
+StepTimeOption = Annotated[
+    float, typer.Option("--step-time", metavar="MS", min=0.0, help="Pad each step of the starting microbatch to this time.")
+]
 YieldOption = Annotated[
     bool, typer.Option("--yield-to-owner", help="Pause jobs while programs that aren't Shoal's need CPU or GPU.")
 ]
@@ -59,6 +70,19 @@ PowerOption = Annotated[
 TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="KEY", help="Run the code that this submitter sends along, as `shoal trust` does."),
+]
+
+ConfineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--confine", metavar="WHOSE", help="Whose code sees none of this machine's files: bundles (default), all, off."
+    ),
+]
+AllowReadOption = Annotated[
+    list[str] | None, typer.Option("--allow-read", metavar="PATH", help="What such code may read all the same: a data set.")
+]
+JobMemoryOption = Annotated[
+    float | None, typer.Option("--job-memory", metavar="GB", min=0.5, help="Memory that each job's process may take.")
 ]
 
 
@@ -103,20 +127,10 @@ def node(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="By default the host's name, then NAME-2, ...")
     ] = None,
-    link: Annotated[
-        str | None,
-        typer.Option("--link", metavar="PROFILE", help="Emulate a link: perfect, good, average, poor or unstable."),
-    ] = None,
-    congestion: Annotated[
-        str, typer.Option("--cc", metavar="TCP", help="TCP on the emulated link: cubic or bbr.")
-    ] = "cubic",
-    slowdown: Annotated[
-        float, typer.Option("--slowdown", metavar="X", min=1.0, help="Emulate a machine so many times slower.")
-    ] = 1.0,
-    step_time: Annotated[
-        float,
-        typer.Option("--step-time", metavar="MS", min=0.0, help="Pad each step of the starting microbatch to this time."),
-    ] = 0.0,
+    link: LinkOption = None,
+    congestion: CongestionOption = "cubic",
+    slowdown: SlowdownOption = 1.0,
+    step_time: StepTimeOption = 0.0,
     app_dir: Annotated[
         Path | None, typer.Option("--app-dir", metavar="DIR", help="Where workloads are; by default here.")
     ] = None,
@@ -132,6 +146,9 @@ def node(
     max_temperature: TemperatureOption = None,
     power_limit: PowerOption = None,
     trust: TrustOption = None,
+    confine: ConfineOption = None,
+    allow_read: AllowReadOption = None,
+    job_memory: JobMemoryOption = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -139,6 +156,8 @@ def node(
     from runners.node_process import NodeOptions, run_node  # no other command should wait for what a node needs
 
     _must_be_known(link, congestion)
+    if confine is not None and confine not in CONFINE:
+        fail(f"--confine can't be {confine!r}: say {', '.join(CONFINE)}", EXIT_USAGE)
     options = NodeOptions(
         name=name,
         link=link,
@@ -153,6 +172,9 @@ def node(
         max_temperature_c=max_temperature,
         power_limit_w=power_limit,
         trust=tuple(trust or ()),
+        confine=confine,
+        allow_read=tuple(allow_read or ()),
+        job_memory_gb=job_memory,
         server=server,
         store=store,
     )

@@ -2,11 +2,12 @@
 
 import msgspec
 
+from runners.jobs.bounds import Bounds
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobRequest
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One job on one node."""
 
     job: JobId
@@ -24,5 +25,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Emulated speed: a step of the job's starting microbatch takes at least this long, others in proportion."""
     pace_file: str | None = None
     """Where the node says what part of the time the process may compute in (`runners.jobs.pace`)."""
+    bounds: Bounds = Bounds()
+    """What its process gets of the machine."""
     device: str | None = None
     """A torch device; by default CUDA where there is some, else the CPU."""

@@ -23,6 +23,7 @@ from bus.port import BusError, Start
 from bus.tensors import TensorBus
 from runners import loop
 from runners.host import Host
+from runners.jobs import bounds
 from runners.jobs.averages import Averages
 from runners.jobs.names import checkpoint_name
 from runners.jobs.passes import is_out_of_memory
@@ -36,6 +37,10 @@ from runners.jobs.workload import WorkloadError
 from schemas.errors import ShoalError
 
 EXIT_DONE = 0
+CONFINED = (
+    "this node keeps the code that jobs bring from its files: its owner may allow more, by `shoal node --allow-read PATH` "
+    "or --confine off"
+)
 EXIT_BUS = 6  # the server can't be reached or refused the credentials
 
 
@@ -57,12 +62,11 @@ class Failure:
         await self._raised.wait()
 
 
-async def run(spec: JobSpec) -> int:
-    """Take part in a job until the node says stop; gives the exit code."""
+async def run(spec: JobSpec, token: str | None) -> int:
+    """Take part in a job until the node says stop; gives the exit code. `token`: the server's, if it wants one."""
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    token = Path(spec.token_file).read_text().strip() if spec.token_file else None
     bus = await NatsBus.connect(spec.server, source=f"trainer/{spec.job}/{spec.node}", token=token)
     tensors = await TensorBus.connect(spec.server, job=spec.job, node=spec.node, token=token)
     try:
@@ -155,7 +159,7 @@ def exit_code(error: BaseException) -> int:
     """What a failure means to the node."""
     if is_out_of_memory(error):
         return EXIT_MEMORY
-    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode | InexactOptimizer):
+    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode | InexactOptimizer | bounds.NoConfinement):
         return EXIT_IMPORT
     return EXIT_BUS if isinstance(error, BusError) else EXIT_RAISED
 
@@ -165,15 +169,29 @@ def take_part(path: Path) -> int:
     spec = msgspec.json.decode(path.read_bytes(), type=JobSpec)
     path.unlink(missing_ok=True)
     try:
-        return loop.run(run(spec))
+        token = Path(spec.token_file).read_text().strip() if spec.token_file else None
+        bounds.apply(spec.bounds)
+        return loop.run(run(spec, token))
     except ShoalError as error:
         if not isinstance(error, BusError):
             traceback.print_exc()
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        print(f"{type(error).__name__}: {error}{_hint(spec, error)}", file=sys.stderr, flush=True)
         return exit_code(error)
     except BaseException as error:
         traceback.print_exc()
+        if hint := _hint(spec, error):
+            print(f"{type(error).__name__}: {error}{hint}", file=sys.stderr, flush=True)
         return exit_code(error)
+
+
+def _hint(spec: JobSpec, error: BaseException) -> str:
+    """What to add where a confined process was denied something, whatever came of that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if spec.bounds.confined and isinstance(cause, PermissionError):
+            return f" ({CONFINED})"
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def main() -> int:

@@ -73,6 +73,9 @@ class Project:
         return self.fleet.home / node / ".shoal"
 
     def start(self, node: str, *arguments: str) -> None:
+        self.store(node).mkdir(parents=True, exist_ok=True)
+        settings = self.store(node).with_name("shoal.toml")
+        settings.write_text('[node.limits]\nenvironment = ["POINTS_ARE_GOOD_ENOUGH"]\n')
         own = ("--app-dir", str(self.empty), "--store", str(self.store(node)), "--server", self.fleet.url)
         assert self.fleet.node(node, *own, *arguments).line() == f"node {node} is up"
 
