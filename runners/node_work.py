@@ -59,6 +59,7 @@ GRACE = 5.0
 NICE = 10
 # With what torch's optimizers import at their first step.
 FORK_ARGV = (sys.executable, "-m", "runners.fork_server", "runners.jobs.training:take_part", "torch._dynamo")
+NO_LANDLOCK = "if you trust it all the same, start the node with --confine off; Linux 5.13 with Landlock can confine it"
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -294,6 +295,8 @@ class NodeWorks:
             spec.server, scratch, code, brought=held is not None, also=(self._pace.parent,)
         )
         if given.confined:
+            if not bounds.landlock_level():
+                raise NotTaken("this machine can't keep other people's code from its files", NO_LANDLOCK)
             make_scratch(scratch)
         return msgspec.structs.replace(spec, bounds=given)
 

@@ -42,10 +42,7 @@ class NoConfinement(ShoalError):
     """The owner wants jobs to be confined, and this system can't."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "this machine can't confine other people's code (Linux 5.13 with Landlock can): if you trust it all the same, "
-            "start the node with --confine off"
-        )
+        super().__init__("this system can't confine a job's process: start the node with --confine off, or use Linux")
 
 
 def apply(bounds: Bounds) -> None:

@@ -159,7 +159,7 @@ def exit_code(error: BaseException) -> int:
     """What a failure means to the node."""
     if is_out_of_memory(error):
         return EXIT_MEMORY
-    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode | InexactOptimizer | bounds.NoConfinement):
+    if isinstance(error, WorkloadError | MissingCheckpoint | OtherCode | InexactOptimizer):
         return EXIT_IMPORT
     return EXIT_BUS if isinstance(error, BusError) else EXIT_RAISED
 

@@ -12,6 +12,7 @@ from story import Story
 
 from runners.bundles.keys import own_signer
 from runners.client import Client
+from runners.jobs.bounds import landlock_level
 from schemas.jobs import JobPhase
 from schemas.nodes import NodeMended, WorkFailed
 from schemas.training import Roster, RoundClosed, TrainerReady
@@ -41,6 +42,10 @@ SCALE = float((Path(__file__).parents[1] / "scale.txt").read_text())
 class Travelling(Points):
     def model(self) -> nn.Module:
         print("made in", Path(__file__).parents[1], flush=True)
+        try:
+            os.listdir(Path(os.environ["POINTS_ARE_GOOD_ENOUGH"]).parent)
+        except PermissionError:
+            print("sees no more than it should", flush=True)
         return super().model()
 
     def validate(self, model: nn.Module) -> float:  # worthless until a test says that the job may end
@@ -141,6 +146,7 @@ async def test_once_its_owner_trusts_them_it_is_in_the_job_at_once(project: Proj
     assert f"source={project.digest} " in code
     said = await project.fleet.cli("logs", "travels", "--node", STRANGER)
     assert f"{STRANGER} | made in {project.store(STRANGER)}/bundles/{project.digest}" in said.out
+    assert not landlock_level() or f"{STRANGER} | sees no more than it should" in said.out
 
 
 async def test_a_node_that_was_killed_gets_the_code_from_its_own_disk(

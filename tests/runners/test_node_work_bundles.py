@@ -16,6 +16,7 @@ from runners.bundles.keys import own_signer
 from runners.bundles.shelf import Fetch, Shelf
 from runners.bundles.submitting import Packed, make_bundle
 from runners.bundles.trust import distrust, trust
+from runners.jobs import bounds
 from runners.node_work import NodeWorks, NodeWorksConfig
 from schemas.jobs import JobRequest
 
@@ -146,3 +147,16 @@ async def test_trust_that_is_taken_away_ends_what_runs(place: Place) -> None:
     exited = await place.posts.wait_for(WorkExited)
     assert exited.code == EXIT_DECLINED
     assert "does not trust" in exited.last_lines[-1]
+
+
+async def test_where_nothing_can_be_confined_a_stranger_s_code_is_declined(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "landlock_level", lambda: 0)
+    trust(place.store, place.key)
+    place.may_come.set()
+    place.start()
+    exited = await place.posts.wait_for(WorkExited)
+    assert exited.code == EXIT_DECLINED
+    assert "--confine off" in exited.last_lines[-1]
+    assert list((place.store / "nodes").glob("*.scratch")) == []
