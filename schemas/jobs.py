@@ -47,8 +47,8 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Makes the request idempotent: the same id and body get the same job, another body is refused."""
     rounds: Count = 10
     """Rounds to train: each is local steps on every node and one outer step; with `sync = "async"` versions of the anchor,
-    each with the contributions of about half of the nodes. With a `target_loss` a limit of work, as long rounds of
-    `local_steps` steps would be: rounds may be shorter then, and more."""
+    each with the contributions of about half of the nodes. With a `target_loss` a limit of work, as much
+    as so many rounds of `local_steps` steps have: rounds may be shorter and more then, or longer and fewer."""
     min_nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
     """Nodes that must be there before the job starts."""
     max_nodes: Annotated[int, Meta(ge=1, le=100_000)] | None = None
@@ -82,12 +82,12 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Nodes that reduce a round together at most, each some pieces of the model; 0: as many as are useful by their links.
     One does where differences can't be cut: with `sync = "step"`, with `krum` and `centered_clip`, and with 0 under two
     million parameters (of a fragment)."""
-    batch: BatchStrategy = "hybrid"
+    batch: BatchStrategy = "goodput"
     """Who does how much. `fixed`: equal work for all. The others give steps in proportion to speed, and move microbatches:
-    `latency` makes them larger for a longer round trip, `throughput` climbs while samples a second improve, `hybrid` weighs
-    the two 60 to 40. `goodput` also chooses how long rounds are, `local_steps` or up to four times as many, for the most
-    useful progress a second by the measured noise of gradients; the job ends when as many steps and samples are done as
-    `rounds` rounds of `local_steps` have, so mostly after fewer rounds."""
+    `goodput` for the most useful progress a second, by the measured noise of gradients; `latency` makes them larger for a
+    longer round trip, `throughput` climbs while samples a second improve, `hybrid` weighs the two 60 to 40. Where a
+    `target_loss` ends the job, they also choose how many local steps a round has: from one to `local_steps`, with `goodput`
+    to four times as many. Else rounds are as they were asked for."""
     selection: SelectionStrategy = "useful"
     adaptation: AdaptationPolicy = "reactive"
     encoding: Literal["auto", "float32", "float16", "int8", "int4", "topk"] = "auto"

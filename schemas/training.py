@@ -76,7 +76,11 @@ class Assignment(Message, frozen=True, kw_only=True):
     strategy: str
     efficiency: float = 1.0
     """Useful samples a sample, by the model of strategy `goodput`: what one does for the loss, over what one does in a lone
-    machine's steps of the microbatch asked for. 1 with other strategies, which don't ask."""
+    machine's steps of the microbatch asked for. With other strategies what rounds of that length cost, if they
+    may have another."""
+    length: int | None = None
+    """Local steps of the microbatch asked for that a round is made for, on its fastest node, where other than were asked
+    for: nobody need do more. 0: rounds are made for a time, whoever is the fastest."""
     reason: str
 
 

@@ -4,6 +4,7 @@ It decides nothing. All times are those at which words arrive here, by one clock
 whose clocks differ can be compared that way, and what a word needs to get here is little beside a round.
 """
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ from agents.appraiser.state import OFFERS_KEPT, AppraiserState, Job, Offer, Open
 from agents.base import Agent, Effect, Effects, on
 from schemas.appraisal import NodesAppraised, NodeValue
 from schemas.ids import JobId, NodeId
-from schemas.jobs import JobPhase, JobState
+from schemas.jobs import JobPhase, JobRequest, JobState
 from schemas.training import (
     Assignment,
     Contribution,
@@ -73,7 +74,7 @@ class Appraiser(Agent[AppraiserState]):
         """Who does how much."""
         job = self._job(event.job)
         if job is not None and event.version > job.assignment_version:
-            job.assignment_version = event.version
+            job.assignment_version, job.length = event.version, event.length
             regular = {node: share for node, share in event.shares.items() if share.every == 1}
             job.work = {node: float(share.microbatch * share.local_steps) for node, share in regular.items()}
 
@@ -174,9 +175,7 @@ class Appraiser(Agent[AppraiserState]):
             reducer=event.reducer,
             heirs=tuple(node for node in roster.reducers if node != event.reducer),
             average_size=event.average.size,
-            stretch=stretch(job.work, _asked(request.microbatch, request.local_steps, request.sync))
-            if request is not None and rounds
-            else {},
+            stretch=stretch(job.work, _asked(request, job.length)) if request is not None and rounds else {},
             lost=opened.opened_at - opened.began_at,
             lost_by=opened.first if opened.first != opened.reducer else "",
         )
@@ -242,9 +241,12 @@ class Appraiser(Agent[AppraiserState]):
             self.require(all(len(mine) <= OFFERS_KEPT for mine in job.offers.values()), f"{name}: too many offers are kept")
 
 
-def _asked(microbatch: int, local_steps: int, sync: str) -> float:
-    """The most samples that a job asks of a node in a round."""
-    return float(microbatch if sync == "step" else microbatch * local_steps)
+def _asked(request: JobRequest, length: int | None) -> float:
+    """The most samples that are asked of a node in a round; infinity where a round is made for a time."""
+    if length == 0:
+        return math.inf
+    steps = length if length is not None else request.local_steps
+    return float(request.microbatch if request.sync == "step" else request.microbatch * steps)
 
 
 def _news(said: NodesAppraised | None, nodes: list[NodeValue], enough: float) -> bool:

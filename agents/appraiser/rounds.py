@@ -6,8 +6,9 @@ took. So that the model gives the time that was measured when nobody is left out
 
 Without a node nobody waits for it, and its samples are missing. Besides:
 
-- The node with most to do sets the round where it does all that the job asks for, or more. Without it the next one does
-  at least all that is asked for, and everybody's work and the deadline grow in that proportion.
+- The node with most to do sets the round where it does all that is asked for (`Assignment.length`), or more. Without it
+  the next one does at least all that is asked for, and everybody's work and the deadline grow in that proportion. Where
+  rounds are made for a time, nobody sets them.
 - Without the reducer the next of the list reduces: its own contribution no longer travels, the others' and the average
   take what they take in the rounds that other nodes reduce, and at least as long as its link needs for them.
 - Nobody's steps of a round take longer than the round. Where steps go on beside transfers, the others' contributions
@@ -203,7 +204,7 @@ def stretch(work: dict[NodeId, float], asked: float) -> dict[NodeId, float]:
 
     Args:
         work: samples that each node has to do in a round, of those who contribute to each one.
-        asked: what the job asks of the node that does most; with rounds of a length of its own, the least.
+        asked: what the job asks of the node that does most, or the controller in rounds of another length.
     """
     most = sorted(work.values(), reverse=True)[:2]
     if len(most) < 2 or most[0] < asked * NEARLY_ALL or most[1] <= 0:

@@ -51,6 +51,8 @@ class Job(msgspec.Struct, kw_only=True):
     assignment_version: int = 0
     work: dict[NodeId, float] = {}
     """Samples of a round, by the assignment, of those that contribute to each one."""
+    length: int | None = None
+    """Of the assignment."""
     offers: dict[NodeId, dict[int, Offer]] = {}
     open: Open | None = None
     first: int | None = None

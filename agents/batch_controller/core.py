@@ -116,6 +116,8 @@ class BatchController(Decider):
                 average_encoding=event.average_encoding,
                 round_seconds=event.round_seconds,
                 deadline_seconds=event.deadline_seconds,
+                target=event.round_seconds if event.length == 0 else 0.0,
+                length=event.length or 0,
             )
             self._keep(job, kept)
             yield from self._look(job, now)

@@ -108,6 +108,7 @@ class Decider(Agent[BatchControllerState]):
                 deadline_seconds=kept.deadline_seconds,
                 strategy=request.batch,
                 efficiency=plan.efficiency,
+                length=plan.told_length,
                 reason=reason,
             )
         )

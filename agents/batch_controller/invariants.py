@@ -9,6 +9,7 @@ from agents.batch_controller.learning import REMEMBERED
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import BatchControllerState, Job
 from schemas.jobs import JobRequest
+from schemas.lengths import free_lengths
 from schemas.training import MOST_STREAMS, Share
 
 
@@ -29,13 +30,14 @@ def faults(state: BatchControllerState, settings: BatchControllerSettings) -> li
 
 
 def _most_steps(request: JobRequest, share: Share, low: int, settings: BatchControllerSettings) -> int:
-    """Steps a round at most. `goodput` stretches rounds, and makes as many samples of smaller steps."""
+    """Steps a round at most. `goodput` stretches rounds that may be longer, and makes as many samples of smaller steps."""
     if request.sync == "step":
         return 1
     if request.batch != "goodput":
         return request.local_steps
     smaller = max(1.0, microbatch.power_of_two_below(max(low, request.microbatch)) / share.microbatch)
-    return math.ceil(request.local_steps * settings.stretch * smaller) + 1
+    stretch = settings.stretch if free_lengths(request) else 1.0
+    return math.ceil(request.local_steps * stretch * smaller) + 1
 
 
 def _of_job(job: Job, settings: BatchControllerSettings) -> Iterator[str]:

@@ -4,6 +4,9 @@ A round that is twice as long has half as many transfers and closings a step, bu
 for longer, and what averaging takes away of their noise comes back in part (`goodput.progress`). A larger microbatch makes
 better steps, and fewer of them. What a round is worth over what it takes decides both; speed and links say how many steps
 each node makes in it, as with every strategy, so that all finish together.
+
+Rounds get another length only where a target loss ends the job (`schemas.lengths`). Else a round has at least as many steps
+and samples as were asked for, on the fastest node: a smaller microbatch means more steps, a larger one as many.
 """
 
 import math
@@ -20,8 +23,10 @@ from agents.batch_controller.planner import Plan, Planner
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from agents.batch_controller.state import Job, Node
+from agents.batch_controller.stepwise import GradientPlanner
 from schemas.ids import NodeId
 from schemas.jobs import AverageEncoding, JobRequest
+from schemas.lengths import free_lengths
 from schemas.training import Share
 
 FINENESS = 4
@@ -48,25 +53,38 @@ class GoodputPlanner(Planner):
 
     # The length of a round
 
+    @cached_property
+    def _free(self) -> bool:
+        """Whether rounds may have another length; a node alone has nobody to wait for and nobody to drift apart from."""
+        return free_lengths(self.request) and len(self.roster) > 1
+
     def _asked(self, size: int) -> int:
         """Steps of so many samples in a round at most."""
-        return math.ceil(self.steps_asked * self.settings.stretch * max(1.0, self.start / size))
+        stretch = self.settings.stretch if self._free else 1.0
+        return math.ceil(self.steps_asked * stretch * max(1.0, self.start / size))
+
+    def _shorten(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> None:
+        """Lengths are chosen by what rounds are worth."""
 
     def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         """Seconds a round should take: as long as the present one, unless another length gains enough."""
+        if not self._free:
+            self.target = 0.0
+            asked = {name: self._asked(share.microbatch) for name, share in drafts.items()}
+            return rounds.round_time(paces, asked, self.job.quorum)
         if not self.target and not self._known_enough():
             return self._time_for(self.steps_asked, drafts, paces)
-        shortest = self._time_for(self.steps_asked, drafts, paces)
+        shortest = self._time_for(1, drafts, paces)
         longest = self._time_for(self.settings.stretch * self.steps_asked, drafts, paces)
-        present = min(longest, max(shortest, self.target))
+        present = min(longest, max(shortest, self.target or self._time_for(self.steps_asked, drafts, paces)))
         if not self.weighed and self.present and self.free.adapt and self.free.factor > 1.0 and self._known_enough():
             self.weighed = True
-            lengths = [seconds for seconds in self._lengths(present) if shortest <= seconds <= longest]
+            lengths = ladder(present, shortest, longest)
             values = {seconds: self._progress_a_second(seconds, drafts, paces) for seconds in (present, *lengths)}
             best = max(values, key=lambda seconds: (values[seconds], -seconds))
             if values[best] >= (1.0 + self.settings.length_gain) * values[present]:
                 self.length_why = words.length(best, present, values[best] / max(1e-9, values[present]) - 1.0)
-                present = best
+                present = min(present * self.free.factor, max(present / self.free.factor, best))
         self.target = round(present, 4)
         return present
 
@@ -74,11 +92,6 @@ class GoodputPlanner(Planner):
         """Seconds of a round with so many steps of the microbatch asked for on the fastest node."""
         asked = {name: max(1, round(steps * self.start / share.microbatch)) for name, share in drafts.items()}
         return rounds.round_time(paces, asked, self.job.quorum)
-
-    def _lengths(self, present: float) -> list[float]:
-        """Lengths that may follow the present one."""
-        reach = math.floor(FINENESS * math.log2(self.free.factor))
-        return [present * 2 ** (rung / FINENESS) for rung in range(-reach, reach + 1) if rung]
 
     def _progress_a_second(self, seconds: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         parts = [self._part(name, drafts[name], paces[name], seconds) for name in self.roster]
@@ -158,9 +171,17 @@ class GoodputPlanner(Planner):
         return goodput.progress([Part(steps, size)] * self._alike(), self.noise, self.start)
 
 
+def ladder(present: float, shortest: float, longest: float) -> list[float]:
+    """Lengths that may follow the present one, which is between the two others."""
+    down, up = (math.floor(FINENESS * math.log2(max(1.0, of))) for of in (present / shortest, longest / present))
+    return [present * 2 ** (rung / FINENESS) for rung in range(-down, up + 1) if rung]
+
+
 def planner_for(job: Job, request: JobRequest, nodes: Mapping[NodeId, Node], settings: BatchControllerSettings) -> Planner:
-    """The planner of a job's strategy; without rounds, all strategies give steps in the same way."""
+    """The planner of a job's strategy. Without rounds, and where a round is a step, all strategies cut work alike."""
     if request.sync == "async":
         return AsynchronousPlanner(job, request, nodes, settings)
+    if request.sync == "step":
+        return GradientPlanner(job, request, nodes, settings)
     kind = GoodputPlanner if request.batch == "goodput" else Planner
     return kind(job, request, nodes, settings)

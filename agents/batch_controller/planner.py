@@ -1,13 +1,13 @@
 """Everybody's share of a job, from all that is known: measurements, links, the request, and what is allowed to change."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from agents.batch_controller import (
     deadlines,
-    gradients,
+    goodput,
     learning,
     links,
     microbatch,
@@ -24,7 +24,7 @@ from agents.batch_controller.state import Job, Known, Node
 from agents.batch_controller.yielding import at_present_speed
 from schemas.ids import NodeId
 from schemas.jobs import AdaptationPolicy, AverageEncoding, Encoding, JobRequest
-from schemas.lengths import may_shorten
+from schemas.lengths import free_lengths
 from schemas.training import Share
 
 
@@ -54,6 +54,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Both of `Kept`."""
     why: dict[NodeId, str] = {}
     """Why a microbatch or an encoding changes, in words."""
+
+    @property
+    def told_length(self) -> int | None:
+        """Of `Assignment`."""
+        return 0 if self.target else self.length or None
 
 
 # Before the optimizer speaks, a job's own wish holds: factor at once, and cooldowns between changes of a microbatch.
@@ -95,8 +100,7 @@ class Planner:
         self.request = request
         self.settings = settings
         self.beside = request.sync == "overlap"
-        self.by_gradient = request.sync == "step"
-        self.steps_asked = 1 if self.by_gradient else request.local_steps
+        self.steps_asked = request.local_steps
         self.free = freedom(job, request, settings)
         self.roster = tuple(sorted(job.roster))
         self.nodes = {name: nodes.get(name) or Node() for name in self.roster}
@@ -124,8 +128,6 @@ class Planner:
         """Shares for everybody in the roster."""
         if self.request.batch == "fixed":
             return self._fixed()
-        if self.by_gradient:
-            return self._of_gradients()
         average = self._average_encoding()
         drafts = {name: self._travel(name) for name in self.roster}
         paces = {name: self._pace(name, share, average) for name, share in drafts.items()}
@@ -152,7 +154,7 @@ class Planner:
     def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: AverageEncoding) -> Plan:
         shares = self._enough_regular(shares, paces)
         times = {name: paces[name].time(share.local_steps) for name, share in shares.items() if share.every == 1}
-        prompt = gradients.prompt(times, self.job.quorum) if self.by_gradient else times
+        prompt = self._prompt(times)
         seconds = max(times[name] for name in prompt) + self.job.overhead
         learned = self._deadline({name: times[name] for name in prompt})
         if self.request.batch == "fixed":
@@ -170,12 +172,16 @@ class Planner:
             why=self.why,
         )
 
+    def _prompt(self, times: Mapping[NodeId, float]) -> Iterable[NodeId]:
+        """Whom a round waits for."""
+        return times
+
     def _efficiency(self, shares: Mapping[NodeId, Share]) -> float:
         """Of `Assignment`, where rounds may have fewer steps than were asked for."""
-        if not may_shorten(self.request) or len(shares) < 2:
+        if not free_lengths(self.request) or len(shares) < 2:
             return 1.0
         steps = [share.local_steps * share.microbatch / self.start for share in shares.values() if share.every == 1]
-        return round(shortening.efficiency(max(steps, default=1.0)), 4)
+        return round(goodput.in_company(max(steps, default=1.0)), 4)
 
     def _deadline(self, times: Mapping[NodeId, float]) -> float:
         """From the times of those whom a round waits for; generous while no step was measured."""
@@ -205,44 +211,10 @@ class Planner:
         share = Share(microbatch=self.start, local_steps=self.steps_asked, encoding=encoding)
         return self.timed(dict.fromkeys(self.roster, share), links.average_as(encoding))
 
-    def _of_gradients(self) -> Plan:
-        """One gradient a round from each, of a microbatch in proportion to its speed."""
-        average = self._average_encoding()
-        drafts = {name: self._travel(name) for name in self.roster}
-
-        def paces(size: int) -> dict[NodeId, Pace]:
-            sized = {name: msgspec.structs.replace(share, microbatch=size) for name, share in drafts.items()}
-            return {name: self._pace(name, share, average) for name, share in sized.items()}
-
-        asked = paces(self.start)
-        seconds = gradients.round_time(asked, paces(self.low), self.job.quorum)
-        alone = min(pace.step for pace in asked.values())
-        shares = {}
-        for name, share in drafts.items():
-            within = gradients.room(asked[name], seconds, alone)
-            shares[name] = msgspec.structs.replace(share, microbatch=self._samples(name, share.microbatch, within))
-        return self.timed(shares, average)
-
-    def _samples(self, name: NodeId, size: int, within: float) -> int:
-        """Samples of a node's gradient; a change takes leave to adapt, measurements, and some rounds since the last."""
-        known, factor = self.known[name], self.free.factor
-        rungs = [1 << n for n in range(self.high.bit_length()) if self.low <= 1 << n <= (known.ceiling or self.high)]
-        if name not in self.present:
-            return gradients.microbatch(None, lambda rung: self._step(name, rung), within, rungs, factor)
-        early = self.job.round - known.changed < self.free.cooldown << known.turns
-        if early or not (self.free.adapt and self.measured):
-            return min(size, rungs[-1])
-        moved = gradients.microbatch(size, lambda rung: self._step(name, rung), within, rungs, factor)
-        if moved != size:
-            self._because(name, words.gradient(size, self._step(name, size), within))
-        return moved
-
     # How tensors travel
 
     def _asked_encoding(self) -> Encoding | None:
-        if self.request.encoding != "auto":
-            return self.request.encoding
-        return "float32" if self.by_gradient else None  # exact, unless something else is asked for
+        return self.request.encoding if self.request.encoding != "auto" else None
 
     def _average_encoding(self) -> AverageEncoding:
         if self.job.current is not None and not self.free.adapt:
@@ -323,7 +295,7 @@ class Planner:
             self.steps_asked, self.length = self.request.local_steps, 0
             return
         free = self.free.adapt and self.free.factor > 1.0 and self.measured
-        if not (free and may_shorten(self.request) and self.job.closed >= shortening.LEAST_ROUNDS):
+        if not (free and free_lengths(self.request) and self.job.closed >= shortening.LEAST_ROUNDS):
             return
         sizes = {name: share.microbatch / self.start for name, share in drafts.items()}
         between, present = self.job.closing + self.job.pause, self.steps_asked

@@ -48,9 +48,8 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
 
     # Goodput
     stretch: Annotated[float, Meta(ge=1, le=64)] = 4.0
-    """Factor by which `goodput` may make rounds longer than the request's `local_steps`: the model of what averaging
-    seldom costs was seen to hold for up to 64 steps. Never shorter: that gains 3 to 10 % at most, before what the
-    transfers of more rounds cost."""
+    """Factor by which `goodput` may make rounds longer than the request's `local_steps`, where a target loss ends the job:
+    what averaging seldom costs was measured for up to 64 steps."""
     length_gain: Fraction = 0.05
     """Gain of useful progress a second for which a round's length is changed: each change is a round or two of learning
     anew what nodes take."""

@@ -70,7 +70,7 @@ class World:
         self.number += 1
         self.give(Roster(job=JOB, version=self.number, nodes=nodes, reducers=nodes[:2], quorum=2, reason=""))
 
-    def shares(self, steps: dict[str, int]) -> None:
+    def shares(self, steps: dict[str, int], length: int | None = None) -> None:
         self.number += 1
         shares = {name: Share(microbatch=8, local_steps=count, encoding="int8") for name, count in steps.items()}
         self.give(
@@ -83,6 +83,7 @@ class World:
                 round_seconds=3.0,
                 deadline_seconds=30.0,
                 strategy="hybrid",
+                length=length,
                 reason="",
             )
         )
@@ -270,6 +271,14 @@ def test_the_work_asked_for_sizes_rounds() -> None:
     world.shares({"ada": 100, "bob": 50, "cyd": 25})
     world.play(3)
     assert world.core.state.jobs[JOB].seen[-1].stretch == {"ada": 2.0}
+
+
+@pytest.mark.parametrize(("length", "stretch"), [(40, {"ada": 2.0}), (None, {}), (0, {})])
+def test_shortened_rounds_are_sized_by_what_is_asked_of_them(length: int | None, stretch: dict[str, float]) -> None:
+    world = World()
+    world.shares({"ada": 40, "bob": 20, "cyd": 10}, length)
+    world.play(3)
+    assert world.core.state.jobs[JOB].seen[-1].stretch == stretch
 
 
 def test_memory_is_bounded_and_survives() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_batch_controller import Fleet
 
-from agents.batch_controller import BatchControllerSettings, shortening
+from agents.batch_controller import BatchControllerSettings, goodput, shortening
 from agents.batch_controller.rounds import Pace
 
 SETTINGS = BatchControllerSettings()
@@ -15,7 +15,8 @@ NEAR = dict.fromkeys("abcd", (0.5, "excellent"))  # 4 s a step of 8, and the fle
 
 
 def trained(nodes: dict[str, tuple[float, str]] = NEAR, rounds: int = 12, **request: Any) -> Fleet:
-    fleet = Fleet(nodes, **({"microbatch": 8, "microbatch_max": 8, "target_loss": 1.0} | request)).begin()
+    usual: dict[str, Any] = {"batch": "hybrid", "microbatch": 8, "microbatch_max": 8, "target_loss": 1.0}
+    fleet = Fleet(nodes, **(usual | request)).begin()
     fleet.train(rounds)
     return fleet
 
@@ -23,14 +24,14 @@ def trained(nodes: dict[str, tuple[float, str]] = NEAR, rounds: int = 12, **requ
 def test_on_cheap_links_a_few_steps_between_two_averages() -> None:
     fleet = trained()
     assert {fleet.share(name).local_steps for name in fleet.nodes} <= {1, 2, 3, 4}
-    assert fleet.latest.efficiency > shortening.efficiency(5)
+    assert fleet.latest.efficiency > goodput.in_company(5)
     assert any("steps between two averages promise" in message.reason for _, message in fleet.said)
 
 
 def test_on_bad_ones_as_many_as_were_asked_for() -> None:
     fleet = trained(dict.fromkeys("abcd", (0.02, "fair")))
     assert fleet.share("a").local_steps == 10
-    assert fleet.latest.efficiency == round(shortening.efficiency(10), 4)
+    assert fleet.latest.efficiency == round(goodput.in_company(10), 4)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,17 @@ def test_on_bad_ones_as_many_as_were_asked_for() -> None:
 )
 def test_other_jobs_have_as_many_steps_as_were_asked_for(request_: dict[str, Any]) -> None:
     assert trained(**request_).share("a").local_steps == 10
+
+
+def test_the_assignment_tells_what_rounds_are_made_for_and_is_enough_to_go_on_with() -> None:
+    fleet = trained()
+    assert fleet.latest.length == max(share.local_steps for share in fleet.latest.shares.values())
+    assert trained(target_loss=None).latest.length is None
+    again = Fleet(NEAR, batch="hybrid", target_loss=1.0)
+    again.tell(fleet.latest)
+    assert again.core.state.jobs["j"].history[-1].length == fleet.latest.length
+    useful = trained(batch="goodput")
+    assert useful.latest.length in (None, 0)
 
 
 def test_a_node_alone_drifts_from_nobody() -> None:
@@ -89,8 +101,7 @@ def test_alike_nodes_find_the_best_of_the_formula(step: float, cost: float, aske
     sizes = dict.fromkeys("ab", 1.0)
     values = {steps: shortening.done_a_second(steps, paces, sizes, cost, 1, SETTINGS) for steps in shortening.ladder(asked)}
     found = shortening.choose(values, 0)
-    formula = min(range(1, asked + 1), key=lambda h: (1 + cost / (h * step)) * (1 + shortening.STEP_COST * (h - 1)))
-    whole = 2 * formula / (formula * step + cost) * shortening.efficiency(formula)
+    whole = max(2 * h / (h * step + cost) * goodput.in_company(h) for h in range(1, asked + 1))
     assert values[found] >= 0.98 * whole
 
 

@@ -1,4 +1,4 @@
-"""A job with longer rounds than asked for ends when the work that was asked for is done."""
+"""A job whose rounds may have another length ends when the work that was asked for is done, or its target is reached."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def phase(desk: JobDesk) -> JobPhase:
 
 def a_job(**fields: Any) -> JobDesk:
     desk = a_desk()
-    running(desk, **{"batch": "goodput", "rounds": 8, "local_steps": 10, "microbatch": 8} | fields)
+    running(desk, **{"batch": "goodput", "rounds": 8, "local_steps": 10, "microbatch": 8, "target_loss": 0.1} | fields)
     return desk
 
 
@@ -37,7 +37,7 @@ def test_four_times_the_work_in_a_round_takes_a_quarter_of_the_rounds() -> None:
     assert phase(desk) is JobPhase.RUNNING
     (state,) = states(tell(desk, long_round(2, (40, 8), (10, 8))))
     assert state.state is JobPhase.FINISHING
-    assert "2 long rounds had as many steps and samples as 8 rounds of 10 steps of 8" in state.reason
+    assert "2 rounds had as many steps and samples as 8 rounds of 10 steps of 8" in state.reason
 
 
 @pytest.mark.parametrize("work", [(10, 32), (40, 2)], ids=["larger steps", "smaller steps"])
@@ -55,8 +55,10 @@ def test_late_work_counts_for_its_own_round_only() -> None:
     assert phase(desk) is JobPhase.RUNNING
 
 
-@pytest.mark.parametrize("fields", [{"batch": "hybrid"}, {"batch": "fixed"}, {"sync": "step"}])
-def test_other_jobs_make_all_their_rounds(fields: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"target_loss": None}, {"batch": "hybrid", "target_loss": None}, {"batch": "fixed"}, {"sync": "step"}]
+)
+def test_other_jobs_make_all_their_rounds(fields: dict[str, Any]) -> None:
     desk = a_job(**fields)
     for number in range(1, 8):
         tell(desk, long_round(number, (40, 8)))
@@ -65,7 +67,7 @@ def test_other_jobs_make_all_their_rounds(fields: dict[str, str]) -> None:
     assert phase(desk) is JobPhase.FINISHING
 
 
-def test_rounds_as_asked_for_are_all_made() -> None:
+def test_rounds_as_asked_for_are_as_many() -> None:
     desk = a_job()
     for number in range(1, 8):
         tell(desk, long_round(number, (10, 8), (3, 8)))
