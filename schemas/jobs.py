@@ -120,6 +120,9 @@ class JobRequest(Request, frozen=True, kw_only=True):
     from one version to the next, where anybody contributes."""
     hang_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
     """A job process that shows no progress for so long is taken for hung and stopped."""
+    site_every: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """Steps of a node between two averages inside its site (`shoal node --site`), in the midst of a round; 0: as many as
+    get most done by what such an average takes; `local_steps` or more: none before a round's end."""
     include: tuple[NodeId, ...] = ()
     """Nodes that must take part whenever they are alive."""
     exclude: tuple[NodeId, ...] = ()

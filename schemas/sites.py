@@ -60,6 +60,24 @@ class SiteParted(Message, frozen=True, kw_only=True):
     reason: str
 
 
+@on_wire("shoal.training.{job}.node.{node}.site_paced", Delivery.RECORD)
+class SitePaced(Message, frozen=True, kw_only=True):
+    """A site's speaker has decided how often its nodes average among themselves, from the round after the next on."""
+
+    job: JobId
+    node: NodeId
+    """The speaker."""
+    epoch: int
+    members: tuple[NodeId, ...]
+    parts: int
+    """Into which each node's local steps are cut; all average between two parts, and at the end as ever. 1: only there."""
+    steps: float
+    """Of each member between two averages, the mean by samples."""
+    seconds: float
+    """An average inside takes so long once all are there; 0: not timed yet."""
+    reason: str
+
+
 def why_alone(request: JobRequest, parameters: int) -> str:
     """Why the nodes of a site each send for themselves in a job, in words; empty where they needn't."""
     if request.sync != "round":

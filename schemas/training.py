@@ -331,6 +331,8 @@ class StepTimed(Message, frozen=True, kw_only=True):
     """Compute alone, emulated slowness included."""
     microbatch: int
     loss: float
+    met: int = 0
+    """Averages inside the node's site between these steps."""
 
 
 @on_wire("shoal.training.{job}.node.{node}.transfer", Delivery.TELEMETRY)

@@ -85,6 +85,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             anchors.CaughtUp,
             training.Validated,
             sites.SiteOpened,
+            sites.SitePaced,
             sites.SiteParted,
             verification.GradientVerified,
             jobs.ModelStored,

@@ -161,6 +161,7 @@ class Trainer(Siting):
                 seconds=done.seconds,
                 microbatch=done.microbatch,
                 loss=done.loss,
+                met=done.met.count,
             )
         )
 
@@ -344,6 +345,7 @@ class Trainer(Siting):
                 encoding=share.encoding,
                 streams=share.streams,
                 going_on=s.overlaps,
+                meetings=self._meetings(round_),
             ),
             f"round {round_}: {steps} steps of {share.microbatch} samples",
         )

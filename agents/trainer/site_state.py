@@ -26,6 +26,18 @@ class SiteState(msgspec.Struct, kw_only=True):
     """By round: this node's own offers that nobody was told of, since their differences go with the site's."""
     given: dict[int, NodeId] = {}
     """By round: who has taken the difference over, and sends it with the site's; this node itself where it speaks."""
+    parts: int = 0
+    """Of the speaker: into how many parts a round's steps are best cut, as far as it knows; 0: nothing is known."""
+    plan: tuple[int, int] = (0, 0)
+    """A round, and into how many parts all cut their steps for it."""
+    averages_timed: bool = False
+    """Whether `cost` is of averages in the midst of rounds, not guessed from those at their ends."""
+    cost: float = 0.0
+    """Seconds that an average inside takes once all are there; 0: not timed."""
+    waits: list[float] = []
+    """The longest wait for the others in each of the last rounds, in seconds."""
+    pace: float = 0.0
+    """Seconds that this node's steps took in the last round."""
     failures: int = 0
     """Groups in a row that came to nothing."""
     rest_until: int = 0

@@ -54,6 +54,18 @@ class AverageInSite(Work, frozen=True, kw_only=True):
     within: float
     spread_within: float
     """Seconds that the speaker has to come up with the round's average, once it is offered."""
+    parts: int = 0
+    """The speaker's word to the others: into how many parts they all cut the next round's steps."""
+
+
+class SitePlanned(Result, frozen=True, kw_only=True):
+    """A round is averaged inside, and all have the speaker's word on the next one."""
+
+    epoch: int
+    round: int
+    parts: int
+    seconds: float
+    """The average took, once all were there."""
 
 
 class SiteAveraged(Result, frozen=True, kw_only=True):

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import msgspec
 
 from agents.base import Effect, Effects, on
-from agents.trainer import site_works, works
+from agents.trainer import meeting, site_works, works
 from agents.trainer.overlapping import Overlapping
 from agents.trainer.site_state import SiteState
 from schemas.ids import NodeId
 from schemas.jobs import JobPhase
-from schemas.sites import SiteOpened, SiteParted, why_alone
+from schemas.sites import SiteMember, SiteOpened, SitePaced, SiteParted, why_alone
 from schemas.training import Assignment, ContributionRefused, Roster, RoundClosed, RoundOpened
 
 LEAST_SECONDS = 1.0
@@ -27,6 +27,12 @@ LEAST_SECONDS = 1.0
 
 MOST_SECONDS = 60.0
 """As long as any holder of an average has to come up with it."""
+
+SLOWER = 5.0
+"""Times what an average took before, after which its bytes are given up: links change, and learning that is one round."""
+
+WAITS = 8
+"""Rounds whose waits are remembered: somebody validates in one of them."""
 
 LONGEST_REST = 6
 """Doublings of the rounds between two attempts: a site behind a firewall tries in every 64th round."""
@@ -53,13 +59,15 @@ class Siting(Overlapping):
     def _heed_roster(self, roster: Roster) -> Iterator[Effect]:
         """Who stands at this node's site; who is gone from it keeps nothing, and ends the group."""
         s, site = self.state, self._site
-        site.nodes = next((nodes for nodes in roster.sites if s.node in nodes), ())
+        before, site.nodes = site.nodes, next((nodes for nodes in roster.sites if s.node in nodes), ())
         for round_, speaker in list(site.given.items()):
             if speaker not in (s.node, *site.nodes):
                 yield from self._go_alone(round_)
         gone = [node for node in site.members if node not in site.nodes]
         if site.epoch and gone:
             yield from self._part(f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} not there any more", tell=False)
+        if set(before) != set(site.nodes):
+            site.failures, site.rest_until = 0, 0  # what kept the others from meeting may be what is gone
 
     def _heed_shares(self, event: Assignment) -> None:
         self._site.occasional = frozenset(node for node, share in event.shares.items() if share.every > 1)
@@ -149,8 +157,59 @@ class Siting(Overlapping):
         # The other half of what is left of the round is for the way up, together or alone.
         within = min(MOST_SECONDS, max(LEAST_SECONDS, left / 2))
         spread = min(MOST_SECONDS, max(5 * LEAST_SECONDS, 2 * site.patience))
-        average = site_works.AverageInSite(epoch=site.epoch, done=done, within=within, spread_within=spread)
+        self._learn_meetings(done)
+        parts = 0
+        if site.members[0] == s.node:
+            yield from self._pace((_member(s.node, done),)) if not site.parts else ()
+            parts = site.parts
+        average = site_works.AverageInSite(epoch=site.epoch, done=done, within=within, spread_within=spread, parts=parts)
         yield self._work(f"site/{site.epoch}/{done.round}", average, "a difference is ready to be averaged in the site")
+
+    @on(site_works.SitePlanned)
+    def heed_plan(self, event: site_works.SitePlanned, now: float) -> None:
+        """All cut the next round's steps alike."""
+        site = self._site
+        if event.epoch == site.epoch:
+            site.plan = event.round + 1, event.parts
+            if not site.averages_timed:
+                site.cost = event.seconds  # one that all get has twice the way to go, in half the bytes
+
+    def _meetings(self, round_: int) -> works.Meetings | None:
+        """The averages inside in the midst of a round that is about to begin."""
+        site, (planned, parts) = self._site, self._site.plan
+        if not site.joined or planned != round_ or parts < 2:
+            return None
+        within = meeting.patience(site.pace / parts, site.waits, site.failures)
+        return works.Meetings(
+            epoch=site.epoch, parts=parts, within=within, averaging_within=max(within, SLOWER * site.cost)
+        )
+
+    def _learn_meetings(self, done: works.LocalRoundDone) -> None:
+        site, met = self._site, done.met
+        site.pace = done.seconds
+        if met.count:
+            site.waits = [*site.waits, met.waited][-WAITS:]
+            site.cost, site.averages_timed = met.seconds, True
+
+    def _pace(self, members: tuple[SiteMember, ...]) -> Iterator[Effect]:
+        """Of the speaker: decide how often all average in the midst of a round, and say so where it is news."""
+        s, site = self.state, self._site
+        asked = s.request.site_every if s.request is not None else 0
+        parts = meeting.parts(members, site.cost, site.parts, asked)
+        if parts != site.parts:
+            site.parts = parts
+            yield self.publish(
+                SitePaced(
+                    job=s.job,
+                    node=s.node,
+                    epoch=site.epoch,
+                    members=site.members,
+                    parts=parts,
+                    steps=round(meeting.mean_steps(members) / parts, 2),
+                    seconds=site.cost,
+                    reason=meeting.why(members, site.cost, parts, asked),
+                )
+            )
 
     @on(site_works.SiteAveraged)
     def offer_for_all(self, event: site_works.SiteAveraged, now: float) -> Effects:
@@ -176,6 +235,7 @@ class Siting(Overlapping):
         )
         s.offers[event.round] = offer
         yield from self._say(offer)
+        yield from self._pace(event.members)
         yield from self._tend_site(now)
 
     @on(site_works.SiteGiven)
@@ -272,6 +332,10 @@ class Siting(Overlapping):
 
 def _dropped(round_: int) -> works.Drop:
     return works.Drop(tensors=(f"delta/{average_key(round_)}",))
+
+
+def _member(node: NodeId, done: works.LocalRoundDone) -> SiteMember:
+    return SiteMember(node=node, samples=done.samples, steps=done.steps, loss=done.loss, compute_seconds=done.seconds)
 
 
 def _mean(weighted: list[tuple[int, int]]) -> int:

@@ -1,5 +1,7 @@
 """The heavy work that a trainer asks of its host, and how it ends. Tensors stay there: the core knows names and hashes."""
 
+import msgspec
+
 from agents.effects import Work
 from agents.inputs import Result
 from schemas.ids import NodeId
@@ -7,6 +9,28 @@ from schemas.jobs import Encoding
 from schemas.shards import Piece
 from schemas.training import Average
 from schemas.verification import Fingerprint
+
+
+class Meetings(msgspec.Struct, frozen=True, kw_only=True):
+    """Averages inside a site in the midst of local steps: between two of the parts that these are cut into."""
+
+    epoch: int
+    """The site's group."""
+    parts: int
+    within: float
+    """Seconds that this node waits for the others, each time."""
+    averaging_within: float
+    """Seconds that the average itself may take then."""
+
+
+class Met(msgspec.Struct, frozen=True, kw_only=True):
+    """How such averages went."""
+
+    count: int = 0
+    seconds: float = 0.0
+    """One took, once all were there; the median."""
+    waited: float = 0.0
+    """The longest wait for the others, in seconds."""
 
 
 class LocalRound(Work, frozen=True, kw_only=True):
@@ -20,6 +44,8 @@ class LocalRound(Work, frozen=True, kw_only=True):
     going_on: bool = False
     """With `sync = "overlap"` or `"async"`: go on from where the last steps ended, and keep no difference until
     `TakeDifference`."""
+    meetings: Meetings | None = None
+    """With the other nodes of its site; None: the steps are taken without looking at anybody."""
 
 
 class StepTaken(Result, frozen=True, kw_only=True):
@@ -46,6 +72,7 @@ class LocalRoundDone(Result, frozen=True, kw_only=True):
     digest: str
     pieces: tuple[Piece, ...] = ()
     """Where the job's vectors are cut: what is kept as tensors `delta<number>/<key>`."""
+    met: Met = Met()
 
 
 class StepsDone(Result, frozen=True, kw_only=True):
@@ -58,6 +85,7 @@ class StepsDone(Result, frozen=True, kw_only=True):
     loss: float
     seconds: float
     encoding: Encoding
+    met: Met = Met()
 
 
 class TakeDifference(Work, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from runners.jobs.anchor import Anchor
 from runners.jobs.layout import Layout
 from runners.jobs.live import Live
+from runners.jobs.meeting import Origin
 from runners.jobs.moving import Follow
 from runners.jobs.passes import DEFAULT_BACKEND, Passes
 from runners.jobs.sampling import Cursor, Sampler
@@ -189,8 +190,8 @@ class LocalTrainer:
         """
         anchor.load_into(self.model, constants=constants)
 
-    def delta(self, anchor: Anchor) -> Difference:
-        """What was learned since `load(anchor)`, read out of the model where it is looked at."""
+    def delta(self, anchor: Anchor | Origin) -> Difference:
+        """What was learned since `load(anchor)`, or from an origin on, read out of the model where it is looked at."""
         return Difference(Live(anchor.layout, self.model), anchor.values)
 
     @contextmanager

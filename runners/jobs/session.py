@@ -13,6 +13,7 @@ from textwrap import shorten
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from agents.reducer.policy import FAINT
 from agents.reducer.works import Treated
@@ -23,7 +24,9 @@ from runners.jobs.error_feedback import ErrorFeedback
 from runners.jobs.fragments import Fragments
 from runners.jobs.gradient_steps import SharedOptimizer, mean_gradient
 from runners.jobs.heap import give_back
+from runners.jobs.live import Live
 from runners.jobs.local_steps import LocalTrainer, StepResult, trainer_for
+from runners.jobs.meeting import Origin
 from runners.jobs.moving import Follow, Outer, step, take_over
 from runners.jobs.overlap import Overlap
 from runners.jobs.pieces import Assembled, Pieces, ShardBytes, WrongShape
@@ -65,6 +68,8 @@ class Session:
     """Whether the model is in the midst of local steps."""
     base: Anchor | None = None
     """The anchor that gradients under way are taken at."""
+    origin: Origin | None = None
+    """Where its steps began, once the model was averaged with others' in their midst; before that it is the anchor."""
     passes: int = 0
     """Microbatches whose gradients the model has gathered."""
 
@@ -113,7 +118,7 @@ class Session:
             self.overlap.begin(self.anchor, round_)
         else:
             self.trainer.load(self.anchor)
-        self.training = True
+        self.training, self.origin = True, None
         if self.shared is not None:
             self.trainer.clear_gradients()
             self.base, self.passes = self.anchor, 0
@@ -128,6 +133,22 @@ class Session:
         result = self.trainer.gradient(microbatch)
         self.passes += 1
         return result
+
+    def added(self) -> tuple[str, Tensor]:
+        """What this node's own steps have added so far, and the digest of the anchor that they began at."""
+        return self.digest, whole(self._own())
+
+    def adopt(self, digest: str, average: Tensor) -> bool:
+        """Go on from the anchor of this digest plus an average of what nodes added; False where the anchor has moved on."""
+        if digest != self.digest or not self.training:
+            return False
+        if self.origin is None:
+            self.origin = Origin(self.anchor)
+        self.origin.adopt(self.anchor.values, average, Live(self.anchor.layout, self.trainer.model))
+        return True
+
+    def _own(self) -> Vector:
+        return self.trainer.delta(self.anchor if self.origin is None else self.origin)
 
     def difference(self, encoding: Encoding, round_: int = 0) -> bytes:
         """End the local steps: what they added, or their gradient, encoded, with what earlier encodings owed."""
@@ -147,7 +168,7 @@ class Session:
             return self.overlap.difference(self.anchor, round_)
         self.training = False
         if self.base is None:
-            return self.trainer.delta(self.anchor)
+            return self._own()
         return mean_gradient(self.trainer.model, self.base, self.passes)
 
     def _sent(self, round_: int, payloads: Sequence[bytes]) -> None:
@@ -208,7 +229,8 @@ class Session:
         if self.overlap is not None:
             return self.overlap.following(self.anchor.layout, version)
         if self.training and self.shared is None:  # a gradient belongs to the anchor that it is taken at
-            return self.trainer.following(self.anchor.layout)
+            following = self.trainer.following(self.anchor.layout)
+            return following if self.origin is None else self.origin.following(following)
         return nullcontext()
 
     def _now(self, new: Anchor) -> str:

@@ -11,9 +11,11 @@ connections, and a workload that uses torch.distributed itself doesn't notice.
 """
 
 import hashlib
+import math
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import (
     AllgatherOptions,
+    AllreduceOptions,
     BroadcastOptions,
     PrefixStore,
     ProcessGroupGloo,
@@ -38,8 +41,8 @@ _GLOO: Any = ProcessGroupGloo  # whose stub lacks what is set here
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 2.0  # for one address of the speaker: a firewall that drops packets takes all of it
 HEADER = 12  # numbers of a header: what, round, sound, elements or bytes, samples, steps, loss, seconds, digest in four
-JOIN, AVERAGE, CONFIRM, SPREAD = range(1, 5)
-WHAT = {JOIN: "to join", AVERAGE: "to average", CONFIRM: "to confirm", SPREAD: "to spread an average"}
+JOIN, AVERAGE, CONFIRM, SPREAD, MEET = range(1, 6)
+WHAT = {JOIN: "to join", AVERAGE: "to average", CONFIRM: "to confirm", SPREAD: "to spread an average", MEET: "to meet"}
 
 
 class SiteError(ShoalError):
@@ -102,6 +105,8 @@ class Given:
     steps: int
     loss: float
     seconds: float
+    parts: int = 0
+    """The speaker's word: into how many parts all cut the next round's steps."""
 
 
 class SiteGroup:
@@ -111,6 +116,8 @@ class SiteGroup:
         self.name = name
         self.members = tuple(members)
         self.rank = rank
+        self.seconds = 0.0
+        """What the last average took, once all were there."""
         self._group: ProcessGroupGloo | None = None
 
     def meet(self, meeting: Meeting, round_: int, within: float) -> int:
@@ -135,21 +142,60 @@ class SiteGroup:
 
         `vector` is flat float32 of `count` elements; None: this node's can't be used, and nobody's is. Raises `SiteError`.
         """
-        mine = (int(vector is not None), count, given.samples, given.steps, _bits(given.loss), _bits(given.seconds))
+        mine = (
+            int(vector is not None),
+            count,
+            given.samples,
+            given.steps,
+            _bits(given.loss),
+            _bits(given.seconds),
+            given.parts,
+        )
         headers = self._agree(AVERAGE, round_, mine, within)
         for member, header in zip(self.members, headers, strict=True):
             if not header[2]:
                 raise SiteError(f"the difference of {member} is unsound")
             if header[3] != count:
                 raise SiteError(f"{member} has a model of another size")
-        each = [Given(header[4], header[5], _float(header[6]), _float(header[7])) for header in headers]
+        each = [Given(header[4], header[5], _float(header[6]), _float(header[7]), header[8]) for header in headers]
         total = sum(max(0, one.samples) for one in each)
         assert vector is not None  # the header has said so
         vector.mul_(given.samples / total if total else 1 / len(each))
         options = ReduceOptions()
         options.rootRank, options.timeout = 0, timedelta(seconds=within)
+        begun = time.monotonic()
         self._do(lambda group: group.reduce([vector], options), within)
+        self.seconds = time.monotonic() - begun
         return each
+
+    def meet_midway(self, vector: Tensor, samples: int, at: Sequence[int], within: float, averaging_within: float) -> float:
+        """Make everybody's vector, flat float32, the average of all, weighted by samples; gives seconds waited for others.
+
+        `at`: round, number of the average in it, and what tells that all have begun at the same, in numbers. `within` is
+        for all to come, `averaging_within` for the average itself. It travels in float16, scaled by the largest element of
+        all: three decimals are plenty for a point to take the next steps from. Raises `SiteError`; the vector may then be
+        anything.
+        """
+        round_, number, *same = at
+        begun = time.monotonic()
+        peak = float(vector.abs().max()) if len(vector) else 0.0
+        headers = self._agree(MEET, round_, (number, len(vector), samples, 0, 0, _bits(peak), *same), within)
+        met = time.monotonic()
+        peaks = [_float(header[7]) for header in headers]
+        for member, header, theirs in zip(self.members, headers, peaks, strict=True):
+            if header[2:4] != [number, len(vector)] or header[8:] != same:
+                raise SiteError(f"{member} has begun round {round_} elsewhere, or is at another part of it")
+            if not math.isfinite(theirs):
+                raise SiteError(f"what the steps of {member} added is not finite")
+        total, scale = sum(header[4] for header in headers), _scale(max(peaks))
+        part = samples / total if total else 1 / len(headers)
+        half = vector.mul_(part * scale).to(torch.float16)
+        options = AllreduceOptions()
+        options.timeout = timedelta(seconds=averaging_within)
+        self._do(lambda group: group.allreduce([half], options), averaging_within)
+        vector.copy_(half).div_(scale)
+        self.seconds = time.monotonic() - met
+        return met - begun
 
     def confirm(self, round_: int, within: float) -> None:
         """All know that the speaker has what they gave. Raises `SiteError`."""
@@ -206,6 +252,11 @@ class SiteGroup:
         except RuntimeError as error:
             self._group = None
             raise SiteError(f"{_first_line(error)}, within {within:.1f} s") from error
+
+
+def _scale(peak: float) -> float:
+    """A power of two that takes numbers up to this one near to the largest of float16, 65504, but not to it."""
+    return 2.0 ** min(100, 15 - math.frexp(peak)[1])
 
 
 def _bits(number: float) -> int:

@@ -7,6 +7,7 @@ the loop never do. Who leaves a group doesn't wait for that thread either.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property, partial
@@ -17,10 +18,12 @@ from torch import Tensor
 from agents.inputs import Result
 from agents.trainer import site_works as works
 from agents.trainer.siting import average_key
+from agents.trainer.works import Meetings
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.codecs import CodecError, Decoded
 from runners.jobs.error_feedback import ErrorFeedback
+from runners.jobs.meeting import sign_of
 from runners.jobs.session import Session
 from runners.jobs.site_group import Given, Meeting, SiteError, SiteGroup, addresses, connect, listen
 from runners.jobs.tasks import TorchThread
@@ -160,10 +163,13 @@ class SiteWorks:
         place, done = self._place, work.done
         if place is None or place.epoch != work.epoch or place.left:
             return  # the core has left it meanwhile
-        given = Given(done.samples, done.steps, done.loss, done.seconds)
+        given = Given(done.samples, done.steps, done.loss, done.seconds, work.parts)
         try:
             payload = await self._tensors.fetch(self._node, "delta", done.key, done.size, done.digest, work.within)
             vector, each = await place.run(_average, place.group, payload, given, done.round, work.within)
+            parts, seconds = each[0].parts, place.group.seconds
+            # Before the round can be closed: all begin the next one knowing it.
+            post(works.SitePlanned(epoch=place.epoch, round=done.round, parts=parts, seconds=seconds))
             if place.speaks:
                 encoded = await self._torch.run(self._owed.encode, vector, done.encoding)
                 held = self._tensors.keep("delta", average_key(done.round), encoded)
@@ -190,6 +196,28 @@ class SiteWorks:
         early = self._averages.of_round(done.round)
         if early is not None:
             self.kept(f"{done.round}-", early)
+
+    async def meet(self, meetings: Meetings, round_: int, number: int, samples: int) -> tuple[float, float] | None:
+        """Average what the members' steps have added so far; gives the seconds that took and those waited for others.
+
+        `number` counts a round's averages, `samples` those that this node has trained on in it. None, and the model as it
+        was: it came to nothing, and there will be no more of them in this round.
+        """
+        place = self._place
+        if place is None or place.epoch != meetings.epoch or place.left:
+            return None
+        begun = time.monotonic()
+        try:
+            digest, added = await self._torch.run(self._session.added)
+            at = round_, number, *sign_of(digest)
+            waited = await place.run(
+                place.group.meet_midway, added, samples, at, meetings.within, meetings.averaging_within
+            )
+            await self._torch.run(self._session.adopt, digest, added)
+        except (SiteError, Left) as error:
+            await self._fail(place, error)
+            return None
+        return time.monotonic() - begun - waited, waited
 
     # The round's average; see `runners.jobs.averages.Nearby`.
 

@@ -17,6 +17,7 @@ from runners.jobs.layout import LayoutMismatch
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.pace import Pace, steps_left
 from runners.jobs.session import Session
+from runners.jobs.site_meetings import SiteMeetings
 from runners.jobs.site_works import SiteWorks
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
@@ -97,6 +98,7 @@ class TrainerWorks:
         base = await self._torch.run(session.begin_steps, work.round)
         samples, loss, seconds, said = 0, 0.0, 0.0, time.monotonic()
         number, steps, share = 0, work.steps, self._pace.share()
+        meetings = SiteMeetings(self._sites, work.meetings, work.round)
         while number < steps:
             begun, number = time.monotonic(), number + 1
             step = await self._torch.run(session.step, work.microbatch)
@@ -111,6 +113,7 @@ class TrainerWorks:
             slower = self._pace.share()
             if slower < share:
                 steps, share = steps_left(steps, number, share, slower), slower
+            await meetings.after(number, steps, samples)
         done = works.StepsDone(
             round=work.round,
             samples=samples,
@@ -119,6 +122,7 @@ class TrainerWorks:
             loss=loss / max(1, samples),
             seconds=seconds,
             encoding=work.encoding,
+            met=meetings.met,
         )
         post(done if work.going_on else await self._difference(done, base))
 
@@ -150,6 +154,7 @@ class TrainerWorks:
             size=size,
             digest=digest,
             pieces=pieces,
+            met=done.met,
         )
 
     async def _pad(self, took: float, microbatch: int, begun: float) -> None:

@@ -20,7 +20,7 @@ from schemas.emulation import EmulatedLinkChanged
 from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeLeaving, NodeMended, NodeYielding, PauseNode, WorkFailed
-from schemas.sites import SiteParted
+from schemas.sites import SitePaced, SiteParted
 from schemas.training import Assignment, ContributionRefused, NodeRefused, Roster, Tuning, Validated
 from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
@@ -73,8 +73,9 @@ def _rarer(event: Message) -> Said | None:
             return Said(event.suspect, f"its parameters of version {event.version} are not those of {event.node}", True)
         case ArithmeticDoubted():
             return Said(event.suspect, event.reason, True)
-        case SiteParted():
-            return Said(event.node, f"its site's nodes send one by one: {event.reason}")
+        case SitePaced() | SiteParted():
+            alone = "" if isinstance(event, SitePaced) else "'s nodes send one by one"
+            return Said(event.node, f"its site{alone}: {event.reason}")
         case AgentStarted(resumed=True):
             return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
         case InputFailed():

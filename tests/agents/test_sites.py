@@ -13,9 +13,9 @@ from agents.base import StartWork
 from agents.inputs import Result
 from agents.node_selector.sites import group
 from agents.trainer import site_works as works
-from agents.trainer.works import Drop
+from agents.trainer.works import Drop, LocalRound
 from schemas.decisions import NodeLost
-from schemas.sites import SiteMember, SiteOpened, SiteParted
+from schemas.sites import SiteMember, SiteOpened, SitePaced, SiteParted
 from schemas.training import ContributionOffered, ContributionReceived, ContributionRefused, Roster, RoundClosed
 from tests.agents.job_cluster import JobCluster, Node
 
@@ -75,6 +75,8 @@ class Site(JobCluster):
         self.waiting: dict[tuple[int, str], list[Any]] = {}
         """Who has come so far: to a group, or to a round's average in it."""
         self.broken: set[int] = set()
+        self.parts: dict[int, dict[str, int]] = {}
+        """By round: into how many parts each node cuts its steps."""
         self.kept: set[tuple[str, str]] = set()
         """Averages of the site that are held for whoever asks, by node and name."""
         super().__init__(nodes, **asked)
@@ -100,6 +102,10 @@ class Site(JobCluster):
                 self.meet(node, (epoch, "join"), effect.work.members, effect.work.round, tell)
             case works.AverageInSite():
                 self.average(node, effect.work, tell)
+            case LocalRound(round=round_, meetings=meetings):
+                parts = meetings.parts if meetings is not None else 1
+                self.parts.setdefault(round_, {})[node.name] = parts
+                super().work(node, core, effect)
             case Drop(tensors=tensors):
                 self.kept -= {(node.name, tensor.partition("/")[2]) for tensor in tensors}
             case works.LeaveSite(epoch=epoch):
@@ -141,7 +147,9 @@ class Site(JobCluster):
             for name in members
         )
         round_ = work.done.round
+        planned = works.SitePlanned(epoch=work.epoch, round=round_, parts=there[members[0]][2].parts, seconds=0.01)
         for name, (_, tell, _) in there.items():
+            self.later(0.01, partial(tell, planned))
             result: Result = works.SiteGiven(epoch=work.epoch, round=round_)
             if name == members[0]:
                 self.kept.add((name, f"{round_}-site"))
@@ -202,6 +210,17 @@ def test_one_of_a_site_sends_for_all_and_the_listing_names_each() -> None:
     assert received[0].carried == 0, "nothing of it went over d's link"
 
 
+def test_nodes_of_a_site_cut_a_round_alike_and_the_others_not_at_all() -> None:
+    cluster = Site([Node(name) for name in "abcd"], "bcd", rounds=6, local_steps=9, site_every=3)
+    cluster.run(until=lambda: cluster.finished)
+    together = [round_ for round_, nodes in cluster.through().items() if round_ + 1 in cluster.parts]
+    assert together
+    for round_ in together:
+        parts = cluster.parts[round_ + 1]
+        assert parts == {"a": 1, "b": 3, "c": 3, "d": 3}, "what the speaker said in the round before"
+    assert [(p.node, p.parts) for p in cluster.said(SitePaced)] == [("b", 3)], "it is said once"
+
+
 def test_in_a_round_that_fails_inside_everybody_sends_and_then_there_is_another_group() -> None:
     failing = {("d", "average", 3)}
     cluster = Site(
@@ -230,6 +249,7 @@ def test_a_site_that_cannot_meet_sends_one_by_one_and_tries_ever_less_often() ->
 def test_what_was_given_to_a_speaker_that_dies_is_sent_by_its_own_node() -> None:
     cluster = Site([Node("a"), Node("b"), Node("c", transfer_seconds=3.0), Node("d")], "cd", rounds=6)
     cluster.run(until=lambda: any(o.members and o.round == 3 for o in cluster.said(ContributionOffered)))
+    cluster.run(0.5)  # everybody has heard the offer, and nobody has the bytes
     cluster.kill("c", told=False)
     cluster.publish(NodeLost(node="c", silent_seconds=3.0, reason="silent"), "selector")
     cluster.regroup("d")

@@ -56,6 +56,36 @@ def test_the_speaker_has_the_average_by_samples_and_all_know_what_each_brought()
     assert came == [(6, ([given(0), given(1), given(2)], True))] * 3, "round 6: nobody can have begun it"
 
 
+def test_in_the_midst_of_a_round_all_get_the_average_by_samples() -> None:
+    vectors = [torch.linspace(-3e-3, 1e-3 * (rank + 1), 1000) for rank in range(3)]
+    wanted = sum(samples / 60 * vector for samples, vector in zip((10, 20, 30), vectors, strict=True))
+
+    def meet(group: SiteGroup) -> Any:
+        vector = vectors[group.rank].clone()
+        group.meet_midway(vector, 10 * (group.rank + 1), (7, 1, 5, 6, 7, 8), WITHIN, WITHIN)
+        return vector
+
+    averages = [each for _, each in together(meet)]
+    for each in averages:
+        torch.testing.assert_close(each, wanted, rtol=2e-3, atol=3e-6)  # of float16, where summands cancel
+        assert torch.equal(each, averages[0])
+
+
+def test_whoever_began_elsewhere_is_not_averaged_with() -> None:
+    def meet(group: SiteGroup) -> None:
+        group.meet_midway(torch.ones(9), 4, (7, 1, group.rank // 2, 6, 7, 8), WITHIN, WITHIN)
+
+    assert all("has begun round 7 elsewhere" in str(one) for one in together(meet))
+
+
+def test_steps_that_went_astray_are_told_by_name_before_they_are_averaged() -> None:
+    def meet(group: SiteGroup) -> None:
+        vector = torch.tensor([1.0, float("nan") if group.rank == 1 else 2.0])
+        group.meet_midway(vector, 4, (7, 1, 5, 6, 7, 8), WITHIN, WITHIN)
+
+    assert all("what the steps of b added is not finite" in str(one) for one in together(meet))
+
+
 def test_whoever_is_at_another_round_ends_the_group_before_anything_is_added_up() -> None:
     came = together(lambda group: group.average(torch.ones(9), 9, given(1), 7 + group.rank // 2, WITHIN))
     assert all(isinstance(one, SiteError) for one in came)

@@ -5,10 +5,10 @@ from pathlib import Path
 from job_in_process import NAMES, Job, job_in_process
 
 from schemas.jobs import ModelStored
-from schemas.training import ContributionOffered, Roster, RoundApplied, RoundClosed, TrainerReady
+from schemas.training import ContributionOffered, Roster, RoundApplied, RoundClosed, StepTimed, TrainerReady
 
 ROUNDS = 7
-HEARD = (RoundClosed, RoundApplied, ContributionOffered, ModelStored, TrainerReady)
+HEARD = (RoundClosed, RoundApplied, ContributionOffered, ModelStored, TrainerReady, StepTimed)
 
 
 async def enrol(job: Job, version: int, *sites: tuple[str, ...], nodes: tuple[str, ...] = NAMES) -> None:
@@ -16,7 +16,7 @@ async def enrol(job: Job, version: int, *sites: tuple[str, ...], nodes: tuple[st
 
 
 async def test_a_site_sends_once_and_gets_once_until_one_of_it_is_gone(tmp_path: Path) -> None:
-    async with job_in_process(tmp_path, "square_site", 60, rounds=ROUNDS, validate_every=0) as job:
+    async with job_in_process(tmp_path, "square_site", 60, rounds=ROUNDS, validate_every=0, site_every=1) as job:
         story = job.story
         await job.begin(*HEARD, deadline_seconds=20.0)
         await story.until(3, TrainerReady)
@@ -31,6 +31,8 @@ async def test_a_site_sends_once_and_gets_once_until_one_of_it_is_gone(tmp_path:
     together = [c for each in closed.values() for c in each.contributions if c.through]
     assert {(c.node, c.through) for c in together} == {("a", "a"), ("b", "a")}
     assert len(together) >= 2, "the site sent as one in a round at least"
+    met = [(timed.node, timed.round) for timed in story.of(StepTimed) if timed.met == 2]
+    assert {"a", "b"} == {node for node, _ in met}, "steps of three, an average after each"
     rounds = {c.round for c in together}
     assert not [o for o in story.of(ContributionOffered) if o.node == "b" and o.round in rounds], "b left it to a"
     for each in closed.values():
