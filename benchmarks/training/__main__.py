@@ -76,6 +76,7 @@ def _options() -> argparse.ArgumentParser:
         "--request", action="append", default=[], metavar="FIELD=VALUE", help="of Shoal's job, besides the defaults"
     )
     options.add_argument("--settings", type=Path, metavar="TOML", help="a shoal.toml for Shoal's agents and nodes")
+    options.add_argument("--site", default="", metavar="NAME", help="all of Shoal's nodes stand there: `shoal node --site`")
     options.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of a peer's driver")
     options.add_argument("--nice", type=int, metavar="N", help="priority of all processes, where the machine is shared")
     options.add_argument("--json", action="store_true", help="results as lines of JSON")
@@ -105,6 +106,7 @@ def setting_of(asked: argparse.Namespace, seed: int) -> Setting:
         request=fields(asked.request),
         settings=asked.settings,
         out=asked.out,
+        site=asked.site,
     )
 
 

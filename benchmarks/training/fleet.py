@@ -32,10 +32,19 @@ JOB_PROCESS = b"runners.fork_server"  # the server and what it forked
 class Fleet:
     """All processes of one run; a context manager, within the laboratory's."""
 
-    def __init__(self, lab: NetLab, folder: Path, scenario: Scenario, step_ms: float, settings: Path | None = None) -> None:
-        """`step_ms`: what a step of the starting microbatch is padded to; `settings`: a `shoal.toml` for all."""
+    def __init__(
+        self,
+        lab: NetLab,
+        folder: Path,
+        scenario: Scenario,
+        step_ms: float,
+        settings: Path | None = None,
+        site: str = "",
+    ) -> None:
+        """`step_ms`: what a step of the starting microbatch is padded to; `settings`: a `shoal.toml` for all; `site`: where
+        all nodes are told that they stand."""
         self.lab, self.folder, self.scenario, self.step_ms = lab, folder, scenario, step_ms
-        self.settings = settings
+        self.settings, self.site = settings, site
         self.events: queue.Queue[dict[str, Any]] = queue.Queue()
         self.heard: list[dict[str, Any]] = []
         """All that was taken from `events`."""
@@ -90,8 +99,9 @@ class Fleet:
         """A worker's node, for the first time or again."""
         who = ("--server", self._server, "--name", f"worker-{worker}", "--app-dir", str(ROOT))
         speed = ("--step-time", str(self.step_ms), "--slowdown", str(self.scenario.slowdown[worker]))
+        place = ("--site", self.site) if self.site else ()
         self._nodes[worker] = self._spawn(
-            worker, f"worker-{worker}", (*SHOAL, "node", *who, *speed), stdout=subprocess.DEVNULL
+            worker, f"worker-{worker}", (*SHOAL, "node", *who, *speed, *place), stdout=subprocess.DEVNULL
         )
 
     def _start_desk(self) -> None:

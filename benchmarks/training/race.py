@@ -42,6 +42,8 @@ class Setting:
     """A `shoal.toml` for agents and nodes."""
     out: Path = Path("runs/training")
     lab: str = "race"
+    site: str = ""
+    """All workers are told that they stand there; empty: nobody is told anything."""
 
 
 def request_of(setting: Setting) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def run_shoal(setting: Setting) -> Result:
     folder.mkdir(parents=True)
     with (
         NetLab(WORKERS + 1, setting.lab, congestion=setting.congestion, seed=setting.seed + 1) as lab,
-        Fleet(lab, folder, setting.scenario, task.step_ms, setting.settings) as fleet,
+        Fleet(lab, folder, setting.scenario, task.step_ms, setting.settings, setting.site) as fleet,
     ):
         # Joining is not part of the contest: the links turn bad once everybody is there.
         for worker, profile in enumerate(setting.scenario.links):
@@ -118,6 +120,7 @@ def run_shoal(setting: Setting) -> Result:
             "stall": stall(fleet.heard, start, setting.scenario),
             "steps_overran": _overran(found, setting),
             "request": setting.request,
+            "site": setting.site,
         },
     )
 
