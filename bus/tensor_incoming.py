@@ -121,6 +121,14 @@ class Inbox:
         incoming.wanted += 1
         return incoming
 
+    def span(self, key: Key) -> tuple[float, float | None] | None:
+        """When the first chunk of a tensor came, and the last one if it is here in whole (`time.monotonic`); None where
+        nothing of it is waiting here."""
+        incoming = self._incoming.get(key)
+        if incoming is None or incoming.begun_at is None:
+            return None
+        return incoming.begun_at, None if incoming.missing else incoming.last_at
+
     def release(self, key: Key, incoming: Incoming, *, done: bool) -> None:
         """Somebody has it, or gave up. What has come stays for the next attempt, while there is room."""
         incoming.wanted -= 1

@@ -160,6 +160,11 @@ class TensorBus:
         """Take in no more of that kind."""
         await self._inbox.unfollow(kind)
 
+    def arrived(self, holder: str, kind: str, name: str) -> tuple[float, float | None] | None:
+        """When a tensor's first chunk came, and its last if it is here in whole (`time.monotonic`), as long as nobody has
+        fetched it; None where nothing of it is here."""
+        return self._inbox.span((holder, kind, name))
+
     async def fetch(self, holder: str, kind: str, name: str, size: int, digest: str, timeout: float) -> memoryview:
         """The bytes of a tensor, checked against its SHA-256 (hexadecimal). At once if it was streamed here in whole.
 

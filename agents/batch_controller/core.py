@@ -233,6 +233,7 @@ class BatchController(Decider):
             return
         if event.round == job.closed + 1 and event.round not in job.openings and job.closed_at is not None:
             job.pause += OVERHEAD_GAIN * (min(now - job.closed_at, self.settings.deadline_floor) - job.pause)
+        job.reducing = tuple(dict.fromkeys(event.shards))
         deadlines.open_round(job, event, now)
 
     @on(ContributionReceived)

@@ -69,7 +69,7 @@ class Decider(Agent[BatchControllerState]):
             words.differences(current.shares, plan.shares, whys, rest),
         ]
         if plan.average_encoding != current.average_encoding:
-            parts.append(f"the average travels in {plan.average_encoding}, for the worst link of the roster")
+            parts.append(f"the average travels in {plan.average_encoding}, by the worst link and by what its way takes of a round")
         if planner.free.adapt and drifted(plan.deadline_seconds, current.deadline_seconds, self.settings.deadline_drift):
             was, then = words.seconds(current.deadline_seconds), words.seconds(plan.deadline_seconds)
             rounds = f"a round of about {words.seconds(plan.round_seconds)}, as the last ones went"

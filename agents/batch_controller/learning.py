@@ -5,10 +5,13 @@ proportional to the microbatch (kernel launches, a padded step). In between and 
 """
 
 import math
+from collections.abc import Mapping
 from statistics import median_low
 
 from agents.batch_controller.state import Known, Node
+from schemas.ids import NodeId
 from schemas.nodes import ACCELERATION
+from schemas.training import Share
 
 REMEMBERED = 5
 """Values a median is taken of: two odd ones are outvoted, a lasting change counts from the third value."""
@@ -76,3 +79,16 @@ def hinted_step(node: Node, microbatch: int, asked: int) -> float:
     """Seconds of a step going by a node's own description: a guess that the first measurement replaces."""
     own = CPU_STEP / (ACCELERATION if node.accelerated else 1.0) * (FIXED_PART + (1 - FIXED_PART) * microbatch / asked)
     return max(own, node.step_time * microbatch / asked) * node.slowdown / node.share
+
+
+def guess_scale(
+    known: Mapping[NodeId, Known], nodes: Mapping[NodeId, Node], present: Mapping[NodeId, Share], start: int
+) -> float:
+    """Measured over hinted step time, the median of the nodes that were measured: what a guess is to be scaled by."""
+    ratios = []
+    for name in known:
+        size = present[name].microbatch if name in present else start
+        seconds = step_seconds(known[name], size)
+        if seconds is not None:
+            ratios.append(seconds / hinted_step(nodes[name], size, start))
+    return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0

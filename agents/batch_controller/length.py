@@ -91,7 +91,7 @@ class GoodputPlanner(Planner):
     def _time_for(self, steps: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         """Seconds of a round with so many steps of the microbatch asked for on the fastest node."""
         asked = {name: max(1, round(steps * self.start / share.microbatch)) for name, share in drafts.items()}
-        return rounds.round_time(paces, asked, self.job.quorum)
+        return self._waiting(paces, asked)
 
     def _progress_a_second(self, seconds: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         parts = [self._part(name, drafts[name], paces[name], seconds) for name in self.roster]

@@ -14,7 +14,9 @@ from agents.batch_controller import (
     rounds,
     shortening,
     transfers,
+    travelling,
     trying,
+    waiting,
     words,
 )
 from agents.batch_controller.foresight import as_foreseen
@@ -113,7 +115,9 @@ class Planner:
         self.low, self.high = microbatch.bounds(request.microbatch_min, request.microbatch_max)
         self.start = microbatch.first(request.microbatch, self.low, self.high)
         self.measured = any(known.steps for known in self.known.values())
-        self.guess = self._guess_scale()
+        self.guess = learning.guess_scale(self.known, self.nodes, self.present, self.start)
+        self.needed: list[NodeId] = []
+        """Who is waited for, since it reduces a part of the rounds."""
         self.why: dict[NodeId, str] = {}
         self.target = job.current.target if job.current is not None else 0.0
         self.weighed = False
@@ -189,7 +193,11 @@ class Planner:
         return learned if self.measured else max(self.settings.start_deadline, learned)
 
     def _enough_regular(self, shares: dict[NodeId, Share], paces: Mapping[NodeId, Pace]) -> dict[NodeId, Share]:
-        """Rounds need a quorum: where too few contribute to each, the next fastest do too (all that are as fast)."""
+        """Rounds need a quorum: where too few contribute to each, the next fastest do too (all that are as fast). And who
+        reduces a part of a round is waited for anyway."""
+        for name in self.needed:
+            if shares[name].every > 1:
+                shares = {**shares, name: self._regular(name, shares[name])}
         regular = sum(share.every == 1 for share in shares.values())
         lacking = min(self.job.quorum, len(shares)) - regular
         if lacking <= 0:
@@ -220,8 +228,12 @@ class Planner:
         if self.job.current is not None and not self.free.adapt:
             return self.job.current.average_encoding
         asked = self._asked_encoding()
-        grades = [node.quality for node in self.nodes.values()]
-        return links.average_as(asked) if asked is not None else links.average_encoding_for(grades)
+        if asked is not None:
+            return links.average_as(asked)
+        usual = links.average_encoding_for([node.quality for node in self.nodes.values()])
+        present = self.job.current.average_encoding if self.job.current is not None else None
+        parts = travelling.download_shares(self.job, self.known, self.nodes)
+        return travelling.average_encoding(present, usual, parts, self.settings)
 
     def _travel(self, name: NodeId) -> Share:
         """A node's share with the encoding and the connections that its link calls for, its work as it is."""
@@ -232,7 +244,7 @@ class Planner:
         streams = links.streams_for(node.quality)
         encoding = self._asked_encoding()
         if encoding is None:
-            parts = self._upload_share(known, node, streams)
+            parts = travelling.upload_share(self.job, known, node, streams)
             present = share.encoding if share is not None and (parts or not known.regraded) else None
             encoding = links.encoding_for(node.quality, present, parts, self.settings, regraded=known.regraded)
             if parts and present is not None and encoding != present:
@@ -241,25 +253,7 @@ class Planner:
             return Share(microbatch=self.start, local_steps=self.steps_asked, encoding=encoding, streams=streams)
         return msgspec.structs.replace(share, encoding=encoding, streams=streams)
 
-    def _upload_share(self, known: Known, node: Node, streams: int) -> dict[Encoding, float]:
-        """The part of a round that an upload takes in each encoding, once two were measured."""
-        if len(transfers.newest(known.up)) < 2 or not self.job.parameters or self.job.current is None:
-            return {}
-        whole = self.job.current.round_seconds * transfers.rate(known.up, streams, node)
-        return links.upload_shares(self.job.exchanged, whole)
-
     # How long things take
-
-    def _guess_scale(self) -> float:
-        """Measured over hinted step time, the median of the nodes that were measured: what a guess is to be scaled by."""
-        ratios = []
-        for name in self.roster:
-            share = self.present.get(name)
-            size = share.microbatch if share is not None else self.start
-            seconds = learning.step_seconds(self.known[name], size)
-            if seconds is not None:
-                ratios.append(seconds / learning.hinted_step(self.nodes[name], size, self.start))
-        return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
 
     def _step(self, name: NodeId, size: int) -> float:
         measured = learning.step_seconds(self.known[name], size)
@@ -310,7 +304,13 @@ class Planner:
 
     def _round_time(self, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         asked = {name: self._asked(share.microbatch) for name, share in drafts.items()}
-        return rounds.round_time(paces, asked, self.job.quorum)
+        return self._waiting(paces, asked)
+
+    def _waiting(self, paces: Mapping[NodeId, Pace], asked: Mapping[NodeId, int]) -> float:
+        regular = [name for name, share in self.present.items() if share.every == 1]
+        least = rounds.round_time(paces, asked, self.job.quorum)
+        self.needed = waiting.needed(paces, least, self.job.reducing, self.settings)
+        return waiting.round_time(paces, asked, least, self.settings, self.needed, regular)
 
     # How much work
 

@@ -8,7 +8,7 @@ few steps where links are cheap, and at as many as the user asked for where they
 
 from collections.abc import Mapping
 
-from agents.batch_controller import goodput, rounds
+from agents.batch_controller import goodput, rounds, waiting
 from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from schemas.ids import NodeId
@@ -44,7 +44,7 @@ def done_a_second(
         between: seconds from a round's last contribution until the next one opens.
     """
     asked = {name: max(1, round(steps / sizes[name])) for name in paces}
-    seconds = rounds.round_time(paces, asked, quorum)
+    seconds = waiting.round_time(paces, asked, rounds.round_time(paces, asked, quorum), settings)
     counted = 0.0
     for name, pace in paces.items():
         every = rounds.rounds_between(pace, seconds, 1, asked[name], settings)

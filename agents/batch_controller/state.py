@@ -139,6 +139,8 @@ class Job(msgspec.Struct, kw_only=True):
     quorum: int = 1
     parameters: int = 0
     """Elements of the model; 0 where nobody has said yet."""
+    reducing: tuple[NodeId, ...] = ()
+    """Who reduces parts of the rounds, where several do."""
     nodes: dict[NodeId, Known] = {}
     spread: Spread = msgspec.field(default_factory=Spread)
     """Of its nodes' differences."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from typing import Protocol
 
@@ -76,6 +77,12 @@ class Averages:
     def came_from_nearby(self, digest: str) -> bool:
         """Whether an average that is held here took no link."""
         return digest in self._near
+
+    def arrived(self, average: Average | AverageShard) -> tuple[float, float | None]:
+        """When an average began to come, streamed perhaps before anybody spoke of it, and when all of it was here
+        (`time.monotonic`); now and None where nothing of it is here."""
+        spans = (self._tensors.arrived(holder, "average", average.key) for holder in average.holders)
+        return next((span for span in spans if span is not None), (time.monotonic(), None))
 
     async def shards(self, average: Average) -> list[tuple[AverageShard, Data]]:
         """The bytes of all shards of an average that several nodes made. Raises `TensorUnavailable` as `get`."""

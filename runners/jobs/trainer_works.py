@@ -13,6 +13,7 @@ from agents.trainer import site_works, works
 from bus.port import Bus, BusError
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
+from runners.jobs.coming import Coming
 from runners.jobs.layout import LayoutMismatch
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.pace import Pace, steps_left
@@ -58,6 +59,7 @@ class TrainerWorks:
         self._averages = averages
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
+        self._coming = Coming()
         self._sites = SiteWorks(session, tensors, averages, torch_thread)
         self._pace = Pace(Path(session.spec.pace_file) if session.spec.pace_file else None)
 
@@ -184,15 +186,18 @@ class TrainerWorks:
             self._tensors.drop(kind, name)
 
     async def _hold(self, work: works.HoldAverage, post: Post) -> None:
-        begun = time.monotonic()
+        digest, came = work.average.digest, 0
+        begun, whole = self._averages.arrived(work.average)
+        self._coming.begin(begun)
         try:
             payload = await self._averages.get(work.average)
+            came = 0 if self._averages.came_from_nearby(digest) else len(payload)
         except TensorUnavailable as error:
             post(works.FetchFailed(work="hold", round=work.round, reason=str(error)))
             return
-        digest = work.average.digest
-        seconds = 0.0 if self._averages.came_from_nearby(digest) else time.monotonic() - begun
-        post(works.AverageHere(round=work.round, digest=digest, bytes=len(payload), seconds=seconds))
+        finally:
+            carried, seconds = self._coming.end(came, whole or time.monotonic())
+        post(works.AverageHere(round=work.round, digest=digest, bytes=carried, seconds=seconds))
 
     async def _apply(self, work: works.ApplyAverage, post: Post) -> None:
         begun = time.monotonic()
