@@ -25,7 +25,8 @@ _RETURN_PAUSE = 0.2  # seconds between looks meanwhile
 _ATTEMPTS = 3  # times that a tensor may come with the wrong hash
 _AHEAD = WINDOW // CHUNK  # chunks that may be under way
 _TAIL = 8  # the last eighth of the chunks is asked for besides, once, if it keeps one waiting: that costs an eighth at most
-_TAIL_PATIENCE = 0.5  # seconds without any of it: longer than TCP takes to notice a loss and mend it over most links
+_TAIL_PATIENCE = 0.5  # seconds that it may take: longer than TCP takes to notice a loss and mend it over most links
+_TAIL_SLOWER = 2.0  # times that it may take what it would at the pace of the rest, if that is longer
 
 
 class TensorUnavailable(BusError):
@@ -49,6 +50,7 @@ class Fetch:
         self._alive_at = float("-inf")
         self._pulls: dict[str, Pull] = {}
         self._hurried = False
+        self._tail_at = 0.0
 
     async def get(self, size: int, digest: str, timeout: float) -> memoryview:
         """The tensor's bytes. Raises `TensorUnavailable`."""
@@ -97,7 +99,7 @@ class Fetch:
                 quiet_since = max(quiet_since, time.monotonic() - _LOOK)
             incoming.hash_ahead()
             hurry = self._may_hurry(incoming)
-            if await self._moved(incoming, moves, max(_TAIL_PATIENCE, incoming.longest_gap) if hurry else _LOOK):
+            if await self._moved(incoming, moves, self._tail_due(incoming) - time.monotonic() if hurry else _LOOK):
                 quiet_since = self._alive_at = incoming.last_at
                 continue
             if hurry:
@@ -115,6 +117,17 @@ class Fetch:
         asked for comes by other ones (hedged requests: Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
         """
         return not self._hurried and incoming.longest_gap < _LOOK and incoming.missing <= chunks_of(incoming.total) // _TAIL
+
+    def _tail_due(self, incoming: Incoming) -> float:
+        """When what is missing is asked for once more (`time.monotonic`).
+
+        Connections have equal parts of a tensor, and paces of their own: one that was throttled may bring its part for
+        seconds, chunk by chunk, while the others stand idle. So it is the tail's time that counts, not the last chunk's.
+        """
+        if not self._tail_at:
+            self._tail_at = time.monotonic()
+        expected = (self._tail_at - (incoming.begun_at or self._tail_at)) / (_TAIL - 1)
+        return self._tail_at + max(_TAIL_PATIENCE, incoming.longest_gap, _TAIL_SLOWER * expected)
 
     def _hurry(self, incoming: Incoming) -> None:
         """Ask once more for what is missing, and wait for no answer: it may come without."""

@@ -108,9 +108,10 @@ def chunks_of(size: int) -> int:
     return -(-size // chunk_of(size))
 
 
-def slot_of(index: int, turn: int = 0) -> int:
-    """The slot of a chunk; another one for another `turn`, so that what a connection didn't bring comes by another one."""
-    return (index + turn) % SLOTS
+def slot_of(number: int) -> int:
+    """The slot of the chunk that is sent as this one: of a stream its index; of chunks that are asked for they are counted
+    as they are sent, so that what one connection didn't bring comes by all."""
+    return number % SLOTS
 
 
 def header_of(payload: memoryview) -> Header | None:

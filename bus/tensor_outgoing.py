@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
 import time
 import zlib
@@ -289,10 +290,14 @@ class Outbox:
         )
 
     async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str, turn: int) -> None:
-        """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed."""
+        """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed.
+
+        They are dealt out anew: those that one connection didn't bring come by all.
+        """
+        slots = itertools.count(turn)
 
         async def send(lane: Lane, index: int) -> bool:
-            await lane.publish(f"{subject}{slot_of(index, turn)}.{index * kept.chunk}", kept.frame(index))
+            await lane.publish(f"{subject}{slot_of(next(slots))}.{index * kept.chunk}", kept.frame(index))
             await asyncio.sleep(0)
             return True
 

@@ -69,7 +69,8 @@ class Decider(Agent[BatchControllerState]):
             words.differences(current.shares, plan.shares, whys, rest),
         ]
         if plan.average_encoding != current.average_encoding:
-            parts.append(f"the average travels in {plan.average_encoding}, by the worst link and by what its way takes of a round")
+            why = "by the worst link and what its way takes of a round"
+            parts.append(f"the average travels in {plan.average_encoding}, {why}")
         if planner.free.adapt and drifted(plan.deadline_seconds, current.deadline_seconds, self.settings.deadline_drift):
             was, then = words.seconds(current.deadline_seconds), words.seconds(plan.deadline_seconds)
             rounds = f"a round of about {words.seconds(plan.round_seconds)}, as the last ones went"

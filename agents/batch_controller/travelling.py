@@ -34,7 +34,10 @@ def download_shares(job: Job, known: Mapping[NodeId, Known], nodes: Mapping[Node
 
 
 def average_encoding(
-    present: AverageEncoding | None, usual: AverageEncoding, parts: Mapping[Encoding, float], settings: BatchControllerSettings
+    present: AverageEncoding | None,
+    usual: AverageEncoding,
+    parts: Mapping[Encoding, float],
+    settings: BatchControllerSettings,
 ) -> AverageEncoding:
     """How the average is sent: as the worst link's grade needs it (`usual`), and coarser where its way takes too long.
 

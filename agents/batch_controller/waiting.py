@@ -31,8 +31,12 @@ def round_time(
     needed: Collection[NodeId] = (),
     regular: Collection[NodeId] = (),
 ) -> float:
-    """Seconds a round should take, at least `least` (`rounds.round_time`); `needed`: who is waited for anyway, `regular`: who
-    contributes to each round now."""
+    """Seconds a round should take, at least `least` (`rounds.round_time`).
+
+    Args:
+        needed: who is waited for anyway.
+        regular: who contributes to each round now.
+    """
     shortest = max([least, *(paces[name].time(1) for name in needed)])
     later = sorted({pace.time(1) + pace.spread for pace in paces.values() if pace.time(1) + pace.spread > shortest})
     best, most = shortest, _counted(paces, asked, shortest, settings) / shortest
@@ -48,8 +52,10 @@ def round_time(
 def needed(
     paces: Mapping[NodeId, Pace], least: float, reducing: Collection[NodeId], settings: BatchControllerSettings
 ) -> list[NodeId]:
-    """Who reduces a part of a round and is waited for; not who takes so long that another had better do it. `least`: seconds
-    of a round that waits for nobody."""
+    """Who reduces a part of a round and is waited for; not who takes so long that another had better do it.
+
+    `least`: seconds of a round that waits for nobody.
+    """
     longest = settings.deadline_patience * least
     return [name for name in sorted(reducing) if name in paces and paces[name].time(1) <= longest]
 

@@ -1,5 +1,7 @@
 """Who a round waits for where transfers take most of it, and what travels then."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,9 @@ S = BatchControllerSettings()
 class Varied(Fleet):
     """Nodes whose links carry more or less than their grade says: `over` times the seconds."""
 
-    over: dict[str, float] = {}
+    def __init__(self, over: dict[str, float], **request: Any) -> None:
+        super().__init__(dict.fromkeys("abcd", (0.0005, "fair")), 25_000_000, microbatch=1, local_steps=1, **request)
+        self.over = over
 
     def transfers(self, name: str) -> tuple[float, float]:
         up, down = super().transfers(name)
@@ -90,8 +94,7 @@ def test_a_round_is_never_shorter_than_without_waiting_and_as_long_as_somebodys_
 
 
 def test_helpers_contribute_to_each_round_and_the_others_as_they_can() -> None:
-    fleet = Varied(dict.fromkeys("abcd", (0.0005, "fair")), parameters=25_000_000, microbatch=1, local_steps=1)
-    fleet.over = {"b": 1.05, "c": 1.1, "d": 4.0}
+    fleet = Varied({"b": 1.05, "c": 1.1, "d": 4.0})
     fleet.begin()
     for _ in range(6):
         fleet.open(("a", "b", "c", "d"))
@@ -102,7 +105,7 @@ def test_helpers_contribute_to_each_round_and_the_others_as_they_can() -> None:
 
 
 def test_where_transfers_are_the_round_all_travels_in_int8() -> None:
-    fleet = Varied(dict.fromkeys("abcd", (0.0005, "fair")), parameters=25_000_000, microbatch=1, local_steps=1).begin()
+    fleet = Varied({}).begin()
     assert fleet.latest.average_encoding == "float16"
     fleet.train(5)
     assert {share.encoding for share in fleet.latest.shares.values()} == {"int8"}

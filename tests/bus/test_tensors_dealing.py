@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from bus import tensor_lane
 from bus.server import EmbeddedServer
-from bus.tensor_frames import CHUNK, SHARES, SLOTS, slot_of
+from bus.tensor_frames import CHUNK, SHARES, SLOTS, Kept, slot_of
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Listening
-from tests.bus.tensor_exchange import Exchange, fetched, some_bytes
+from tests.bus.tensor_exchange import Exchange, fetched, frame_of, some_bytes
 
 
 @pytest.fixture
@@ -55,9 +55,26 @@ def test_every_slot_is_heard_once_and_never_by_nobody(before: list[Lane], kept: 
     assert sum(heard(after)) == 0
 
 
-def test_a_chunk_that_is_asked_for_again_comes_by_another_connection() -> None:
-    assert {slot_of(7, turn) for turn in range(SLOTS)} == set(range(SLOTS))
+def test_neighbouring_chunks_have_all_slots_in_turn() -> None:
     assert {slot_of(index) for index in range(SHARES)} == set(range(SLOTS))
+
+
+async def test_what_one_connection_did_not_bring_is_dealt_out_to_all(exchange: Exchange) -> None:
+    a, b, relay = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
+    await b.follow("delta")
+    data = some_bytes(16 * CHUNK)
+    held = a.keep("delta", "1", data)
+    served = await exchange.watch("tensor.j.a.to.b.*.*.*")
+    kept = Kept("delta", "1", data)
+    lost = set(range(3, kept.count, 8))  # the share of one of eight connections
+    for index in set(range(kept.count)) - lost:
+        await relay.publish(f"tensor.j.a.delta.1.0.{index * kept.chunk}", frame_of(kept, index))
+    await relay.publish("tensor.j.a.delta.1.0.end", b"1")
+    await relay.flush()
+    assert await fetched(b, "a", held) == data
+    await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
+    slots = [int(msg.subject.split(".")[6]) for msg in served.heard if not msg.subject.endswith(".end")]
+    assert {slot % 8 for slot in slots} == set(range(8))
 
 
 async def test_more_connections_than_slots_are_not_made_and_bring_all_chunks(exchange: Exchange) -> None:

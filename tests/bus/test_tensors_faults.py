@@ -14,6 +14,8 @@ import pytest
 from tensor_exchange import PATIENCE, Exchange, fetched, frame_of, settled, some_bytes
 
 from bus.server import EmbeddedServer
+from bus.tensor_assembly import Incoming
+from bus.tensor_fetch import Fetch
 from bus.tensor_frames import CHUNK, WINDOW, Kept
 from bus.tensor_incoming import Leave
 from bus.tensors import TensorUnavailable
@@ -96,6 +98,18 @@ async def test_the_last_chunks_are_asked_for_besides_if_a_connection_keeps_them(
     await served.until(lambda: any(msg.subject.endswith(".end") for msg in served.heard))
     offsets = [msg.subject.rpartition(".")[2] for msg in served.heard if not msg.subject.endswith(".end")]
     assert sorted(int(offset) // kept.chunk for offset in offsets) == sorted(late)
+
+
+async def test_the_last_chunks_may_take_their_time_however_they_trickle_in(exchange: Exchange) -> None:
+    a = await exchange.join("a")
+    incoming = Incoming(16 * CHUNK, b"content.")
+    fetch = Fetch(a._lanes, a._inbox, "j", "a", ("b", "delta", "1"), PATIENCE)
+    for index in range(56):
+        incoming.take(index, memoryview(bytes(incoming.chunk)), 0, 100.0 + index / 100)
+    due = fetch._tail_due(incoming)
+    for index in range(56, 60):
+        incoming.take(index, memoryview(bytes(incoming.chunk)), 0, 100.0 + index / 100)
+        assert fetch._tail_due(incoming) == due
 
 
 async def test_a_damaged_chunk_is_found_by_its_check_and_asked_for_again(exchange: Exchange) -> None:
