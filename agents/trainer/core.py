@@ -346,6 +346,7 @@ class Trainer(Siting):
                 streams=share.streams,
                 going_on=s.overlaps,
                 meetings=self._meetings(round_),
+                ahead=self._ahead(),
             ),
             f"round {round_}: {steps} steps of {share.microbatch} samples",
         )

@@ -49,7 +49,7 @@ class Offering(Custodian):
         s = self.state
         yield self.publish(again(offer))
         if offer.pieces:
-            others = tuple(p for p in range(len(offer.pieces)) if s.shards[p : p + 1] != (s.node,))
+            others = self._away(len(offer.pieces))
             if others:
                 stream = works.Stream(kind="delta", name=offer.key, pieces=others)
                 yield self._work(f"stream/{offer.key}", stream, "a difference is ready to be averaged, piece by piece")
@@ -59,6 +59,19 @@ class Offering(Custodian):
         yield self._work(
             f"stream/{offer.key}", works.Stream(kind="delta", name=offer.key), "a difference is ready to be averaged"
         )
+
+    def _away(self, pieces: int) -> tuple[int, ...]:
+        """The pieces that others reduce, from this node's place in the list on: so that not everybody sends to the first at
+        first."""
+        s = self.state
+        others = [piece for piece in range(pieces) if s.shards[piece : piece + 1] != (s.node,)]
+        own = s.shards.index(s.node) if s.node in s.shards else 0
+        return tuple(sorted(others, key=lambda piece: (piece < own, piece)))
+
+    def _ahead(self) -> tuple[int, ...]:
+        """The pieces of the next difference that may be sent while it is made: by who reduced them last."""
+        s = self.state
+        return self._away(s.pieces) if s.pieces > 1 and len(s.shards) == s.pieces else ()
 
     @property
     def _most_pending(self) -> int:

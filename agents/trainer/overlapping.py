@@ -39,7 +39,9 @@ class Overlapping(Offering):
                 return
             s.ready = msgspec.structs.replace(s.ready, round=s.version + 1)
         s.taking = True
-        yield self._work("steps", works.TakeDifference(done=s.ready), f"round {s.ready.round}: its steps are taken")
+        yield self._work(
+            "steps", works.TakeDifference(done=s.ready, ahead=self._ahead()), f"round {s.ready.round}: its steps are taken"
+        )
 
     def _further_steps(self) -> int:
         """Steps to take while a difference waits; 0 where there are enough of them, or `sync` is another."""

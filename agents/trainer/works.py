@@ -46,6 +46,9 @@ class LocalRound(Work, frozen=True, kw_only=True):
     `TakeDifference`."""
     meetings: Meetings | None = None
     """With the other nodes of its site; None: the steps are taken without looking at anybody."""
+    ahead: tuple[int, ...] = ()
+    """Pieces of the difference to send as soon as they are encoded, while the next one is: what `Stream` is to send, as far
+    as that is known."""
 
 
 class StepTaken(Result, frozen=True, kw_only=True):
@@ -92,6 +95,8 @@ class TakeDifference(Work, frozen=True, kw_only=True):
     """Encode what was done since the last difference, keep it as tensor `delta/<round>`; ends in `LocalRoundDone`."""
 
     done: StepsDone
+    ahead: tuple[int, ...] = ()
+    """As `LocalRound.ahead`."""
 
 
 class Stream(Work, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ doing it whole, but for what is owed of averages: each node remembers that of th
 takes memory for the vector beyond the payloads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -81,9 +81,25 @@ class Pieces:
         """Bytes that a piece may take: no encoding takes more than float32."""
         return encoded_size(self._count(piece), "float32")
 
-    def encode(self, delta: Vector, encoding: Encoding, owed: ErrorFeedback) -> list[bytes]:
-        """The payloads of a difference, with what earlier encodings owed."""
-        return [owed.encode_part(Section(delta, *place), encoding, self._fragment.part([place])) for place in self._places]
+    def encode(
+        self,
+        delta: Vector,
+        encoding: Encoding,
+        owed: ErrorFeedback,
+        first: Sequence[int] = (),
+        made: Callable[[int, bytes], None] | None = None,
+    ) -> list[bytes]:
+        """The payloads of a difference, with what earlier encodings owed.
+
+        `first` are made before the others, in this order; `made` is told of each as soon as it is.
+        """
+        payloads: dict[int, bytes] = {}
+        for piece in dict.fromkeys((*first, *range(len(self)))):
+            place = self._places[piece]
+            payloads[piece] = owed.encode_part(Section(delta, *place), encoding, self._fragment.part([place]))
+            if made is not None:
+                made(piece, payloads[piece])
+        return [payloads[piece] for piece in range(len(self))]
 
     def decoded(self, payload: bytes | memoryview, piece: int) -> Decoded:
         """One piece of a difference. Raises `CodecError`, or `WrongShape` for another number of elements."""

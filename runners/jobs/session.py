@@ -156,9 +156,15 @@ class Session:
         self._sent(round_, [payload])
         return payload
 
-    def difference_in_pieces(self, encoding: Encoding, round_: int) -> list[bytes]:
-        """The same, each piece by itself."""
-        payloads = self.pieces_of(round_).encode(self._ended(round_), encoding, self.owed)
+    def difference_in_pieces(
+        self,
+        encoding: Encoding,
+        round_: int,
+        first: Sequence[int] = (),
+        made: Callable[[int, bytes], None] | None = None,
+    ) -> list[bytes]:
+        """The same, each piece by itself; see `Pieces.encode`."""
+        payloads = self.pieces_of(round_).encode(self._ended(round_), encoding, self.owed, first, made)
         self._sent(round_, payloads)
         return payloads
 

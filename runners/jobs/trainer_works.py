@@ -17,6 +17,7 @@ from runners.jobs.coming import Coming
 from runners.jobs.layout import LayoutMismatch
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.pace import Pace, steps_left
+from runners.jobs.sending import Sending
 from runners.jobs.session import Session
 from runners.jobs.site_meetings import SiteMeetings
 from runners.jobs.site_works import SiteWorks
@@ -60,6 +61,7 @@ class TrainerWorks:
         self._torch = torch_thread
         self._tasks = KeyedTasks(failed)
         self._coming = Coming()
+        self._sending = Sending(tensors)
         self._sites = SiteWorks(session, tensors, averages, torch_thread)
         self._pace = Pace(Path(session.spec.pace_file) if session.spec.pace_file else None)
 
@@ -91,6 +93,7 @@ class TrainerWorks:
     async def close(self) -> None:
         """End all work."""
         await self._tasks.close()
+        await self._sending.close()
         await self._sites.close()
 
     async def _local_round(self, work: works.LocalRound, post: Post) -> None:
@@ -126,17 +129,15 @@ class TrainerWorks:
             encoding=work.encoding,
             met=meetings.met,
         )
-        post(done if work.going_on else await self._difference(done, base))
+        post(done if work.going_on else await self._difference(done, base, work.ahead))
 
     async def _take_difference(self, work: works.TakeDifference, post: Post) -> None:
-        post(await self._difference(work.done, self._session.digest))
+        post(await self._difference(work.done, self._session.digest, work.ahead))
 
-    async def _difference(self, done: works.StepsDone, base: str) -> works.LocalRoundDone:
+    async def _difference(self, done: works.StepsDone, base: str, ahead: tuple[int, ...]) -> works.LocalRoundDone:
         pieces: tuple[Piece, ...] = ()
         if self._session.cut > 1:
-            payloads = await self._torch.run(self._session.difference_in_pieces, done.encoding, done.round)
-            kept = [self._tensors.keep(f"delta{n}", str(done.round), payload) for n, payload in enumerate(payloads)]
-            pieces = tuple(Piece(size=held.size, digest=held.digest) for held in kept)
+            pieces = await self._in_pieces(done, ahead)
             size = sum(piece.size for piece in pieces)
             digest = digest_of(piece.digest for piece in pieces)
         else:
@@ -159,6 +160,22 @@ class TrainerWorks:
             met=done.met,
         )
 
+    async def _in_pieces(self, done: works.StepsDone, ahead: tuple[int, ...]) -> tuple[Piece, ...]:
+        """Make a difference piece by piece, each kept, and sent if it is one of `ahead`, while the next one is encoded."""
+        loop, kept = asyncio.get_running_loop(), dict[int, Piece]()
+
+        def keep(piece: int, payload: bytes) -> None:
+            held = self._tensors.keep(f"delta{piece}", str(done.round), payload)
+            kept[piece] = Piece(size=held.size, digest=held.digest)
+            if piece in ahead:
+                self._sending.begin(held.kind, held.name)
+
+        def made(piece: int, payload: bytes) -> None:  # in torch's thread
+            loop.call_soon_threadsafe(keep, piece, payload)
+
+        await self._torch.run(self._session.difference_in_pieces, done.encoding, done.round, ahead, made)
+        return tuple(piece for _, piece in sorted(kept.items()))
+
     async def _pad(self, took: float, microbatch: int, begun: float) -> None:
         """Emulated speed: wait until the step has taken as long as it would on the machine that this node plays."""
         spec = self._session.spec
@@ -178,11 +195,12 @@ class TrainerWorks:
 
     async def _stream(self, work: works.Stream, post: Post) -> None:
         kinds = [f"{work.kind}{piece}" for piece in work.pieces] if work.pieces else [work.kind]
-        await asyncio.gather(*(self._tensors.stream(kind, work.name) for kind in kinds))
+        await asyncio.gather(*(self._sending.finish(kind, work.name) for kind in kinds))
 
     async def _drop(self, work: works.Drop, post: Post) -> None:
         for tensor in work.tensors:
             kind, _, name = tensor.partition("/")
+            self._sending.forget(kind, name)
             self._tensors.drop(kind, name)
 
     async def _hold(self, work: works.HoldAverage, post: Post) -> None:
