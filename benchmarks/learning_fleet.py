@@ -17,7 +17,7 @@ import numpy as np
 from agents.inputs import Result
 from agents.reducer import works as reducing
 from agents.trainer import works as training
-from benchmarks.small_model import Digits, Local, Optimizer, Vector
+from benchmarks.small_model import Local, Optimizer, Problem, Vector
 from runners.simulation.job_process import JobProcess
 from runners.simulation.machines import Machine
 
@@ -30,7 +30,7 @@ class Course:
     """What a training has come to: (seconds, version, held-out loss) of each anchor, the seconds virtual ones from its
     first step on."""
 
-    problem: Digits
+    problem: Problem
     optimizer: Optimizer
     seed: int
     begun: float | None = None

@@ -2,6 +2,7 @@
 
     python -m benchmarks.local_steps [--json] [--seeds 0 1] [--lengths 1 3 10] [--sync round overlap] [--steps 170]
     python -m benchmarks.local_steps --outer 1 0 --outer 0.7 0.5           outer rate and momentum (0: plain averaging)
+    python -m benchmarks.local_steps --task small --lengths 1 3 10 30 --steps 400 [--workers 1]      a smaller model
 
 The model, data, optimizer and held-out loss are those of `benchmarks.training`, whose ideal averages all gradients at each
 step (160 steps to a loss of 2.6 with seed 0). With `overlap` the average of a round comes one step into the next one. Only
@@ -12,15 +13,17 @@ import argparse
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from benchmarks.training.tasks import TASKS, WORKERS, Digits, Task, Windows, loss_of
+from benchmarks.training.tasks import TASKS, WORKERS, ByteGpt, Digits, Task, Windows, loss_of
 
 VALIDATE_EVERY = 10  # steps
+SMALL = replace(TASKS["gpt"], model=partial(ByteGpt, 64, 2, 4), learning_rate=2e-3, target=2.45)  # 0.12 million parameters
 
 
 @dataclass
@@ -39,13 +42,15 @@ class Row:
 
 
 class Run:
-    """Four workers' models and the anchor."""
+    """The workers' models and the anchor."""
 
-    def __init__(self, task: Task, data: Windows | Digits, seed: int, outer: tuple[float, float]) -> None:
+    def __init__(
+        self, task: Task, data: Windows | Digits, seed: int, outer: tuple[float, float], workers: int = WORKERS
+    ) -> None:
         torch.manual_seed(seed)
         self.task, self.data, self.seed = task, data, seed
         self.model = task.model()
-        self.models = [copy.deepcopy(self.model) for _ in range(WORKERS)]
+        self.models = [copy.deepcopy(self.model) for _ in range(workers)]
         self.optimizers = [task.optimizer(model.parameters()) for model in self.models]
         self.anchor = parameters_to_vector(self.model.parameters()).detach().clone()
         self.rate, self.momentum = outer
@@ -87,9 +92,9 @@ def _held_out(model: nn.Module, data: Windows | Digits) -> float:
         return loss_of(model(x), y).item()
 
 
-def train(row: Row, task: Task, data: Windows | Digits, steps: int) -> Row:
+def train(row: Row, task: Task, data: Windows | Digits, steps: int, workers: int = WORKERS) -> Row:
     """Fill in a row."""
-    run = Run(task, data, row.seed, row.outer)
+    run = Run(task, data, row.seed, row.outer, workers)
     travelling: list[Tensor] = []
     since, validated = 0, 0
     while run.steps < steps:
@@ -117,7 +122,8 @@ def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--task", choices=TASKS, default="gpt")
+    parser.add_argument("--task", choices=(*TASKS, "small"), default="gpt")
+    parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--sync", nargs="+", choices=("round", "overlap"), default=["round"])
@@ -125,13 +131,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    task = TASKS[asked.task]
+    task = SMALL if asked.task == "small" else TASKS[asked.task]
     data = task.data()
     for seed in asked.seeds:
         for sync in asked.sync:
             for length in asked.lengths:
                 for rate, momentum in asked.outer or [(1.0, 0.0)]:
-                    row = train(Row(seed, length, sync, (rate, momentum)), task, data, asked.steps)
+                    row = train(Row(seed, length, sync, (rate, momentum)), task, data, asked.steps, asked.workers)
                     print(json.dumps(asdict(row)) if asked.json else told(row), flush=True)
 
 

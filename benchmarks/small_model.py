@@ -4,6 +4,7 @@ It lets a whole fleet train for real, real samples, real gradients and real diff
 simulated in virtual time.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,36 @@ class Local:
         return change
 
 
-class Digits:
-    """The problem: parameters are one flat vector."""
+class Problem(ABC):
+    """What a fleet learns: parameters are one flat vector."""
+
+    samples: int
+    """To train on."""
+
+    @abstractmethod
+    def start(self, seed: int) -> Vector:
+        """Parameters to begin with."""
+
+    @abstractmethod
+    def gradient(self, parameters: Vector, of: NDArray[np.int64]) -> tuple[Vector, float]:
+        """Of the mean cross-entropy over these samples, and that."""
+
+    @abstractmethod
+    def held_out(self, parameters: Vector) -> float:
+        """Mean cross-entropy over the samples that nobody trains on."""
+
+    def steps(self, parameters: Vector, local: Local, steps: int, microbatch: int) -> tuple[Vector, float]:
+        """The difference that so many local steps make, and their mean loss."""
+        working, losses = parameters.copy(), 0.0
+        for _ in range(steps):
+            gradient, loss = self.gradient(working, local.sample(microbatch, self.samples))
+            working += local.change(gradient)
+            losses += loss
+        return working - parameters, losses / steps
+
+
+class Digits(Problem):
+    """Handwritten digits and one hidden layer."""
 
     def __init__(self) -> None:
         images, labels = load_digits(return_X_y=True)
@@ -89,15 +118,6 @@ class Digits:
         w1, b1, w2, b2 = _parts(parameters)
         odds = _softmax(np.maximum(self._held_x @ w1 + b1, 0.0) @ w2 + b2)
         return float(-np.log(odds[np.arange(len(self._held_y)), self._held_y] + 1e-12).mean())
-
-    def steps(self, parameters: Vector, local: Local, steps: int, microbatch: int) -> tuple[Vector, float]:
-        """The difference that so many local steps make, and their mean loss."""
-        working, losses = parameters.copy(), 0.0
-        for _ in range(steps):
-            gradient, loss = self.gradient(working, local.sample(microbatch, self.samples))
-            working += local.change(gradient)
-            losses += loss
-        return working - parameters, losses / steps
 
 
 def _parts(parameters: Vector) -> list[Vector]:
