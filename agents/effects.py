@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.ids import NodeId
 from schemas.wire import Answer, Message
 
 
@@ -54,6 +55,15 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which it counts as lost."""
 
 
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask a node whether it is there, over this host's own connection; comes back as `Reached`."""
+
+    node: NodeId
+    ticket: int
+    timeout: float
+    """Seconds after which there was no answer."""
+
+
 class StartWork(msgspec.Struct, frozen=True, kw_only=True):
     """Start a piece of work under a key; its results come back as inputs. A key at work already is left alone."""
 
@@ -85,4 +95,4 @@ class Purge(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Effect = Publish | Reply | SetTimer | CancelTimer | Probe | StartWork | StopWork | Store | Purge
+Effect = Publish | Reply | SetTimer | CancelTimer | Probe | Reach | StartWork | StopWork | Store | Purge

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from schemas.health import Outcome
+from schemas.ids import NodeId
 from schemas.wire import Request
 
 
@@ -26,6 +28,16 @@ class ProbeReturned(Result, frozen=True, kw_only=True):
     """Seconds; None where it was lost."""
     retransmitted: float | None = None
     """Fraction of TCP segments sent again since the last probe, where the kernel tells."""
+
+
+class Reached(Result, frozen=True, kw_only=True):
+    """What came of a `Reach`."""
+
+    node: NodeId
+    ticket: int
+    outcome: Outcome
+    rtt: float | None = None
+    """Seconds until it answered."""
 
 
 class WorkExited(Result, frozen=True, kw_only=True):

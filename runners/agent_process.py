@@ -44,6 +44,7 @@ KINDS = {
     "batch_controller": Kind("BatchController", "agents.batch_controller"),
     "network_monitor": Kind("NetworkMonitor", "agents.network_monitor"),
     "optimizer": Kind("Optimizer", "agents.optimizer"),
+    "failure_detector": Kind("FailureDetector", "agents.failure_detector"),
     "appraiser": Kind("Appraiser", "agents.appraiser"),
     "recorder": Kind("Recorder", "agents.recorder"),
 }

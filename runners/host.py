@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from agents.base import Agent
 from agents.inputs import Asked, Result, Stopping, Woken
 from bus.port import Bus, Interest, Receipt, Responder, Start, Subscription
@@ -177,14 +179,16 @@ class Host:
     async def _connect(self, standing: list[Subscription]) -> None:
         """Answer what the core answers, and subscribe to what it listens to."""
         for kind in self.agent.answers():
-            standing.append(await self.bus.serve(wire_of(kind).pattern, self._responder(kind)))
-        interests = [
-            Interest(kind, {field: self._scope[field] for field in wire_of(kind).fields if field in self._scope})
-            for kind in self.agent.listens_to()
-        ]
+            subject = wire_of(kind).filter(**self._fixed(kind))
+            standing.append(await self.bus.serve(subject, self._responder(kind)))
+        interests = [Interest(kind, self._fixed(kind)) for kind in self.agent.listens_to()]
         if interests:
             name = self.name if self._durable else None
             standing.append(await self.bus.subscribe(interests, self._receive, durable=name, start=self._start))
+
+    def _fixed(self, kind: type[msgspec.Struct]) -> dict[str, str]:
+        """What the scope fixes of a type's subjects."""
+        return {field: self._scope[field] for field in wire_of(kind).fields if field in self._scope}
 
     async def _leave(self, standing: list[Subscription]) -> None:
         self._stopping.set()

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-from agents.effects import Effect, Probe, Publish, Purge, Reply, StartWork, StopWork, Store, Work
-from agents.inputs import ProbeReturned, Result
-from bus.port import Bus, BusError, SubjectTaken, Unreachable
+from agents.effects import Effect, Probe, Publish, Purge, Reach, Reply, StartWork, StopWork, Store, Work
+from agents.inputs import ProbeReturned, Reached, Result
+from bus.port import Bus, BusError, NoResponders, SubjectTaken, Unreachable
 from runners.steps import Step, lasting
+from schemas.health import Outcome, ReachNode
 from schemas.wire import Delivery, Message, encode, subject_of, wire_of
 
 # Seconds between attempts while the server is out of reach; the carrier's own time-out comes on top.
@@ -183,8 +185,23 @@ class Interpreter:
         share = retransmitted() if callable(retransmitted) else None
         self._post(ProbeReturned(sequence=effect.sequence, rtt=rtt, retransmitted=share), cause)
 
+    async def _reach(self, effect: Reach, cause: str) -> None:
+        asked, begun = ReachNode(node=effect.node), time.monotonic()
+        outcome: Outcome = "answered"
+        try:
+            await self._bus.request(subject_of(asked), encode(asked), effect.timeout)
+        except NoResponders:
+            outcome = "absent"
+        except BusError:
+            outcome = "silent"
+        rtt = time.monotonic() - begun if outcome == "answered" else None
+        self._post(Reached(node=effect.node, ticket=effect.ticket, outcome=outcome, rtt=rtt), cause)
+
     def _begin(self, effect: Effect, cause: str) -> None:
         """What brings its results in later. Timers are the host's."""
+        if type(effect) is Reach:
+            self._spawn(self._reach(effect, cause), self._probes)
+            return
         if type(effect) is Probe:
             self._spawn(self._probe(effect, cause), self._probes)
             return

@@ -18,7 +18,16 @@ from schemas.jobs import ListRequest
 from schemas.wire import encode
 
 DESK = "job_desk"
-AGENTS = (DESK, "node_selector", "batch_controller", "network_monitor", "optimizer", "appraiser", "recorder")
+AGENTS = (
+    DESK,
+    "node_selector",
+    "batch_controller",
+    "network_monitor",
+    "failure_detector",
+    "optimizer",
+    "appraiser",
+    "recorder",
+)
 # Seconds for the desk to answer after its start; it takes one, a crowded machine may take ten times as long.
 READY_WITHIN = 30.0
 # Seconds between asking a desk that isn't there yet.
@@ -76,7 +85,7 @@ class Fleet:
             self.address = Address(url=self.server.url, token=options.token)
         else:
             self.address = find_server(options.server, store=options.store)
-        # Six Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
+        # Seven Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
         # accepts meanwhile is stored, and the others find it.
         await self.supervisor.start(ChildSpec(name=DESK, argv=self._agent(DESK)))
         await self._desk_answers(self.address)

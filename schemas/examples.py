@@ -33,6 +33,7 @@ VALUES: dict[str, Any] = {
     "jobs": [JOB],
     "host": "laptop.local",
     "site": "laptop.local",
+    "life": str(BORN * 1000),
     "device": "cuda:0",
     "addresses": ["192.0.2.17"],
     "port": 41233,

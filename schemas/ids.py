@@ -41,3 +41,14 @@ def sanitised(text: str) -> str:
     """The nearest valid token to any text, for names that come from a host: `My.Host` becomes `my-host`."""
     cleaned = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")[:64]
     return cleaned or "node"
+
+
+def incarnation_of(event_id: str) -> str:
+    """The incarnation in an event id (`source:incarnation:sequence`); empty where there is none."""
+    parts = event_id.rsplit(":", 2)
+    return parts[1] if len(parts) == 3 else ""
+
+
+def is_older(one: str, other: str) -> bool:
+    """Whether an incarnation precedes another; never where either isn't a number."""
+    return one.isdecimal() and other.isdecimal() and int(one) < int(other)

@@ -11,6 +11,7 @@ from schemas import (
     bus,
     decisions,
     emulation,
+    health,
     jobs,
     measuring,
     network,
@@ -42,6 +43,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             nodes.PauseNode,
             measuring.MeasureNode,
             emulation.LinkOrder,
+            health.ReachNode,
         ),
         "job_desk": (jobs.JobRefused, jobs.JobState),
         "recorder": (jobs.ReportReady,),
@@ -57,6 +59,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
             nodes.NodeMended,
             network.LinkProbed,
             measuring.NodeMeasured,
+            health.ReachTold,
         ),
         "network_monitor": (
             network.LinkQualityChanged,
@@ -73,6 +76,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
         ),
         "batch_controller": (training.Assignment,),
         "optimizer": (training.Tuning, decisions.RolledBack, decisions.AdaptationCost, decisions.ForesightJudged),
+        "failure_detector": (health.NodeHealth, health.ReachAsked, health.DetectorWatching),
         "appraiser": (appraisal.NodesAppraised,),
         TRAINER: (
             training.TrainerReady,

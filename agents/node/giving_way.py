@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 from agents.base import Effect, Effects, StartWork, on
 from agents.node import owner
-from agents.node.measuring import Measuring
+from agents.node.reaching import Reaching
 from agents.node.state import JobHere
 from agents.node.works import MachineSampled, PaceJobs
 from schemas.ids import JobId
 from schemas.nodes import NodeYielding, PauseNode
 
 
-class GivingWay(Measuring):
+class GivingWay(Reaching):
     """The part of a node's agent that pauses or slows jobs for the machine's owner."""
 
     @abstractmethod

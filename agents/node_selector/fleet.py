@@ -12,7 +12,8 @@ from agents.node_selector.roster import few
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import NodeRecord, NodeSelectorState
 from schemas.decisions import NodeJoined, NodeLost
-from schemas.ids import NodeId
+from schemas.health import DetectorWatching, NodeHealth
+from schemas.ids import NodeId, incarnation_of, is_older
 from schemas.jobs import JobPhase
 from schemas.nodes import NodeHeartbeat, NodeLeaving, NodeMended, NodeProfile, NodeYielding
 
@@ -101,9 +102,10 @@ class Fleet(Agent[NodeSelectorState]):
     def hear(self, event: NodeHeartbeat, now: float) -> Iterator[Effect]:
         """A sign of life moves the node's deadline; a first one makes it a member of the fleet."""
         record = self._record(event.node)
-        life = liveness.incarnation_of(event.id)
+        life = incarnation_of(event.id)
         if life and life == record.left:
             return  # overtaken by its own goodbye
+        record.beat, record.condemned = event.sequence, ""
         absent = max(now - record.heard_at, 0.0) if record.ever else 0.0
         record.interval = liveness.bounded_interval(event.interval, self.settings)
         record.life = life
@@ -132,8 +134,8 @@ class Fleet(Agent[NodeSelectorState]):
     def see_off(self, event: NodeLeaving, now: float) -> Effects:
         """A goodbye is a death without the wait, unless the node has begun another life since."""
         record = self._record(event.node)
-        life = liveness.incarnation_of(event.id)
-        if liveness.is_older(life, record.life):
+        life = incarnation_of(event.id)
+        if is_older(life, record.life):
             return
         record.left = life
         if record.alive:
@@ -148,6 +150,14 @@ class Fleet(Agent[NodeSelectorState]):
         if record.watched < record.due:  # it has spoken since
             yield self._watch(timer.node, record)
             return
+        if liveness.watched(self.state, now, self.settings):
+            later = liveness.wait_for_word(record, now, self.settings)
+            if later is None:
+                yield from self._die(timer.node, now, record.condemned or f"no heartbeat for {now - record.heard_at:.1f} s")
+            else:
+                record.due = record.watched = later
+                yield self.set_timer(timer, later)
+            return
         again = liveness.look_again(self.state, record, now, self.settings)
         if again is not None:
             record.due = record.watched = again
@@ -156,15 +166,38 @@ class Fleet(Agent[NodeSelectorState]):
                 self.state.probes, self.state.probed_at = self.state.probes + 1, now
                 yield Probe(sequence=self.state.probes, timeout=self.settings.probe_timeout_seconds)
             return
-        if any(timer.node in job.nodes and job.phase is JobPhase.RUNNING for job in self.state.jobs.values()):
-            conduct.fail(record.conduct, self.settings, strike=0)
-        yield from self._bury(timer.node, now, f"no heartbeat for {now - record.heard_at:.1f} s")
+        yield from self._die(timer.node, now, f"no heartbeat for {now - record.heard_at:.1f} s")
+
+    @on(DetectorWatching)
+    def note_detector(self, event: DetectorWatching, now: float) -> None:
+        """There is a failure detector, and it hears well: silences are its business."""
+        self.state.detector_at = now if event.hears else None
+
+    @on(NodeHealth)
+    def heed_verdict(self, event: NodeHealth, now: float) -> Effects:
+        """The failure detector's word on a node. A death counts at once, unless a later heartbeat was heard here; it waits
+        where no detector lives: then it is an old word, and the node has its time."""
+        record = self.state.nodes.get(event.node)
+        if record is None or event.version <= record.health_version:
+            return
+        record.health_version = event.version
+        later = record.beat > event.beat if event.life == record.life else is_older(event.life, record.life)
+        record.condemned = event.reason if event.state == "dead" and not later else ""
+        if record.condemned and record.alive and liveness.watched(self.state, now, self.settings):
+            yield from self._die(event.node, now, event.reason)
 
     @on(ProbeReturned)
     def trust_ears(self, event: ProbeReturned, now: float) -> None:
         """Whether the server can be heard, where no node is."""
         if event.sequence == self.state.probes:
             liveness.note_answer(self.state, event.rtt is not None)
+
+    def _die(self, node: NodeId, now: float, why: str) -> Effects:
+        """A death without a goodbye: a failure, where a job relied on the node."""
+        record = self.state.nodes[node]
+        if any(node in job.nodes and job.phase is JobPhase.RUNNING for job in self.state.jobs.values()):
+            conduct.fail(record.conduct, self.settings, strike=0)
+        yield from self._bury(node, now, why)
 
     def _bury(self, node: NodeId, now: float, why: str) -> Effects:
         record = self.state.nodes[node]

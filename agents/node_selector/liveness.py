@@ -1,4 +1,5 @@
-"""Whether a silent node is dead: heartbeats, one deadline a node, and doubts about the selector's own ears.
+"""Whether a silent node is dead, where no failure detector says so: heartbeats, one deadline a node, and doubts about the
+selector's own ears.
 
 A fixed time-out is the plain end of the failure detectors of Chandra and Toueg (J. ACM 43(2), 1996): complete, since a
 dead node is silent for good, and accurate as long as a heartbeat is not held up for five intervals.
@@ -63,12 +64,14 @@ def look_again(state: NodeSelectorState, record: NodeRecord, now: float, setting
     return None
 
 
-def incarnation_of(event_id: str) -> str:
-    """The incarnation in an event id (`source:incarnation:sequence`); empty where there is none."""
-    parts = event_id.rsplit(":", 2)
-    return parts[1] if len(parts) == 3 else ""
+def watched(state: NodeSelectorState, now: float, settings: NodeSelectorSettings) -> bool:
+    """Whether a failure detector lives, so that its word decides and not the time-out."""
+    return state.detector_at is not None and now - state.detector_at <= settings.detector_seconds
 
 
-def is_older(one: str, other: str) -> bool:
-    """Whether an incarnation precedes another; never where either isn't a number."""
-    return one.isdecimal() and other.isdecimal() and int(one) < int(other)
+def wait_for_word(record: NodeRecord, now: float, settings: NodeSelectorSettings) -> float | None:
+    """When to look again at a silent node that a failure detector watches, or None: it is dead."""
+    last = record.heard_at + settings.detector_patience * silence_limit(record, settings)
+    if record.condemned or now >= last:
+        return None
+    return min(now + silence_limit(record, settings), last)

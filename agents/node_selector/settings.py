@@ -17,6 +17,12 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     missed_beats: Annotated[float, Meta(ge=2)] = 5.0
     """Heartbeat intervals of silence that make a death. Heartbeats travel at most once over links that stall for a second
     or two while TCP repairs a loss; five intervals (5 s at 1 Hz) outlast that and still leave half of a 10 s recovery."""
+    detector_seconds: Positive = 5.0
+    """Without a word of the failure detector for so long, the selector goes by `missed_beats` itself; while there is one,
+    by what it says. Five of its pulses, as with nodes."""
+    detector_patience: Annotated[float, Meta(ge=1)] = 4.0
+    """Times `missed_beats` of silence after which a node is dead though the failure detector, which lives, doesn't say so:
+    some more than the longest silence that it allows itself."""
     interval_min: Positive = 0.05
     """Seconds; a node that announces a shorter interval is held to this one (it would be dead at each hiccup)."""
     interval_max: Positive = 60.0

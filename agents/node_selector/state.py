@@ -53,6 +53,12 @@ class NodeRecord(msgspec.Struct):
     """Id of the last sign of its life."""
     life: str = ""
     """Incarnation that speaks."""
+    beat: int = 0
+    """Sequence number of its last heartbeat."""
+    health_version: int = -1
+    """Of the failure detector's last word on it."""
+    condemned: str = ""
+    """Why the failure detector takes it for dead, of whom nothing was heard since; empty: it doesn't."""
     left: str = ""
     """Incarnation that said goodbye."""
     gone: str = "no heartbeat has come from it yet"
@@ -179,6 +185,8 @@ class NodeSelectorState(msgspec.Struct):
     probed_at: float = 0.0
     answers: int = 0
     """Probes in a row that the server answered since any node was heard."""
+    detector_at: float | None = None
+    """When a failure detector that hears well was heard last; None: never, or it doesn't hear."""
     shared_by: tuple[JobId, ...] = ()
     """The jobs that the fleet was divided among last."""
     shared_at: float = 0.0

@@ -16,6 +16,7 @@ AGENTS = {
     "batch_controller": ("agents.batch_controller", "BatchController", "BatchControllerSettings"),
     "network_monitor": ("agents.network_monitor", "NetworkMonitor", "NetworkMonitorSettings"),
     "optimizer": ("agents.optimizer", "Optimizer", "OptimizerSettings"),
+    "failure_detector": ("agents.failure_detector", "FailureDetector", "FailureDetectorSettings"),
     "appraiser": ("agents.appraiser", "Appraiser", "AppraiserSettings"),
 }
 

@@ -12,8 +12,21 @@ from typing import Any
 import msgspec
 
 from agents.base import Agent
-from agents.effects import CancelTimer, Effect, Probe, Publish, Purge, Reply, SetTimer, StartWork, StopWork, Store, Timer
-from agents.inputs import Asked, ProbeReturned, Result, Stopping, Woken
+from agents.effects import (
+    CancelTimer,
+    Effect,
+    Probe,
+    Publish,
+    Purge,
+    Reach,
+    Reply,
+    SetTimer,
+    StartWork,
+    StopWork,
+    Store,
+    Timer,
+)
+from agents.inputs import Asked, Result, Stopping, Woken
 from bus.port import BusError, Interest, Receipt, Start
 from bus.simulated_endpoint import Endpoint
 from bus.simulated_network import SimulatedNetwork
@@ -23,6 +36,7 @@ from runners.interpreter import WorkRunner
 from runners.seen import Seen
 from runners.simulation.checking import look
 from runners.simulation.clocks import SkewedClock
+from runners.simulation.reaching import probe, reach
 from runners.steps import identity_of
 from runners.undo import seal_effects
 from schemas.errors import DecodeError, ShoalError
@@ -132,18 +146,20 @@ class Participant:
         resumed = kept is not None
         if kept is not None:
             self._restore(kept)
-        interests = [
-            Interest(kind, {f: self.role.scope[f] for f in wire_of(kind).fields if f in self.role.scope})
-            for kind in self.agent.listens_to()
-        ]
+        interests = [Interest(kind, self._fixed(kind)) for kind in self.agent.listens_to()]
         durable = self._name if self.role.lasting else None
         self._network.subscribe(self.endpoint, interests, self._receive, durable=durable, start=self.role.start)
         for request in self.agent.answers():
-            self._serving.append(self._requests.serve(self.endpoint, wire_of(request).pattern, self._answerer(request)))
+            subject = wire_of(request).filter(**self._fixed(request))
+            self._serving.append(self._requests.serve(self.endpoint, subject, self._answerer(request)))
         now = self.clock.now(self._network.now)
         self.take(
             Woken(incarnation=self._incarnation, resumed=resumed, at=now), f"{self.role.source}:{self._incarnation}:0"
         )
+
+    def _fixed(self, kind: type[msgspec.Struct]) -> dict[str, str]:
+        """What the scope fixes of a type's subjects."""
+        return {field: self.role.scope[field] for field in wire_of(kind).fields if field in self.role.scope}
 
     def stop(self, reason: str) -> None:
         """End the process as it should be: last words, then silence."""
@@ -365,7 +381,9 @@ class Participant:
 
     def _other(self, effect: Effect, cause: str) -> None:
         if isinstance(effect, Probe):
-            self._probe(effect, cause)
+            probe(self._network, self.endpoint, effect, lambda result: self.post(result, cause))
+        elif isinstance(effect, Reach):
+            reach(self._network, self._requests, self.endpoint, effect, lambda result: self.post(result, cause))
         elif isinstance(effect, Store):
             self.rows += 1
         elif isinstance(effect, Purge):
@@ -375,12 +393,3 @@ class Participant:
                 self._works.start(effect.key, effect.work, lambda result: self.post(result, cause))
             elif isinstance(effect, StopWork):
                 self._works.stop(effect.key, effect.reason)
-
-    def _probe(self, effect: Probe, cause: str) -> None:
-        epoch, sequence = self.endpoint.epoch, effect.sequence
-
-        def measured(rtt: float | None) -> None:
-            if self.endpoint.epoch == epoch:
-                self.post(ProbeReturned(sequence=sequence, rtt=rtt), cause)
-
-        self._network.round_trip(self.endpoint, effect.timeout, measured)

@@ -30,6 +30,7 @@ HOMES = {
     "node_selector": "agents/node_selector",
     "batch_controller": "agents/batch_controller",
     "optimizer": "agents/optimizer",
+    "failure_detector": "agents/failure_detector",
     "appraiser": "agents/appraiser",
     "trainer/<job>/<node>": "agents/trainer",
     "reducer/<job>/<node>": "agents/reducer",
