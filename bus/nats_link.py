@@ -364,7 +364,7 @@ def segments_of(connection: socket.socket | None) -> tuple[int, int] | None:
         return None
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DATA_SEGS_OUT + 4)
-    except OSError:
+    except (OSError, ValueError):  # of a connection that has just ended, uvloop's socket has no descriptor any more
         return None
     if len(info) < _DATA_SEGS_OUT + 4:
         return None

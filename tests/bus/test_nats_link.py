@@ -311,3 +311,16 @@ def test_the_bus_runs_on_both_loops(tmp_path: Path) -> None:
     for number, loop in enumerate(loops):
         with asyncio.Runner(loop_factory=loop) as runner:
             runner.run(there_and_back(tmp_path / str(number)))
+
+
+def test_a_connection_that_has_ended_tells_nothing() -> None:
+    one, other = socket.socketpair()
+    one.close()
+    other.close()
+    assert segments_of(one) is None
+
+    class Ended(socket.socket):  # as uvloop's are, once their transport is closed
+        def getsockopt(self, *what: int) -> bytes:  # type: ignore[override]
+            raise ValueError("negative file descriptor")
+
+    assert segments_of(Ended()) is None
