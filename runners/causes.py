@@ -12,6 +12,7 @@ from schemas.decisions import (
     NodeReleased,
     RolledBack,
 )
+from schemas.health import WorkStalled
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkForecast, LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeYielding, PauseNode, WorkFailed
@@ -36,6 +37,7 @@ DECISIONS: tuple[type[Message], ...] = (
     PauseNode,
     RolledBack,
     ForesightJudged,
+    WorkStalled,
     WorkFailed,
     ContributionRefused,
     DigestMismatch,

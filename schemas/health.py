@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from schemas.ids import NodeId
+from schemas.ids import JobId, NodeId
 from schemas.wire import Answer, Delivery, Message, Request, on_wire
 
 Life = Literal["alive", "suspect", "dead", "left"]
@@ -69,6 +69,19 @@ class ReachTold(Message, frozen=True, kw_only=True):
     outcome: Outcome
     rtt_ms: float | None = None
     """Of the answer, through the links of both."""
+
+
+@on_wire("shoal.health.{node}.stalled", Delivery.RECORD)
+class WorkStalled(Message, frozen=True, kw_only=True):
+    """A job's process lives, computes, and takes no steps any more. Its node ends it, if it has seen none either."""
+
+    node: NodeId
+    job: JobId
+    silent_seconds: float
+    """Since its last sign of life."""
+    usual_seconds: float
+    """Mean time between two, learned from this process and its predecessors."""
+    reason: str
 
 
 @on_wire("shoal.decisions.failure_detector.watching", Delivery.TELEMETRY)

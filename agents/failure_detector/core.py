@@ -10,7 +10,8 @@ import msgspec
 
 from agents.base import Effects, Probe, Reach, SetTimer, Timer, on
 from agents.failure_detector import ears, policy, words
-from agents.failure_detector.doubts import SLOT, Doubting
+from agents.failure_detector.doubts import SLOT
+from agents.failure_detector.progress import Progress
 from agents.failure_detector.settings import FailureDetectorSettings
 from agents.failure_detector.state import Ears, FailureDetectorState, Watched
 from agents.inputs import ProbeReturned, Woken
@@ -28,8 +29,8 @@ class Pulse(Timer, frozen=True, kw_only=True):
     """Time to look at the detector's own health, and to say that it lives."""
 
 
-class FailureDetector(Doubting):
-    """Owner of `NodeHealth`."""
+class FailureDetector(Progress):
+    """Owner of `NodeHealth` and `WorkStalled`."""
 
     def __init__(
         self, settings: FailureDetectorSettings, rng: random.Random, state: FailureDetectorState | None = None
@@ -103,7 +104,7 @@ class FailureDetector(Doubting):
         node.life, node.beat, node.heard_at, node.last = life, max(event.sequence, 0), now, event.id
         if event.node in self.state.gone or not known:
             self.state.gone.pop(event.node, None)
-            node.sign_at = now
+            node.sign_at = node.present_since = now
             how = words.back(silent, "its heartbeats are back") if known else words.began()
             yield self._say(event.node, node, "alive", how, now)
         if node.doubt is None and node.state == "alive":  # nearly always

@@ -171,7 +171,7 @@ class Doubting(Agent[FailureDetectorState]):
         silent, doubt = now - node.sign_at, node.doubt
         node.sign_at = now
         if doubt is not None:
-            node.doubt = None
+            node.doubt, node.present_since = None, now
             self.state.doubts.pop(name, None)
             if doubt.absent_at is not None:
                 node.away = max(node.away, now - doubt.absent_at)
@@ -183,6 +183,7 @@ class Doubting(Agent[FailureDetectorState]):
         """It is dead, or has left."""
         yield self._say(name, node, state, why, now)
         node.doubt, node.slot = None, 0
+        node.paces.clear()
         self.state.doubts.pop(name, None)
         self.state.gone[name] = None
 

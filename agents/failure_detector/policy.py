@@ -11,7 +11,7 @@ followed by stochastic approximation (Robbins and Monro, 1951), so that a node t
 import math
 
 from agents.failure_detector.settings import FailureDetectorSettings
-from agents.failure_detector.state import Ears, Gaps, Watched
+from agents.failure_detector.state import Ears, Gaps, Pace, Watched
 
 TAIL = 0.05
 """Part of the gaps that the tail is made of."""
@@ -103,6 +103,12 @@ def reconnecting(node: Watched, ears: Ears, settings: FailureDetectorSettings, *
     usual = settings.reconnect_seconds + RTT_TRIPS * node.rtt
     learned = max(usual, settings.patience * node.away, settings.reconnect_settle_seconds if shaken else 0.0)
     return min(learned * strained(ears), settings.most_beats * node.interval)
+
+
+def stalling(pace: Pace, settings: FailureDetectorSettings) -> float:
+    """Seconds without a step after which a job's process that computes is stalled."""
+    learned = max(silence_of(pace.gaps, settings.dead_phi), settings.stall_patience * pace.gaps.worst)
+    return max(settings.stall_seconds, learned)
 
 
 def strained(ears: Ears) -> float:

@@ -43,6 +43,15 @@ class FailureDetectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     helpers: Annotated[int, Meta(ge=0, le=16)] = 3
     """Nodes that are asked to reach a suspect: as in SWIM, where three make a false accusation by one bad link rare."""
 
+    # Job processes
+    stall_seconds: Positive = 20.0
+    """Least time without a step after which a process that computes is stalled: a validation, a collection of garbage or a
+    disk that spins up must not cost a start."""
+    stall_patience: Annotated[float, Meta(ge=1)] = 5.0
+    """Times the longest time that one of its steps took: a microbatch that is doubled twice is still no stall."""
+    stall_signs: Annotated[int, Meta(ge=1)] = 20
+    """Steps (or half seconds of them) to learn its pace from before anything is said."""
+
     # Its own health
     pulse_seconds: Positive = 1.0
     """Between two looks at its own timers and at its link to the server, each told to who follows it."""

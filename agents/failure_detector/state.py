@@ -3,7 +3,7 @@
 import msgspec
 
 from schemas.health import Life
-from schemas.ids import NodeId
+from schemas.ids import JobId, NodeId
 
 
 class Gaps(msgspec.Struct, kw_only=True):
@@ -33,6 +33,20 @@ class Doubt(msgspec.Struct, kw_only=True):
     """Since when the server says that its connection has ended."""
     waited: bool = False
     """More time was given already, because no helper answered."""
+
+
+class Pace(msgspec.Struct, kw_only=True):
+    """How a job's process on a node takes its steps."""
+
+    gaps: Gaps
+    """Between its signs of life, while it computes."""
+    at: float = 0.0
+    """When it spoke last."""
+    computing: bool = False
+    armed: bool = False
+    """A deadline is set."""
+    told: bool = False
+    """It was called stalled since."""
 
 
 class Watched(msgspec.Struct, kw_only=True):
@@ -65,6 +79,9 @@ class Watched(msgspec.Struct, kw_only=True):
     away: float = 0.0
     """Longest time that its connection took to be made anew, forgotten slowly; seconds."""
     doubt: Doubt | None = None
+    present_since: float = 0.0
+    """There was no doubt since then."""
+    paces: dict[JobId, Pace] = {}
 
 
 class Ears(msgspec.Struct, kw_only=True):

@@ -34,6 +34,11 @@ def gone(silent: float, away: float) -> str:
     return f"its connection to the server ended and was not made anew within {seconds(away)}; silent for {seconds(silent)}"
 
 
+def stalled(job: str, silent: float, usual: float) -> str:
+    """A job's process that lives and takes no steps."""
+    return f"its process of {job} computes and has taken no step for {seconds(silent)}, where {seconds(usual)} are usual"
+
+
 def silent(length: float, phi: float, tried: int) -> str:
     """A node that stays silent though its connection stands."""
     others = f"; {tried} other nodes can't reach it either" if tried > 1 else "; another node can't reach it either"

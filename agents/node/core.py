@@ -15,6 +15,7 @@ from agents.node.works import (
     TrainingWork,
     TrustChanged,
 )
+from schemas.health import WorkStalled
 from schemas.ids import JobId
 from schemas.jobs import JobState
 from schemas.network import LinkProbed
@@ -31,6 +32,9 @@ from schemas.nodes import (
 from schemas.training import Roster, TrainingProgress
 
 _PREFIX = "job/"
+STALL_AGREED = 0.8
+"""Part of the silence that the failure detector speaks of which a node must have seen itself: a process's last word is on
+its way to either for up to some seconds."""
 
 
 class HeartbeatDue(Timer, frozen=True, kw_only=True):
@@ -126,6 +130,7 @@ class NodeAgent(GivingWay):
             self.state.heard_at = now
             for job, here in self.state.jobs.items():
                 if deaf and here.at_work and not here.stopping:
+                    here.progress_at = now
                     yield self._watch(job, here, now)
         rtt_ms = None if event.rtt is None else event.rtt * 1000
         yield self.publish(
@@ -227,6 +232,7 @@ class NodeAgent(GivingWay):
         """It works, so it doesn't hang."""
         here = self.state.jobs.get(event.job)
         if event.node == self.settings.node and here is not None and here.at_work and not here.stopping:
+            here.progress_at = now
             yield self._watch(event.job, here, now, starting=event.doing == "loading")
 
     @on(BundleArriving)
@@ -245,11 +251,24 @@ class NodeAgent(GivingWay):
         if now - self.state.heard_at > self.settings.deaf_seconds:
             yield self._watch(timer.job, here, now)
             return
-        here.hung = True
-        here.stopping = f"no progress for {here.request.hang_seconds:.0f} s"
-        key = _PREFIX + timer.job
-        yield StartWork(key=f"abort/{timer.job}", work=AbortWork(target=key), reason=here.stopping, cause=self._cause)
-        yield StopWork(key=key, reason=here.stopping, cause=self._cause)
+        yield from self._abort(timer.job, here, f"no progress for {here.request.hang_seconds:.0f} s")
+
+    @on(WorkStalled)
+    def end_stalled(self, event: WorkStalled, now: float) -> Effects:
+        """The failure detector knows the pace of its steps, and misses them: so it hangs, if none was seen here either."""
+        here = self.state.jobs.get(event.job)
+        if here is None or not here.at_work or here.stopping or now - self.state.heard_at > self.settings.deaf_seconds:
+            return
+        if now - max(here.progress_at, here.started_at) >= STALL_AGREED * event.silent_seconds:
+            yield CancelTimer(timer=NoProgress(job=event.job))
+            yield from self._abort(event.job, here, event.reason)
+
+    def _abort(self, job: JobId, here: JobHere, why: str) -> Iterator[Effect]:
+        """End a process that hangs; it prints where."""
+        here.hung, here.stopping = True, why
+        key = _PREFIX + job
+        yield StartWork(key=f"abort/{job}", work=AbortWork(target=key), reason=why, cause=self._cause)
+        yield StopWork(key=key, reason=why, cause=self._cause)
 
     @on(WorkLines)
     def pass_on(self, event: WorkLines, now: float) -> Effects:

@@ -42,6 +42,8 @@ class JobHere(msgspec.Struct, kw_only=True):
     refused: bool = False
     """Given up because of the job's code, before it ran: a person can mend that."""
     started_at: float = 0.0
+    progress_at: float = 0.0
+    """When its process showed progress last, or the node began to hear again."""
     retry_at: float | None = None
     log_tokens: float = 0.0
     """Lines that may be passed on now (a token bucket)."""

@@ -17,7 +17,7 @@ from schemas.decisions import (
     RolledBack,
 )
 from schemas.emulation import EmulatedLinkChanged
-from schemas.health import NodeHealth
+from schemas.health import NodeHealth, WorkStalled
 from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeLeaving, NodeMended, NodeYielding, PauseNode, WorkFailed
@@ -53,6 +53,8 @@ def said_by(event: Message) -> Said | None:
             return Said(event.node, f"{event.do} on request: {event.reason}")
         case NodeHealth(state="suspect"):  # of its other states the selector's words tell
             return Said(event.node, f"suspected: {event.reason}", True)
+        case WorkStalled():
+            return Said(event.node, event.reason, True)
         case NodeMended():
             return Said(event.node, f"may be tried again: {event.reason}")
         case PauseNode():
