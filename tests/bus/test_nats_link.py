@@ -323,4 +323,5 @@ def test_a_connection_that_has_ended_tells_nothing() -> None:
         def getsockopt(self, *what: int) -> bytes:  # type: ignore[override]
             raise ValueError("negative file descriptor")
 
-    assert segments_of(Ended()) is None
+    with Ended() as ended:
+        assert segments_of(ended) is None
