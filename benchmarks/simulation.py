@@ -1,12 +1,17 @@
 """How fast fleets simulate: events a second with the real cores, with their checks off and on, and memory for each node.
 
     python -m benchmarks.simulation [--json] [--nodes 50 500 5000] [--seconds 120]
+    python -m benchmarks.simulation --region 10000 [--json] [--seconds 60]
 
 Each row is a process of its own on one core: a fleet of so many nodes with a heartbeat and a probe a second each, all
 agents, and a training job of 16 nodes, without faults. After a minute of virtual time to settle, `--seconds` more are
 measured in ten windows; the rate is that of the median window, the best one beside it, by the process's own CPU time. An
 event is anything that happens on the network: a delivery, a timer, the end of a work or of a round trip, a stream's answer.
 `carrier` is the network by itself: heartbeats to one receiver that does nothing, encoded and decoded as always.
+
+`--region` is one large fleet on one core, with a heartbeat a second and a probe every ten from each node, a job of the 16
+that the selector takes, and one in a hundred nodes gone for ten seconds: how many were registered, monitored, selected,
+lost and healed, and how many times faster than real time that was, all of it.
 """
 
 import argparse
@@ -26,7 +31,11 @@ from bus.port import Interest
 from bus.simulated_endpoint import Endpoint
 from bus.simulated_faults import NONE
 from bus.simulated_network import SimulatedNetwork
+from bus.simulated_streams import Stored
 from runners.simulation import World
+from runners.simulation.schedule import FaultEvent
+from runners.simulation.world import REQUEST
+from schemas.decisions import NodeLost
 from schemas.nodes import NodeHeartbeat
 from schemas.wire import seal
 
@@ -137,6 +146,83 @@ def carrier(nodes: int) -> Row:
     )
 
 
+class Region(msgspec.Struct, frozen=True, kw_only=True):
+    """One large fleet."""
+
+    nodes: int
+    registered: int
+    """Nodes that the selector knew to be alive before any was lost."""
+    monitored: int
+    """Links with a grade."""
+    selected: int
+    """Nodes in the job's roster."""
+    lost: int
+    """Nodes that were found dead; as many had been killed as `killed` says."""
+    killed: int
+    healed: int
+    """Of those, alive again at the end."""
+    times_real_time: float
+    """Virtual seconds in a second of CPU time, from the first node's start to the end."""
+    events_per_second: float
+    cpu_seconds_per_node: float
+    bytes_per_node: float
+    """Resident memory that the fleet added, over its nodes; at the end, streams and all."""
+
+
+def region(nodes: int, seconds: float) -> Region:
+    """A large fleet from its start on."""
+    before, down = resident(), 10.0
+    names = [f"n{number:05d}" for number in range(nodes)]
+    killed = names[::100]
+    crashes = [FaultEvent(at=seconds / 2, kind="crash", who=name, seconds=down) for name in killed]
+    settings = {
+        "network_monitor": {"offline_after": 35.0},
+        "node": {"sample_every": 30},
+        "node_selector": {"nodes_kept": 2 * nodes},
+    }
+    world = World(
+        7,
+        names,
+        1.0,
+        NONE,
+        check=0,
+        trace=False,
+        beat=1.0,
+        probe=10.0,
+        schedule=crashes,
+        settings=settings,
+        request=REQUEST,
+    )
+    lost: set[str] = set()
+
+    def watch(stored: Stored) -> None:
+        if stored.wire.type is NodeLost:
+            lost.add(stored.wire.decode_bytes(stored.data).node)
+
+    world.network.readers.observers.append(watch)
+    begun = time.process_time()
+    world.begin()
+    world.advance(seconds / 2 - 1.0)
+    selector, monitor = (world.fleet.agents[name].agent.state for name in ("node_selector", "network_monitor"))
+    registered = sum(record.alive for record in selector.nodes.values())
+    world.advance(seconds / 2 + 1.0)
+    took = time.process_time() - begun
+    jobs = selector.jobs.values()
+    return Region(
+        nodes=nodes,
+        registered=registered,
+        monitored=sum(link.quality is not None for link in monitor.links.values()),
+        selected=max((len(job.nodes) for job in jobs), default=0),
+        lost=len(lost & set(killed)),
+        killed=len(killed),
+        healed=sum(selector.nodes[name].alive for name in lost & set(killed)),
+        times_real_time=seconds / took,
+        events_per_second=world.network.events / took,
+        cpu_seconds_per_node=took / nodes,
+        bytes_per_node=(resident() - before) / nodes,
+    )
+
+
 def measured(job: dict[str, Any]) -> Row:
     """A row, from a process of its own."""
     argv = [sys.executable, "-m", "benchmarks.simulation", "--row", json.dumps(job)]
@@ -150,8 +236,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--nodes", type=int, nargs="+", default=[50, 500, 5000])
     parser.add_argument("--seconds", type=float, default=120.0, help="virtual seconds measured with 50 nodes")
+    parser.add_argument("--region", type=int, metavar="N", help="one large fleet, instead")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.region:
+        print(msgspec.json.format(msgspec.json.encode(region(options.region, options.seconds)), indent=2).decode())
+        return
     if options.row:
         job = json.loads(options.row)
         row = carrier(job["nodes"]) if job["what"] == "carrier" else fleet(job["nodes"], job["check"], job["seconds"])

@@ -51,6 +51,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """...by up to this factor."""
     failing_works_per_hour: float = 0.0
     """Job processes that die, per node."""
+    stalling_works_per_hour: float = 0.0
+    """Job processes that stand still for a mean of `pause_seconds` while their node goes on, per node."""
 
     @property
     def quiet(self) -> bool:
@@ -100,7 +102,17 @@ HEAVY = Faults(
 )
 # Disks are lost too: an agent comes back with an older state, or none. What it had published is then news to it.
 FORGETFUL = msgspec.structs.replace(DEFAULT, crashes_per_hour=10.0, state_stale=0.2, state_lost=0.2)
-PRESETS = {"none": NONE, "light": LIGHT, "default": DEFAULT, "heavy": HEAVY, "forgetful": FORGETFUL}
+# Every kind of fault there is, none so often that rounds would not close between them: what searches for bugs use.
+ALL = msgspec.structs.replace(
+    DEFAULT,
+    duplicate=0.01,
+    reorder=0.02,
+    reorder_seconds=3.0,
+    state_stale=0.1,
+    state_lost=0.1,
+    stalling_works_per_hour=0.5,
+)
+PRESETS = {"none": NONE, "light": LIGHT, "default": DEFAULT, "heavy": HEAVY, "forgetful": FORGETFUL, "all": ALL}
 
 
 def faults_named(name: str) -> Faults:

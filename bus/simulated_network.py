@@ -31,6 +31,7 @@ class SimulatedNetwork(SimulatedLinks):
         trace: SHA-256 over everything published, if asked for.
         published: messages so far.
         readers: the streams and who reads them.
+        tap: told of every message that is published, if set: for the story of a run.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class SimulatedNetwork(SimulatedLinks):
         super().__init__(seed, faults)
         self.published = 0
         self.trace = hashlib.sha256() if trace else None
+        self.tap: Callable[[Message], None] | None = None
         self.readers = SimulatedReaders(self, ack_wait)
         self._resend = resend
         self._telemetry: dict[Wire, dict[SimulatedSubscription, None]] = {}
@@ -81,6 +83,8 @@ class SimulatedNetwork(SimulatedLinks):
         self.published += 1
         if self.trace is not None:
             self.trace.update(data)
+        if self.tap is not None:
+            self.tap(message)
         return wire.subject_of(message), data
 
     def _listening(self, subject: str, wire: Wire) -> tuple[SimulatedSubscription, ...]:

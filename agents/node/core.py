@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from agents.base import CancelTimer, Effect, Effects, Probe, SetTimer, StartWork, StopWork, Timer, on
 from agents.inputs import ProbeReturned, Stopping, Woken, WorkExited, WorkLines
 from agents.node import owner, policy
@@ -55,6 +57,10 @@ class NoProgress(Timer, frozen=True, kw_only=True):
     """A job process has shown no progress for as long as its request allows."""
 
     job: JobId
+
+
+_OF_NO_JOB = (HeartbeatDue, ProbeDue, ProbeReturned)
+"""Inputs after which all jobs are as they were."""
 
 
 class NodeAgent(GivingWay):
@@ -370,3 +376,8 @@ class NodeAgent(GivingWay):
             self.require(not here.phase.ended or here.at_work, f"{job} is over and still kept")
             self.require(here.failures <= self.settings.attempts, f"{job} failed more often than allowed")
         self.require(len(self.state.ended) <= ENDED_KEPT, "too many ended jobs are remembered")
+
+    def check_after(self, event: msgspec.Struct) -> None:
+        """`check`, unless the input is one of the many that change nothing of any job."""
+        if not isinstance(event, _OF_NO_JOB):
+            self.check()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from agents.node_selector.fleet import Silence
 from agents.node_selector.policy import quorum_of
 from agents.node_selector.roster import rights
 from agents.node_selector.settings import NodeSelectorSettings
@@ -17,9 +18,11 @@ MEASURES = (StepTimed, ContributionReceived, TrainingProgress)
 
 
 def may_break(event: msgspec.Struct, state: NodeSelectorState) -> bool:
-    """Whether an input may have changed what `broken` looks at; heartbeats of nodes that were alive, most of all, don't."""
+    """Whether an input may have changed what `broken` looks at; most that is heard of nodes that were alive doesn't."""
     if isinstance(event, NodeHeartbeat):
         return event.node in state.joined
+    if isinstance(event, Silence):
+        return event.node not in state.nodes or not state.nodes[event.node].alive
     return not isinstance(event, MEASURES)
 
 

@@ -57,6 +57,7 @@ class Fleet:
         names: Iterable[str],
         faults: Faults,
         beat: float,
+        probe: float,
         check: int,
         muted: frozenset[str] = frozenset(),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -72,13 +73,14 @@ class Fleet:
         """Makes a job's process, from `JobProcess`'s arguments."""
         self._seed = seed
         self._beat = beat
+        self._probe = probe
         self._check = check
         self._anchors: dict[tuple[str, int], str] = {}
         self.renumbered: set[str] = set()
         """Jobs that went on from a checkpoint because nobody in reach held their anchor."""
         self._finished_inputs = 0
         chosen = settings or {}
-        self.agents = {name: self._agent(name, faults, chosen.get(name, {})) for name in AGENTS if name not in muted}
+        self.agents = {name: self._agent(name, chosen.get(name, {})) for name in AGENTS if name not in muted}
         self.machines = {name: machine(name, random.Random(f"{seed}/machine/{name}"), faults) for name in names}
         self.nodes = {name: self._node(made, chosen.get("node", {})) for name, made in self.machines.items()}
 
@@ -148,12 +150,10 @@ class Fleet:
         if known != process.digest and process.job not in self.renumbered:
             raise DigestsDiffer(process.job, process.version, process.machine.name)
 
-    def _agent(self, name: str, faults: Faults, settings: Mapping[str, Any]) -> Participant:
-        rng = random.Random(f"{self._seed}/clock/{name}")
-        clock = SkewedClock(rng.uniform(-1, 1) * faults.skew_seconds, rng.uniform(-1, 1) * faults.drift)
+    def _agent(self, name: str, settings: Mapping[str, Any]) -> Participant:
         role = Role(source=name, make=agent_factory(name, self._seed, settings))
         endpoint = Endpoint(name, HUB_LATENCY, 0.0)
-        return Participant(role, self.network, self.requests, endpoint, clock, check=self._check)
+        return Participant(role, self.network, self.requests, endpoint, SkewedClock(), check=self._check)
 
     def _node(self, machine: Machine, chosen: Mapping[str, Any]) -> Participant:
         settings = NodeAgentSettings(
@@ -161,7 +161,7 @@ class Fleet:
             host=machine.name,
             site=machine.name,
             heartbeat_seconds=self._beat,
-            probe_seconds=self._beat,
+            probe_seconds=self._probe,
             **chosen,
         )
         source = f"node/{machine.name}"

@@ -13,6 +13,7 @@ from agents.node import TrainingWork
 from agents.reducer import shard_works as sharding
 from agents.reducer import works as reducing
 from agents.trainer import works as training
+from bus.simulated_endpoint import Endpoint
 from runners.simulation.machines import LOADING, PARAMETERS, Machine, digest_of, tensor_bytes
 from runners.simulation.played_shards import FETCH_TIMEOUT, OUTER_STEP, ImpossibleWork, PlayedShards
 from schemas.fragments import WHOLE, parts_of, turn_of
@@ -77,18 +78,27 @@ class JobProcess:
             self._exited(code)
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
-        """Do something later, unless the process is gone by then. A machine that stands still does nothing."""
+        """Do something later, unless the process is gone by then. One that stands still does nothing."""
 
         def due(_: object) -> None:
-            paused = max((each.paused for each in self.machine.endpoints), default=0.0)
             if not self.alive:
                 return
+            paused = max(self.trainer.endpoint.paused, self.reducer.endpoint.paused)
             if paused > self.fleet.network.now:
                 self.fleet.network.at(paused, due)
             else:
                 do()
 
         self.fleet.network.at(self.fleet.network.now + seconds, due)
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Its connections."""
+        return [self.trainer.endpoint, self.reducer.endpoint]
+
+    def reachable(self, now: float) -> bool:
+        """Whether it can hand anything over, or fetch it."""
+        return all(each.up_cut <= now and each.down_cut <= now and each.paused <= now for each in self.endpoints)
 
     # Works in general.
 
@@ -265,7 +275,7 @@ class JobProcess:
 
     def _store_anchor(self, work: training.StoreAnchor, finish: Callable[[float, Result | None], None]) -> None:
         def stored() -> None:
-            if not self.machine.reachable(self.fleet.network.now):
+            if not self.reachable(self.fleet.network.now):
                 finish(0.0, training.StoreFailed(round=work.round, final=work.final, reason="the store does not answer"))
                 return
             self.fleet.checkpoints[self.job] = (self.version, self.digest)
@@ -335,12 +345,12 @@ class JobProcess:
     def holder(self, nodes: tuple[str, ...], holds: Callable[["JobProcess"], bool]) -> "JobProcess | None":
         """The first of these nodes whose process can hand something over now."""
         now = self.fleet.network.now
-        if not self.machine.reachable(now):
+        if not self.reachable(now):
             return None
         for name in nodes:
             machine = self.fleet.machines.get(name)
             process = machine.jobs.get(self.job) if machine is not None else None
-            if machine is not None and process is not None and process.alive and machine.reachable(now) and holds(process):
+            if machine is not None and process is not None and process.alive and process.reachable(now) and holds(process):
                 return process
         return None
 

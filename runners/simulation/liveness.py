@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 # Virtual seconds for what was under way to end, with every back-off and quarantine of a minute or two run out.
 SETTLE = 900.0
-# Virtual seconds for a job of `ROUNDS` rounds among slow machines.
+# Virtual seconds for a job of `ROUNDS` rounds, of at most so many steps, among slow machines.
 JOB = 1800.0
-ROUNDS = 15
+ROUNDS, STEPS = 15, 200
 # Versions of a roster or an assignment for each round of a quiet job, once its nodes are measured: more is oscillation.
 CHANGES_A_ROUND = 2.5
 
@@ -53,7 +53,8 @@ class Liveness:
         """A job on most of the fleet completes, and its documents don't oscillate."""
         world = self._world
         enough = min(world.request.max_nodes or 1, len(world.fleet.machines) // 2)
-        job = world.client.submit(rounds=ROUNDS, min_nodes=max(1, enough))
+        steps = min(STEPS, world.request.local_steps)
+        job = world.client.submit(rounds=ROUNDS, local_steps=steps, min_nodes=max(1, enough))
         done = world.until(lambda: job in world.client.states and world.client.states[job].state.ended, JOB, 5.0)
         state = world.client.states.get(job)
         refused = "; ".join(world.client.refused) or "nobody speaks of it"

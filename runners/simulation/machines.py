@@ -62,10 +62,6 @@ class Machine:
         """A tensor from another machine to this one, through both lines."""
         return (self.round_trip + other.round_trip) * 2 + size / min(self.rate, other.rate)
 
-    def reachable(self, now: float) -> bool:
-        """Whether its line carries anything."""
-        return all(each.up_cut <= now and each.down_cut <= now and each.paused <= now for each in self.endpoints)
-
     def relink(self, round_trip: float, jitter: float, rate: float) -> None:
         """Give it another line: seconds, seconds, bytes a second. What is under way arrives as it would have."""
         self.round_trip, self.jitter, self.rate = round_trip, jitter, rate
@@ -83,13 +79,10 @@ class Machine:
 
 
 def build_machine(name: str, rng: random.Random, faults: Faults) -> Machine:
-    """A machine with a link and a speed drawn from what fleets are made of."""
+    """A machine with a link and a speed drawn from what fleets are made of; a schedule of faults may slow it down."""
     round_trip, jitter, rate = rng.choice(LINKS)
     seconds = FASTEST * (SLOWEST / FASTEST) ** rng.random()
-    if rng.random() < faults.slow_workers:
-        seconds *= rng.uniform(1.0, faults.slow_factor)
-    clock = SkewedClock(rng.uniform(-1, 1) * faults.skew_seconds, rng.uniform(-1, 1) * faults.drift)
-    return Machine(name, random.Random(rng.random()), clock, round_trip, jitter, rate, seconds)
+    return Machine(name, random.Random(rng.random()), SkewedClock(), round_trip, jitter, rate, seconds)
 
 
 def tensor_bytes(encoding: str) -> int:

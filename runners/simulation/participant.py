@@ -34,7 +34,7 @@ from bus.simulated_requests import SimulatedRequests
 from runners.host import HEAR_FIRST, LATE
 from runners.interpreter import WorkRunner
 from runners.seen import Seen
-from runners.simulation.checking import look
+from runners.simulation.checking import Looks
 from runners.simulation.clocks import SkewedClock
 from runners.simulation.reaching import probe, reach
 from runners.steps import identity_of
@@ -47,13 +47,14 @@ _TELEMETRY = Delivery.TELEMETRY
 
 
 class CoreRaised(ShoalError):
-    """A core raised on an input, or broke an invariant: what a simulation is there to find."""
+    """A core raised on an input, or broke an invariant: which a simulation is there to find. `event`: its cause's id."""
 
-    def __init__(self, source: str, kind: str, at: float, error: Exception) -> None:
+    def __init__(self, source: str, kind: str, at: float, error: Exception, event: str = "") -> None:
         super().__init__(f"{source} raised on a {kind} at {at:.3f} s: {type(error).__name__}: {error}")
         self.source = source
         self.kind = kind
         self.at = at
+        self.event = event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +115,13 @@ class Participant:
         self.endpoint = endpoint
         self.clock = clock
         self.alive = False
+        self.forgot = False
+        """Whether this life began with less than the one before it knew."""
         self.inputs = 0
         self.rows = 0
         self.lives = 0
         self.agent = role.make()
+        self._looks = Looks(self.agent)
         self._network = network
         self._requests = requests
         self._works = works
@@ -172,6 +176,7 @@ class Participant:
         """SIGKILL. `keep`: what the next life finds of the state: `all`, `stale` (the last `remember`) or `nothing`."""
         if not self.alive:
             return
+        self.forgot = keep != "all"
         if self.role.lasting and keep == "all":
             self.remember()
         elif not self.role.lasting or keep == "nothing" or self._kept is None:
@@ -189,6 +194,11 @@ class Participant:
             seen=self._seen.ids(),
             unfinished=[list(step.effects) for step in self._steps],
         )
+
+    @property
+    def waiting(self) -> int:
+        """Effects that are not stored yet."""
+        return sum(step.waiting for step in self._steps)
 
     @property
     def at_rest(self) -> bool:
@@ -210,6 +220,7 @@ class Participant:
         self._subjects.clear()
         self._seen = Seen()
         self.agent = self.role.make()
+        self._looks = Looks(self.agent)
 
     def _restore(self, kept: _Kept) -> None:
         self.agent.state = msgspec.msgpack.decode(kept.state, type=type(self.agent.state))
@@ -236,9 +247,9 @@ class Participant:
         try:
             effects = agent.handle(event, now, cause)
             if self._check and (self.inputs % self._check == 0 or any(type(each) is not SetTimer for each in effects)):
-                look(agent, self.inputs, event, effects, cause)
+                self._looks.after(event, effects, cause)
         except Exception as error:
-            raise CoreRaised(self.role.source, type(event).__name__, self._network.now, error) from error
+            raise CoreRaised(self.role.source, type(event).__name__, self._network.now, error, cause) from error
         if effects:
             self._carry_out(event, cause, receipt, effects, now)
         elif receipt is not None:

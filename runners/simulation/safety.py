@@ -13,17 +13,21 @@ from schemas.training import Assignment, Roster, RoundClosed
 
 # Weights of a round sum to 1 within what 1,000 additions of doubles lose.
 ROUNDING = 1e-9
-# Bytes of state that a core may have: a fixed part, and one for every node and job it knows.
-STATE_BASE, STATE_EACH = 2_000_000, 8_000
+# Bytes of state that a core may have: a fixed part, and one for every node and job it knows. Some three times what the
+# largest, a network monitor with full windows, has.
+STATE_BASE, STATE_EACH = 50_000, 6_000
+# Effects of a core that may wait to be stored: what comes together while the server is out of reach.
+WAITING_BASE, WAITING_EACH = 1_000, 100
 
 
 class Unsafe(ShoalError):
-    """Something happened that must not. Attribute: `what`."""
+    """Something happened that must not. Attributes: `what`; `event`, the id of the message that shows it."""
 
     def __init__(self, what: str, at: float) -> None:
         super().__init__(f"at {at:.3f} s: {what}")
         self.what = what
         self.at = at
+        self.event = ""
 
 
 class Safety:
@@ -49,7 +53,12 @@ class Safety:
         """A message has come into its stream. Raises `Unsafe`."""
         look = self._looks.get(stored.wire.type)
         if look is not None:
-            look(stored.wire.decode_bytes(stored.data))
+            message = stored.wire.decode_bytes(stored.data)
+            try:
+                look(message)
+            except Unsafe as unsafe:
+                unsafe.event = message.id
+                raise
 
     def bounded(self) -> None:
         """Every core's state is within bounds. Raises `Unsafe`."""
@@ -58,18 +67,23 @@ class Safety:
             size = len(msgspec.msgpack.encode(participant.agent.state))
             limit = STATE_BASE + STATE_EACH * known
             self._require(size <= limit, f"the state of {participant.role.source} has {size} bytes, over {limit}")
+            waiting, most = participant.waiting, WAITING_BASE + WAITING_EACH * known
+            self._require(waiting <= most, f"{participant.role.source} has {waiting} effects to store, over {most}")
 
     def _require(self, condition: bool, what: str) -> None:
         if not condition:
             raise Unsafe(what, self._fleet.network.now)
 
-    def _rising(self, what: str, version: int) -> None:
+    def _rising(self, what: str, version: int, by: str) -> None:
+        """Versions rise. Only who lost what it knew may repeat one, which readers ignore until it has heard itself."""
         before = self._versions.get(what, -1)
-        self._require(version > before, f"{what} went from version {before} to {version}")
-        self._versions[what] = version
+        writer = self._fleet.agents.get(by)
+        forgot = writer is not None and writer.forgot
+        self._require(version > before or forgot, f"{what} went from version {before} to {version}")
+        self._versions[what] = max(version, before)
 
     def _job(self, state: JobState) -> None:
-        self._rising(f"the state of {state.job}", state.version)
+        self._rising(f"the state of {state.job}", state.version, state.source)
         before = self._phases.get(state.job)
         ended = before is not None and before.ended
         self._require(not ended, f"{state.job} had ended ({before}) and is {state.state.value} now")
@@ -83,7 +97,7 @@ class Safety:
         self._requests[state.job] = state.request
 
     def _roster(self, roster: Roster) -> None:
-        self._rising(f"the roster of {roster.job}", roster.version)
+        self._rising(f"the roster of {roster.job}", roster.version, roster.source)
         nodes = set(roster.nodes)
         self._require(len(nodes) == len(roster.nodes), f"a node is twice in roster {roster.version} of {roster.job}")
         self._require(set(roster.reducers) <= nodes, f"a reducer is not in roster {roster.version} of {roster.job}")
@@ -96,7 +110,7 @@ class Safety:
             self._require(len(nodes) <= request.max_nodes, f"{len(nodes)} nodes in {roster.job}")
 
     def _assignment(self, assignment: Assignment) -> None:
-        self._rising(f"the assignment of {assignment.job}", assignment.version)
+        self._rising(f"the assignment of {assignment.job}", assignment.version, assignment.source)
         request = self._requests.get(assignment.job)
         sound = assignment.deadline_seconds > 0 and assignment.round_seconds >= 0
         self._require(sound, f"assignment {assignment.version} of {assignment.job} has no time")

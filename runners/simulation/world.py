@@ -2,13 +2,13 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from bus.simulated_faults import DEFAULT, NONE, Faults
+from bus.simulated_faults import DEFAULT, Faults
 from bus.simulated_network import SimulatedNetwork
 from runners.simulation.chaos import Chaos
 from runners.simulation.client import Client
@@ -17,6 +17,7 @@ from runners.simulation.job_process import JobProcess
 from runners.simulation.liveness import Liveness
 from runners.simulation.machines import Machine, build_machine
 from runners.simulation.safety import Safety
+from runners.simulation.schedule import FaultEvent, drawn
 from runners.simulation.steadiness import Steadiness
 from schemas.jobs import JobPhase, JobRequest
 
@@ -80,7 +81,9 @@ class World:
         check: 1: look at a core's invariants after each of its inputs, at all of them after every 64th, at what the input
             may have touched after the others; n > 1: after each that led to more than a timer, and after every n-th of the
             others (heartbeats and probes, most of all inputs); 0: never. What the streams store is watched in any case.
-        beat: seconds between a node's heartbeats, and between its probes.
+        beat: seconds between a node's heartbeats.
+        probe: seconds between a node's probes; `beat`, if not given.
+        schedule: what goes wrong and when; drawn from the seed by the rates of `faults`, if not given.
         muted: agents that are not there at all.
         settings: of agents, by name; `node` for those of nodes.
         request: the job that the client submits, again whenever it has ended.
@@ -99,6 +102,8 @@ class World:
         check: int = 1,
         trace: bool = True,
         beat: float = 1.0,
+        probe: float | None = None,
+        schedule: Sequence[FaultEvent] | None = None,
         muted: frozenset[str] = frozenset(),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         request: JobRequest = REQUEST,
@@ -118,6 +123,7 @@ class World:
             names=names,
             faults=faults,
             beat=beat,
+            probe=beat if probe is None else probe,
             check=check,
             muted=muted,
             settings=settings,
@@ -125,7 +131,9 @@ class World:
             process=process,
         )
         self.client = Client(self.fleet, request, jobs)
-        self.chaos = Chaos(self.fleet, faults, seed)
+        if schedule is None:
+            schedule = drawn(faults, seed, self.fleet.agents, names, hours * 3600.0)
+        self.chaos = Chaos(self.fleet, faults, schedule)
         self.safety = Safety(self.fleet)
         self.steadiness = Steadiness()
         self._check = check
@@ -152,7 +160,6 @@ class World:
 
     def calm(self) -> None:
         """Faults are over."""
-        self.network.set_faults(NONE)
         self.chaos.end()
 
     def advance(self, seconds: float) -> None:

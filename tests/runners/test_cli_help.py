@@ -29,9 +29,9 @@ PROMISED = {
         "events",
         "why",
     ),
-    *("schema", "doctor"),
+    *("schema", "doctor", "simulate"),
 }
-WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo")
+WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo", "simulate")
 runner = CliRunner(env={"COLUMNS": "160"})  # wide enough to break no line
 
 

@@ -11,7 +11,7 @@ from runners.simulation.safety import Unsafe
 from schemas.training import Average, RoundClosed
 from schemas.wire import seal
 
-KINDS = {"agent crashes", "job processes killed", "machine crashes", "partitions", "pauses"}
+KINDS = {"agent crashes", "job processes killed", "machine crashes", "partitions", "partitions one way", "pauses"}
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.search), 5])
