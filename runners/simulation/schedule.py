@@ -85,6 +85,7 @@ def drawn(faults: Faults, seed: int, agents: Iterable[str], machines: Sequence[s
     """The faults of so many virtual seconds, in the order of their times."""
     events = _weather(faults, seconds)
     agents = list(agents)
+    mild = msgspec.structs.replace(faults, state_stale=0.0, state_lost=0.0)  # what a machine forgets, it always does
     everybody: tuple[_Struck, ...] = (
         ("crash", faults.crashes_per_hour, _crash),
         ("pause", faults.pauses_per_hour, _pause),
@@ -99,7 +100,7 @@ def drawn(faults: Faults, seed: int, agents: Iterable[str], machines: Sequence[s
         events += _standing(faults, seed, name, runs_jobs)
         for kind, per_hour, fault in everybody + (processes if runs_jobs else ()):
             rng = random.Random(f"{seed}/{kind}/{name}")
-            events += [fault(faults, rng, at, name) for at in _times(rng, per_hour, seconds)]
+            events += [fault(mild if runs_jobs else faults, rng, at, name) for at in _times(rng, per_hour, seconds)]
     return sorted(events, key=lambda event: event.at)
 
 

@@ -21,6 +21,7 @@ def test_every_kind_of_fault_is_drawn_for_whom_it_can_strike() -> None:
     assert {event.kind for event in schedule if event.who in AGENTS} == everybody
     assert {event.kind for event in schedule if event.who in NAMES} == everybody | {"kill", "stall", "slow"}
     assert {event.keep for event in schedule if event.who in AGENTS} == {"all", "stale", "nothing"}
+    assert {event.keep for event in schedule if event.who in NAMES} == {"all"}, "a machine's processes keep nothing anyway"
     assert {event.way for event in schedule} == {"both", "up", "down"}
     assert sum(event.seconds for event in schedule if event.kind == "weather") == 36000.0
     per_hour = Counter(event.kind for event in schedule if event.who == NAMES[0])

@@ -34,16 +34,17 @@ def test_there_is_a_case_of_every_plant() -> None:
 
 
 def test_a_case_is_told_with_its_faults_and_causes(monkeypatch: pytest.MonkeyPatch) -> None:
-    (case,) = [case for _, case in kept() if case.plant == "double_count"]
+    (case,) = [case for _, case in kept() if case.plant == "stale_assignment"]
     PLANTS[case.plant](monkeypatch)
     lines = story.tell(case)
+    assert len(case.schedule) > 2
     for event in case.schedule:
         assert any(event.told() in line for line in lines)
     heading = lines.index("what led to it:")
     chain = lines[heading + 1 : -1]
-    assert "says RoundClosed" in chain[-1]
+    assert "batch_controller says Assignment" in chain[-1]
     assert len(chain) >= 2
-    assert lines[-1].endswith(f"Unsafe: {case.found}")
+    assert lines[-1].endswith(f"CoreRaised: {case.found}")
 
 
 @pytest.mark.search
