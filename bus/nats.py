@@ -11,6 +11,7 @@ from nats import errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as CoreSubscription
 
+from bus.credentials import Secret
 from bus.nats_history import read_stored
 from bus.nats_intake import Intake
 from bus.nats_link import Link, LinkState, OnState
@@ -74,7 +75,7 @@ class NatsBus:
         url: str,
         *,
         source: str,
-        token: str | None = None,
+        token: Secret = None,
         on_state: OnState | None = None,
         ack_wait: float = ACK_WAIT,
         store_timeout: float = STORE_TIMEOUT,
@@ -84,7 +85,7 @@ class NatsBus:
         Args:
             url: `nats://host:port`, a token possibly in it.
             source: its name, as in the messages it publishes.
-            token: what the server asks for.
+            token: what the server asks for: a token, a member's credentials, or the file with either.
             on_state: told when the server is lost, back, refuses something, or the connection is over for good.
             ack_wait: seconds after which an unacknowledged stored message comes again.
             store_timeout: seconds after which publishing a stored message gives up.
@@ -237,7 +238,7 @@ class NatsBus:
             wire = wire_of(interest.kind)
             if wire.delivery in STREAM_OF:
                 filters.setdefault(STREAM_OF[wire.delivery], []).append(wire.filter(**interest.fixed))
-        for stream in (RECORD, LATEST):
+        for stream in STREAM_OF.values():
             if stream in filters:
                 async for msg in read_stored(self._link, stream, filters[stream]):
                     message = self._intake.decode(msg.subject, msg.data)

@@ -18,6 +18,7 @@ from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bus.credentials import Access, Secret
 from bus.port import Unreachable
 
 log = logging.getLogger("shoal.bus")
@@ -58,7 +59,7 @@ Listener = Callable[[str, bytes], None]
 class Link:
     """A connection of nats-py with what it lacks: a first attempt that fails fast, jitter, and posts that never block."""
 
-    def __init__(self, url: str, name: str, token: str | None, on_state: OnState | None) -> None:
+    def __init__(self, url: str, name: str, token: Secret, on_state: OnState | None) -> None:
         self.nc = Client()
         self.nc.msg_class = self._message  # type: ignore[assignment]
         self.up = False
@@ -72,7 +73,7 @@ class Link:
         """Called after each reconnection, once subscriptions are restored."""
         self._url = url
         self._name = name
-        self._token = token
+        self._access = Access(token)
         self._on_state = on_state
         self._is_up = asyncio.Event()
         self._lost_at = 0.0
@@ -97,7 +98,7 @@ class Link:
             await self.nc.connect(
                 self._url,
                 name=self._name,
-                token=self._token,
+                **self._access.for_nats_py(self.nc),
                 error_cb=self._erred,
                 disconnected_cb=self._disconnected,
                 reconnected_cb=self._reconnected,
@@ -125,6 +126,7 @@ class Link:
         """For nats-py: which server to try and after how many seconds. The jitter keeps a fleet from coming all at once."""
         wait = min(_LAST_RETRY, _FIRST_RETRY * 2.0 ** min(self._attempts, 16))
         self._attempts += 1
+        self._access.renew(self.nc)
         return servers[self._attempts % len(servers)], wait * random.uniform(0.5, 1.0)
 
     async def _erred(self, error: Exception) -> None:
@@ -341,7 +343,10 @@ def why_unreachable(address: str, said: str) -> str:
     """One line for a user: what is wrong with a server that can't be connected to, and the mend."""
     lowered = said.lower()
     if "authorization" in lowered or "authentication" in lowered:
-        return f"{address} refused the token: give the one that `shoal up --listen` printed, or its store's `token`"
+        return (
+            f"{address} refused the token or the key: give the one that `shoal up --listen` printed, or its store's `token`;"
+            " or join with a new `shoal invite` line, if this machine was revoked or its invitation is used up"
+        )
     if "refused" in lowered:
         return f"no server at {address}: start one with `shoal up`, or give another --server"
     return f"{address} can't be reached ({said}): check --server and the network, or start one with `shoal up`"

@@ -1,4 +1,4 @@
-"""The two JetStream streams, made from the registry: one for RECORD, one for LAST_VALUE."""
+"""The JetStream streams, made from the registry: one for RECORD, one for LAST_VALUE, one for AUDIT."""
 
 import asyncio
 
@@ -15,7 +15,8 @@ from schemas.wire import Delivery, registered
 
 RECORD = "SHOAL_RECORD"
 LATEST = "SHOAL_LATEST"
-STREAM_OF = {Delivery.RECORD: RECORD, Delivery.LAST_VALUE: LATEST}
+AUDIT = "SHOAL_AUDIT"
+STREAM_OF = {Delivery.RECORD: RECORD, Delivery.LAST_VALUE: LATEST, Delivery.AUDIT: AUDIT}
 
 _MIB = 1024 * 1024
 _DAY = 86_400.0  # seconds
@@ -23,6 +24,8 @@ _RECORD_BYTES = 2048 * _MIB  # some four million events of 500 bytes: weeks of a
 _RECORD_AGE = 30 * _DAY  # a job that ended longer ago is in the recorder's history, not here
 _LATEST_BYTES = 256 * _MIB  # a value per node and per job: 10,000 nodes with 10 KB each, twice over
 _LATEST_AGE = 366 * _DAY  # a value holds until superseded; this only clears away what everybody has forgotten
+_AUDIT_BYTES = 64 * _MIB  # a hundred thousand acts of 600 bytes
+_AUDIT_AGE = 366 * _DAY  # a year of who let whom in; the oldest entries go, and the chain is checked from what is left
 # Seconds in which the server itself drops a second message with a known `Nats-Msg-Id`. It keeps the ids in memory, so it is
 # short, but longer than a publisher tries to store one message and than an agent takes to restart and redo its last
 # effects. Receivers drop later duplicates by the message's `id`.
@@ -58,6 +61,16 @@ def configs() -> list[StreamConfig]:
             max_msgs_per_subject=1,
             max_bytes=_LATEST_BYTES,
             max_age=_LATEST_AGE,
+            **common,  # type: ignore[arg-type]
+        ),
+        StreamConfig(
+            name=AUDIT,
+            description="Shoal: what administrators did",
+            subjects=subjects(Delivery.AUDIT),
+            max_bytes=_AUDIT_BYTES,
+            max_age=_AUDIT_AGE,
+            deny_delete=True,
+            deny_purge=True,
             **common,  # type: ignore[arg-type]
         ),
     ]

@@ -31,6 +31,7 @@ from bus.server_config import (
     recorded,
 )
 from bus.server_process import PortTaken, RunningServer, ServerFailed
+from bus.server_security import ServerSecurity
 
 _ORPHAN_TIMEOUT = 3.0  # seconds for the kernel to finish killing the server of a parent that was killed
 _PORT_RACES = 5  # attempts at free ports; one lost race is rare, five running mean something else
@@ -73,6 +74,8 @@ class EmbeddedServer:
         port: int = 0,
         token: str | None = None,
         origins: tuple[str, ...] = (),
+        security: ServerSecurity | None = None,
+        storage_key: str = "",
         policy: RestartPolicy | None = None,
         on_exit: Callable[[ServerExited], None] | None = None,
         on_restart: Callable[[ServerRestarted], None] | None = None,
@@ -85,6 +88,8 @@ class EmbeddedServer:
             port: of NATS; 0 for the one that this store had last, if it is free, else any free one.
             token: see `ensure_token`.
             origins: web pages that may connect (`http://host:port`); by default pages served at the WebSocket's own port.
+            security: has it know its members, in place of a token; its files must have been written.
+            storage_key: with which JetStream encrypts what it stores; empty: not at all.
             policy: of restarts.
             on_exit: told when the server ended unasked.
             on_restart: told when it is back.
@@ -95,7 +100,10 @@ class EmbeddedServer:
         """
         self.store = store.resolve()
         self.token = token
-        self._listen = checked_address(listen, token)
+        self._listen = listen if security is not None else checked_address(listen, token)
+        self._security = security
+        self._storage_key = storage_key
+        self._reloading = asyncio.Lock()
         self._wanted_port = port
         self._origins = origins
         self._history = RestartHistory(policy or RestartPolicy())
@@ -140,6 +148,18 @@ class EmbeddedServer:
         """Ends the server and starts it again on the same ports, as an upgrade would. Raises as `start`."""
         await self.stop()
         await self.start()
+
+    async def reload(self) -> None:
+        """Have it read its configuration again; on return it has ended the connections of who isn't in it any more.
+
+        A server that is down reads it when it comes back.
+
+        Raises:
+            ServerFailed: it refuses the configuration, and keeps to the last one.
+        """
+        async with self._reloading:
+            if self._running is not None:
+                await self._running.reload()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -228,10 +248,17 @@ class EmbeddedServer:
         # The name is new each time, so that the greeting shows it is this very server that answers at the port.
         name = f"shoal-{secrets.token_hex(6)}"
         variables = environment(
-            name=name, listen=self._listen, ports=ports, store=self.store, token=self.token, origins=self._origins
+            name=name,
+            listen=self._listen,
+            ports=ports,
+            store=self.store,
+            token=self.token,
+            origins=self._origins,
+            storage_key=self._storage_key,
         )
+        config = CONFIG if self._security is None else self._security.config
         process = await processes.spawn(
-            [str(self._binary.path), "-c", str(CONFIG)],
+            [str(self._binary.path), "-c", str(config)],
             env=variables,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -239,7 +266,7 @@ class EmbeddedServer:
             pass_fds=(self._lock.fileno(),) if os.name == "posix" else (),
         )
         running = RunningServer(process, self.log_path)
-        await running.usable(self._listen, ports, name)
+        await running.usable(self._listen, ports, name, self._security.tls if self._security is not None else None)
         if not is_loopback(self._listen):  # nothing gets lost there
             ask_for_child(process.pid, ports.nats)
         with contextlib.suppress(OSError):  # a full disk costs the note, not the server

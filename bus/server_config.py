@@ -182,9 +182,9 @@ def _bound(host: str) -> socket.socket:
 
 
 def environment(
-    *, name: str, listen: str, ports: Ports, store: Path, token: str | None, origins: tuple[str, ...]
+    *, name: str, listen: str, ports: Ports, store: Path, token: str | None, origins: tuple[str, ...], storage_key: str = ""
 ) -> dict[str, str]:
-    """The variables that nats.conf reads. The token is here and not among the arguments, which every user can see.
+    """The variables that nats.conf reads. Secrets are here and not among the arguments, which every user can see.
 
     The server parses each value as if it stood in the file, hence the quotes, which JSON and that format write alike.
     """
@@ -194,6 +194,7 @@ def environment(
         "SHOAL_NATS_HOST": json.dumps(listen),
         "SHOAL_NATS_PORT": str(ports.nats),
         "SHOAL_NATS_TOKEN": json.dumps(token or ""),
+        "SHOAL_NATS_STORAGE_KEY": json.dumps(storage_key),
         "SHOAL_NATS_STORE": json.dumps(str(store), ensure_ascii=False),
         "SHOAL_NATS_WEBSOCKET_PORT": str(ports.websocket),
         "SHOAL_NATS_ORIGINS": json.dumps(origins or here),

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import json
+import signal
+import ssl
 import time
 from asyncio.subprocess import Process
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from bus import processes
@@ -17,6 +20,8 @@ START_TIMEOUT = 60.0  # seconds: reading 10 GB of stored messages back takes a s
 STOP_GRACE = 2.0  # seconds: it flushes its files on SIGTERM; SIGKILL loses nothing that was acknowledged
 _TAKEN = (b"address already in use", b"Only one usage of each socket address")
 _READY = b"Server is ready"
+_RELOADED, _NOT_RELOADED = b"Reloaded server configuration", b"Failed to reload server configuration"
+_RELOAD_TIMEOUT = 60.0  # seconds: ten thousand members take it one
 _LOG_CHUNK = 64 * 1024  # bytes: the size of a pipe
 
 
@@ -49,6 +54,7 @@ class RunningServer:
         self._log_path = log_path
         self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
         self._ready = asyncio.Event()
+        self._reload: asyncio.Future[bytes] | None = None
         self._reader = asyncio.create_task(self._read(), name="nats-server log")
 
     async def _read(self) -> None:
@@ -64,8 +70,15 @@ class RunningServer:
                 if any(_READY in line for line in lines):
                     self._ready.set()
                     self._tail.clear()  # the start went well: what comes from here on explains an end
+                for line in lines:
+                    if (
+                        self._reload is not None
+                        and not self._reload.done()
+                        and (_RELOADED in line or _NOT_RELOADED in line)
+                    ):
+                        self._reload.set_result(line)
 
-    async def usable(self, listen: str, ports: Ports, name: str) -> None:
+    async def usable(self, listen: str, ports: Ports, name: str, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
         """Returns when the server answers at its port under its `name` and has JetStream; else it is killed.
 
         Raises:
@@ -75,7 +88,7 @@ class RunningServer:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._said_ready(ports)
-                await _greeted(listen, ports.nats, name)
+                await _greeted(listen, ports.nats, name, tls() if tls is not None else None)
         except TimeoutError as error:
             await self.kill()
             raise ServerFailed(f"not ready within {START_TIMEOUT:.0f} s", self.last_lines(), self._log_path) from error
@@ -101,6 +114,17 @@ class RunningServer:
                 raise PortTaken(port, self.last_lines(), self._log_path)
         raise ServerFailed(processes.describe_exit(code), self.last_lines(), self._log_path)
 
+    async def reload(self) -> None:
+        """Have it read its configuration again; returns when it has, or has ended. Raises `ServerFailed` if it refuses."""
+        answer = self._reload = asyncio.get_running_loop().create_future()
+        self.process.send_signal(signal.SIGHUP)
+        await asyncio.wait([answer, self._reader], timeout=_RELOAD_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if self._reader.done():
+            return
+        if not answer.done() or _NOT_RELOADED in answer.result():
+            said = answer.result().decode("utf-8", "replace") if answer.done() else "it doesn't answer"
+            raise ServerFailed("its new configuration is refused", (said,), self._log_path)
+
     async def ended(self) -> int:
         """Returns the exit code when the server has ended and its log is complete."""
         code = await self.process.wait()
@@ -122,9 +146,9 @@ class RunningServer:
         return tuple(line.decode("utf-8", "replace") for line in self._tail)
 
 
-async def _greeted(listen: str, port: int, name: str) -> None:
+async def _greeted(listen: str, port: int, name: str, tls: ssl.SSLContext | None) -> None:
     """Reads the INFO line that a nats-server sends first; `ValueError` unless it is `name`'s and JetStream is on."""
-    reader, writer = await asyncio.open_connection(local_host(listen), port)
+    reader, writer = await asyncio.open_connection(local_host(listen), port, ssl=tls)
     try:
         line = await reader.readline()
     finally:

@@ -134,7 +134,7 @@ class Fetch:
         self._hurried = True
         wanted = [index for index in range(chunks_of(incoming.total)) if not incoming.has(index)]
         ask = self._ask_to_get(incoming, wanted)
-        self._lanes.control.post(f"tensor.{self._job}.{self._holder}.fetch", msgspec.json.encode(ask))
+        self._lanes.control.post(f"tensor.{self._job}.{self._holder}.fetch.{self._node}", msgspec.json.encode(ask))
 
     def _ask_to_get(self, incoming: Incoming, wanted: list[int]) -> Ask:
         token = f"{self._prefix}-{next(self._number)}"
@@ -188,7 +188,7 @@ class Fetch:
         return False
 
     async def _ask(self, ask: Ask, timeout: float) -> Answer:
-        subject = f"tensor.{self._job}.{self._holder}.fetch"
+        subject = f"tensor.{self._job}.{self._holder}.fetch.{self._node}"
         try:
             await self._lanes.control.wait_up(timeout)
             reply = await self._lanes.control.request(subject, msgspec.json.encode(ask), timeout)

@@ -114,6 +114,11 @@ def slot_of(number: int) -> int:
     return number % SLOTS
 
 
+def speaker_of(subject: str) -> str:
+    """Who speaks of another's tensor: the last word of such a subject, to which the server holds it."""
+    return subject.rpartition(".")[2]
+
+
 def header_of(payload: memoryview) -> Header | None:
     """The header of a chunk's message; None for bytes that are no chunk."""
     if len(payload) < HEADER_SIZE:

@@ -12,7 +12,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from bus.tensor_assembly import Incoming
-from bus.tensor_frames import HEADER_SIZE, Header, header_of
+from bus.tensor_frames import HEADER_SIZE, Header, header_of, speaker_of
 from bus.tensor_lanes import Lanes, Listening
 
 Key = tuple[str, str, str]
@@ -83,7 +83,7 @@ class Inbox:
     async def open(self) -> None:
         """Listen to what is sent to this node alone."""
         await self._lanes.start(Listening(f"tensor.{self._job}.*.to.{self._node}.*.#.*", self._direct))
-        await self._lanes.control.nc.subscribe(f"tensor.{self._job}.{self._node}.leave", cb=self._told_to_leave)
+        await self._lanes.control.nc.subscribe(f"tensor.{self._job}.{self._node}.leave.*", cb=self._told_to_leave)
         self._lanes.on_back.append(self._back)
 
     async def follow(self, kind: str) -> None:
@@ -226,13 +226,16 @@ class Inbox:
             incoming.ack_timer.cancel()
             incoming.ack_timer = None
         sender, kind, name = key
-        subject = f"tensor.{self._job}.{sender}.ack.{kind}.{name}"
+        subject = f"tensor.{self._job}.{sender}.ack.{kind}.{name}.{self._node}"
         self._lanes.control.post(subject, msgspec.json.encode(Ack(self._node, position)))
 
     async def _told_to_leave(self, msg: Msg) -> None:
         try:
             word = msgspec.json.decode(msg.data, type=Leave)
         except (msgspec.DecodeError, UnicodeDecodeError):
+            self.rejected += 1
+            return
+        if word.sender != speaker_of(msg.subject):
             self.rejected += 1
             return
         key, followed = (word.sender, word.kind, word.name), self._followed.get(word.kind)

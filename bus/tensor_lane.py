@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from bus.congestion import ask_for_bbr
+from bus.credentials import Access, BadCredentials, Secret
 from bus.nats_link import address_of, why_unreachable
 from bus.port import Unreachable
 from bus.server_config import is_loopback
@@ -24,7 +25,7 @@ _PING_INTERVAL = 10.0  # seconds; a host that vanishes is noticed after three un
 _UNANSWERED = 3
 _DEFAULT_PORT = 4222
 WRITE_AHEAD = 512 * 1024  # bytes, two chunks, that a node's lanes together leave to their sockets
-_FAILURES = (OSError, TimeoutError, ValueError)  # of an attempt to connect; ssl's errors are OSErrors
+_FAILURES = (OSError, TimeoutError, ValueError, BadCredentials)  # of an attempt to connect; ssl's errors are OSErrors
 
 
 class Lane:
@@ -36,12 +37,13 @@ class Lane:
         on_back: called after each reconnection.
     """
 
-    def __init__(self, url: str, name: str, token: str | None) -> None:
+    def __init__(self, url: str, name: str, token: Secret) -> None:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
         self._address = address_of(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or _DEFAULT_PORT
         self._tls = parts.scheme == "tls"
-        self._credentials = credentials(parts.username, parts.password, token)
+        self._in_url = credentials(parts.username, parts.password)
+        self._access = Access(token)
         self._name = name
         self.up = self.bbr = False
         self.on_back: list[Callable[[], None]] = []
@@ -67,13 +69,15 @@ class Lane:
         connection = Connection(self._heard, self._ended, self._write_ahead)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                transport, _ = await loop.create_connection(lambda: connection, self._host, self._port)
+                transport, _ = await loop.create_connection(
+                    lambda: connection, self._host, self._port, ssl=self._access.tls()
+                )
                 if not is_loopback(self._host):  # nothing gets lost there
                     self.bbr = ask_for_bbr(transport)
                 info = await connection.info
-                if self._tls or info.get("tls_required"):
+                if transport.get_extra_info("ssl_object") is None and (self._tls or info.get("tls_required")):
                     await self._encrypt(connection)
-                connection.write(b"CONNECT " + json.dumps(self._greeting()).encode() + b"\r\n")
+                connection.write(b"CONNECT " + json.dumps(self._greeting(str(info.get("nonce", "")))).encode() + b"\r\n")
                 await self._subscribe_all(connection)
         except BaseException:
             connection.abort("it didn't greet in time")
@@ -105,7 +109,7 @@ class Lane:
             raise ConnectionResetError("the connection ended while it was being encrypted")
         connection.use(transport)
 
-    def _greeting(self) -> dict[str, object]:
+    def _greeting(self, nonce: str) -> dict[str, object]:
         return {
             "verbose": False,
             "pedantic": False,
@@ -116,7 +120,7 @@ class Lane:
             "lang": "python3",
             "version": "shoal",
             "protocol": 1,
-            **self._credentials,
+            **(self._access.greeting(nonce) or self._in_url),
         }
 
     def _ended(self, connection: Connection) -> None:
@@ -215,12 +219,11 @@ class Lane:
             self._connection.abort("closed")
 
 
-def credentials(user: str | None, password: str | None, token: str | None) -> dict[str, str]:
-    """What CONNECT says of who we are; a token in the URL is its user without a password."""
+def credentials(user: str | None, password: str | None) -> dict[str, str]:
+    """What CONNECT says of who we are, from a URL; a token in it is its user without a password."""
     if user and password:
         return {"user": user, "pass": password}
-    secret = token or user
-    return {"auth_token": secret} if secret else {}
+    return {"auth_token": user} if user else {}
 
 
 def _sub(pattern: str, group: str, sid: int) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+from bus.credentials import Secret
 from bus.nats_link import Link, OnState
 from bus.port import Unreachable
 from bus.tensor_frames import SLOTS
@@ -52,7 +53,7 @@ class Lanes:
         on_back: called after any of them was lost and is back: what was under way may be gone.
     """
 
-    def __init__(self, url: str, name: str, token: str | None, on_state: OnState | None) -> None:
+    def __init__(self, url: str, name: str, token: Secret, on_state: OnState | None) -> None:
         self._url = url
         self._name = name
         self._token = token

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 from nats.aio.msg import Msg
 
-from bus.tensor_frames import CHUNK, WINDOW, Data, Held, Kept, slot_of
+from bus.tensor_frames import CHUNK, WINDOW, Data, Held, Kept, slot_of, speaker_of
 from bus.tensor_incoming import Ack, Leave
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
@@ -149,8 +149,8 @@ class Outbox:
     async def open(self) -> None:
         """Listen to who asks, and to what followers acknowledge."""
         control = self._lanes.control.nc
-        await control.subscribe(f"tensor.{self._job}.{self._node}.fetch", cb=self._asked)
-        await control.subscribe(f"tensor.{self._job}.{self._node}.ack.*.*", cb=self._acknowledged)
+        await control.subscribe(f"tensor.{self._job}.{self._node}.fetch.*", cb=self._asked)
+        await control.subscribe(f"tensor.{self._job}.{self._node}.ack.*.*.*", cb=self._acknowledged)
         # The server tells only the very connection that asked that nobody listens.
         await self._lanes.start(Listening(f"tensor.{self._job}.{self._node}.nobody.*.*", self._nobody))
         self._lanes.on_back.append(self._back)
@@ -208,11 +208,11 @@ class Outbox:
 
     def _tell(self, follower: str, held: Held, *, done: bool) -> None:
         word = Leave(kind=held.kind, name=held.name, sender=self._node, done=done)
-        self._lanes.control.post(f"tensor.{self._job}.{follower}.leave", msgspec.json.encode(word))
+        self._lanes.control.post(f"tensor.{self._job}.{follower}.leave.{self._node}", msgspec.json.encode(word))
 
     async def _acknowledged(self, msg: Msg) -> None:
-        """`tensor.<job>.<this node>.ack.<kind>.<name>`"""
-        *_, kind, name = msg.subject.split(".")
+        """`tensor.<job>.<this node>.ack.<kind>.<name>.<follower>`"""
+        *_, kind, name, follower = msg.subject.split(".")
         flow = self._flows.get((kind, name))
         if flow is None:
             return
@@ -220,7 +220,8 @@ class Outbox:
             ack = msgspec.json.decode(msg.data, type=Ack)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
-        flow.heard(ack.follower, ack.position)
+        if ack.follower == follower:
+            flow.heard(follower, ack.position)
 
     def _nobody(self, subject: str, payload: memoryview, status: int) -> None:
         """`tensor.<job>.<this node>.nobody.<kind>.<name>`: the server's word on a chunk of a stream."""
@@ -236,6 +237,8 @@ class Outbox:
     async def _asked(self, msg: Msg) -> None:
         try:
             ask = msgspec.json.decode(msg.data, type=Ask)
+            if ask.op == "get" and ask.to != speaker_of(msg.subject):
+                raise msgspec.ValidationError("it asks in another's name")
             answer = await self._latest(ask) if ask.op == "latest" else self._answer(ask)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             answer = Answer(found=False, reason=f"that is no request for a tensor: {error}")

@@ -2,9 +2,9 @@
 
 A tensor is kept by the node that made it, under a kind and a name. It is streamed once to all who follow its kind:
 chunks of 256 KiB on `tensor.<job>.<node>.<kind>.<name>.<slot>.<offset>`. Whoever misses any of it, or wants it later,
-fetches it from a holder: a request on `tensor.<job>.<holder>.fetch`, then chunks on
+fetches it from a holder: a request on `tensor.<job>.<holder>.fetch.<asker>`, then chunks on
 `tensor.<job>.<holder>.to.<asker>.<token>.<slot>.<offset>`. At most 16 MiB are under way to one receiver. Whatever a node
-publishes has its own name as the sender in the subject. By the slots a receiver's connections share what comes.
+publishes has its own name in the subject, of what it says of another's tensor at the end. By the slots a receiver's connections share what comes.
 
 A stream keeps its window to the slowest of its followers, so that nothing piles up in the server; but one that alone holds
 up the others is asked to leave and fetches the rest at its own pace. No stream waits for the slowest link.
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from bus.credentials import Secret
 from bus.nats_link import OnState
 from bus.tensor_assembly import Incoming
 from bus.tensor_fetch import Fetch, TensorUnavailable
@@ -70,7 +71,7 @@ class TensorBus:
         *,
         job: str,
         node: str,
-        token: str | None = None,
+        token: Secret = None,
         streams: int = 1,
         on_transfer: Callable[[Transfer], None] | None = None,
         on_state: OnState | None = None,
@@ -83,7 +84,7 @@ class TensorBus:
             url: of the server (or of the emulated link to it).
             job: whose tensors.
             node: this node's name, the sender in its subjects.
-            token: what the server asks for.
+            token: what the server asks for: a token, a member's credentials, or the file with either.
             streams: connections for chunks; several where a lossy link throttles one.
             on_transfer: told of each measured transfer.
             on_state: told of the connections' troubles.

@@ -30,6 +30,7 @@ SHORT = {
     Delivery.TELEMETRY: "telemetry",
     Delivery.RECORD: "record",
     Delivery.LAST_VALUE: "last value",
+    Delivery.AUDIT: "audit",
     Delivery.REQUEST: "request",
 }
 

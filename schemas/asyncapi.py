@@ -18,6 +18,7 @@ PROMISES = {
     Delivery.TELEMETRY: "core NATS, at most once",
     Delivery.RECORD: "JetStream, at least once; drop duplicates by `id`",
     Delivery.LAST_VALUE: "JetStream, the newest of each subject is kept",
+    Delivery.AUDIT: "JetStream, in a stream that nobody may purge or delete from",
     Delivery.REQUEST: "request and reply",
 }
 

@@ -9,6 +9,7 @@ from schemas import (
     health,
     jobs,
     measuring,
+    members,
     network,
     nodes,
     shards,
@@ -31,5 +32,6 @@ MODULES = (
     appraisal,
     decisions,
     emulation,
+    members,
     bus,
 )

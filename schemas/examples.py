@@ -11,6 +11,8 @@ from schemas.writers import CLIENT, EVERYONE, SPEAKING_AGENT, writer_of
 
 JOB, NODE, OTHER_NODE, AGENT = "train-7f3k2q", "laptop", "attic", "batch_controller"
 BORN = 1767225600  # seconds since the epoch: 2026-01-01 00:00 UTC, when everybody in the examples has started
+NKEY = "UDWX6ADEHHRHNSMIY4MN6ZZVUGNZCPZYKSNZ34Z6VYJSSYGLBNJR2GRV"
+PEM = "-----BEGIN PUBLIC KEY-----\n...\n-----END PUBLIC KEY-----\n"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 # By the name of the field. A value is used where the field's type can hold it.
@@ -132,6 +134,15 @@ SPECIAL: dict[tuple[str, str], Any] = {
     ("GradeCount", "nodes"): 4,
     ("Average", "key"): "12-1",
     ("MeasureNode", "request"): {"kind": "train", "workload": "examples.digits:workload"},
+    ("AuditEntry", "act"): "revoke",
+    ("AuditEntry", "by"): "operator",
+    ("AuditEntry", "target"): OTHER_NODE,
+    ("AuditEntry", "when"): BORN + 61.5,
+    ("AuditEntry", "previous"): SHA256[::-1],
+    ("AuditEntry", "number"): 7,
+    ("EnrolRequest", "name"): "i-1f2e3d4c",
+    ("EnrolRequest", "key"): NKEY,
+    ("RenewRequest", "certificate_key"): PEM,
     ("NodeMeasured", "problem"): "",
     ("NodeMeasured", "step_seconds"): [0.0123, 0.0119],
     ("PiecesReceived", "unsound"): "",

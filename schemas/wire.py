@@ -21,6 +21,8 @@ class Delivery(enum.Enum):
     """JetStream, at least once: a fact that must arrive; receivers drop duplicates by `id`."""
     LAST_VALUE = "last_value"
     """JetStream, the newest per subject is kept: whoever starts late knows the present. Carries a version."""
+    AUDIT = "audit"
+    """JetStream, at least once, in a stream that nobody may purge or delete from: what administrators did."""
     REQUEST = "request"
     """Request and reply, in no stream."""
 

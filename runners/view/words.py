@@ -19,6 +19,7 @@ from schemas.decisions import (
 from schemas.emulation import EmulatedLinkChanged
 from schemas.health import NodeHealth, WorkStalled
 from schemas.jobs import JobRefused, JobState, ModelStored
+from schemas.members import AuditEntry
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeLeaving, NodeMended, NodeYielding, PauseNode, WorkFailed
 from schemas.sites import SitePaced, SiteParted
@@ -81,6 +82,8 @@ def _rarer(event: Message) -> Said | None:
         case SitePaced() | SiteParted():
             alone = "" if isinstance(event, SitePaced) else "'s nodes send one by one"
             return Said(event.node, f"its site{alone}: {event.reason}")
+        case AuditEntry():
+            return Said(event.by, f"{event.act} {event.target}: {event.reason}")
         case AgentStarted(resumed=True):
             return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
         case InputFailed():

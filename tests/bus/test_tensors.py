@@ -72,7 +72,7 @@ async def test_what_was_fetched_outlives_the_connection_and_stays_as_it_is(excha
 
 async def test_what_was_streamed_is_here_at_once(exchange: Exchange) -> None:
     a, b, c = [await exchange.join(node) for node in "abc"]
-    asked = await exchange.watch("tensor.j.a.fetch")
+    asked = await exchange.watch("tensor.j.a.fetch.*")
     data = some_bytes(5 * CHUNK + 123)
     held = a.keep("average", "3-1", data)
     assert (held.kind, held.name, held.size) == ("average", "3-1", len(data))

@@ -160,18 +160,21 @@ async def test_bytes_that_are_no_chunks_are_counted_and_stop_nothing(exchange: E
         (f"tensor.j.a.delta.1.0.{CHUNK * 99}", frame_of(kept, 1)),
         ("tensor.j.a.delta.1.0.minus", frame_of(kept, 1)),
         ("tensor.j.a.delta.1.0.end", b"\xff"),
-        ("tensor.j.a.ack.delta.1", b"\xff"),
+        ("tensor.j.a.ack.delta.1.b", b"\xff"),
         ("tensor.j.a.nobody.delta.1", b"503"),
-        ("tensor.j.b.leave", b"{}"),
-        ("tensor.j.b.leave", b"\xff"),
+        ("tensor.j.b.leave.a", b"{}"),
+        ("tensor.j.b.leave.a", b"\xff"),
         ("tensor.j.a.to.b.sometoken.0.0", frame_of(kept, 0)),
     ):
         await outsider.publish(subject, payload)
-    answer = await outsider.request("tensor.j.a.fetch", b"\xff", timeout=PATIENCE)
+    answer = await outsider.request("tensor.j.a.fetch.b", b"\xff", timeout=PATIENCE)
     assert msgspec.json.decode(answer.data)["found"] is False
     bad = b'{"op": "get", "kind": "delta", "name": "1", "to": "b.c", "token": "x", "chunks": [[0, 1]]}'
-    answer = await outsider.request("tensor.j.a.fetch", bad, timeout=PATIENCE)
+    answer = await outsider.request("tensor.j.a.fetch.b", bad, timeout=PATIENCE)
     assert msgspec.json.decode(answer.data)["found"] is False
+    anothers = bad.replace(b"b.c", b"b")
+    answer = await outsider.request("tensor.j.a.fetch.c", anothers, timeout=PATIENCE)
+    assert "another's name" in msgspec.json.decode(answer.data)["reason"]
     assert await a.stream("delta", "1")
     assert await fetched(b, "a", held) == data
     assert b.rejected >= 6
@@ -243,7 +246,7 @@ async def test_a_question_that_the_holder_was_not_there_to_hear_is_asked_again(e
             await holder.publish(f"tensor.j.a.to.b.{ask['token']}.0.0", b"".join(kept.frame(0)))
         await msg.respond(described)
 
-    before = await holder.subscribe("tensor.j.a.fetch", cb=asked.put)
+    before = await holder.subscribe("tensor.j.a.fetch.*", cb=asked.put)
     await settled(holder)
     async with asyncio.TaskGroup() as together:  # a fetch that fails ends all the waiting
         fetching = together.create_task(fetched(b, "a", kept.held, timeout=LOST_AFTER))
@@ -253,7 +256,7 @@ async def test_a_question_that_the_holder_was_not_there_to_hear_is_asked_again(e
         await question.respond(described)
         await asyncio.wait({fetching}, timeout=ONE_QUESTION)
         assert not fetching.done()
-        await holder.subscribe("tensor.j.a.fetch", cb=send)
+        await holder.subscribe("tensor.j.a.fetch.*", cb=send)
         assert await fetching == some_bytes(1000)
 
 
@@ -263,7 +266,7 @@ async def test_a_fetch_that_takes_too_long_says_how_much_is_missing(exchange: Ex
     async def promise(msg: Any) -> None:
         await msg.respond(msgspec.json.encode({"found": True, "digest": "00" * 32, "size": 1000}))
 
-    await mute.subscribe("tensor.j.mute.fetch", cb=promise)
+    await mute.subscribe("tensor.j.mute.fetch.*", cb=promise)
     await settled(mute)
     with pytest.raises(TensorUnavailable, match=r"within 0\.3 s.*missing"):
         await b.fetch("mute", "delta", "1", 1000, "00" * 32, 0.3)
@@ -276,7 +279,7 @@ async def test_a_holder_that_answers_nonsense_is_told_from_one_that_has_it(excha
     async def answer(msg: Any) -> None:
         await msg.respond(nonsense)
 
-    await holder.subscribe("tensor.j.holder.fetch", cb=answer)
+    await holder.subscribe("tensor.j.holder.fetch.*", cb=answer)
     await settled(holder)
     with pytest.raises(TensorUnavailable, match="answers nonsense"):
         await b.fetch("holder", "delta", "1", 1000, "00" * 32, PATIENCE)
@@ -288,7 +291,7 @@ async def test_a_holder_that_promises_and_sends_nothing_is_given_up(exchange: Ex
     async def promise(msg: Any) -> None:
         await msg.respond(msgspec.json.encode({"found": True, "digest": "00" * 32, "size": 1000}))
 
-    await mute.subscribe("tensor.j.mute.fetch", cb=promise)
+    await mute.subscribe("tensor.j.mute.fetch.*", cb=promise)
     await settled(mute)
     with pytest.raises(TensorUnavailable, match="stalled"):
         await b.fetch("mute", "delta", "1", 1000, "00" * 32, 3600.0)
@@ -298,12 +301,12 @@ async def test_a_follower_that_holds_up_the_others_is_asked_to_leave(exchange: E
     """An outsider plays a follower that acknowledges the first chunk and then no more."""
     a, b, slow = await exchange.join("a"), await exchange.join("b"), await exchange.outsider()
     await b.follow("average")
-    words = await exchange.watch("tensor.j.slow.leave")
+    words = await exchange.watch("tensor.j.slow.leave.*")
     ack = msgspec.json.encode({"follower": "slow", "position": CHUNK})
 
     async def first_only(msg: Any) -> None:
         if msg.subject.endswith(".0"):
-            await slow.publish("tensor.j.a.ack.average.1-1", ack)
+            await slow.publish("tensor.j.a.ack.average.1-1.slow", ack)
 
     await slow.subscribe("tensor.j.a.average.>", cb=first_only)
     await settled(slow)
@@ -325,12 +328,12 @@ async def test_who_is_asked_to_leave_fetches_the_rest_and_comes_back(exchange: E
     kept = Kept("delta", "1", data)
     await outsider.publish("tensor.j.a.delta.1.0.0", frame_of(kept, 0))
     word = Leave(kind="delta", name="1", sender="a")
-    await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
+    await outsider.publish("tensor.j.b.leave.a", msgspec.json.encode(word))
     await settled(outsider)
     assert await fetched(b, "a", held) == data
     assert not await a.stream("delta", "1")
     word.done = True
-    await outsider.publish("tensor.j.b.leave", msgspec.json.encode(word))
+    await outsider.publish("tensor.j.b.leave.a", msgspec.json.encode(word))
     async with asyncio.timeout(PATIENCE):
         while not await a.stream("delta", "1"):
             await settled(outsider)

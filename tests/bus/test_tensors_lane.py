@@ -201,10 +201,9 @@ async def test_a_server_that_greets_and_falls_silent_is_given_up() -> None:
 
 
 def test_credentials_are_those_of_the_url_or_the_token() -> None:
-    assert credentials("user", "password", None) == {"user": "user", "pass": "password"}
-    assert credentials("token", None, None) == {"auth_token": "token"}
-    assert credentials(None, None, "token") == {"auth_token": "token"}
-    assert credentials(None, None, None) == {}
+    assert credentials("user", "password") == {"user": "user", "pass": "password"}
+    assert credentials("token", None) == {"auth_token": "token"}
+    assert credentials(None, None) == {}
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")

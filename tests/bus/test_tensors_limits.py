@@ -77,7 +77,7 @@ async def test_the_latest_is_asked_for_again_of_a_holder_that_is_not_back_yet(ex
         asking = together.create_task(b.fetch_latest("a", "anchor", PATIENCE))
         await asyncio.wait({asking}, timeout=ONE_QUESTION)
         assert not asking.done()
-        await holder.subscribe("tensor.j.a.fetch", cb=send)
+        await holder.subscribe("tensor.j.a.fetch.*", cb=send)
         assert await asking == ("7", some_bytes(1000))
 
 

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 import schemas.catalogue  # noqa: F401 - registers every type
 from schemas.bundles import SHA256_PATTERN, SIGNATURE_PATTERN, SIGNER_PATTERN
 from schemas.ids import TOKEN_PATTERN, WORKLOAD_PATTERN
+from schemas.members import KEY_PATTERN
 from schemas.wire import decode, encode, registered, subject_of
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -29,6 +30,7 @@ PATTERNS = {
     WORKLOAD_PATTERN: ("examples.digits:workload",),
     SHA256_PATTERN: ("0123456789abcdef" * 4,),
     SIGNER_PATTERN: ("ed25519:" + "A-_z" * 10 + "abc",),
+    KEY_PATTERN: ("U" + "AZ27" * 13 + "BCD",),
     SIGNATURE_PATTERN: ("A-_z" * 21 + "ab",),
 }
 TEXTS = ("", "lost for 3.2 s", 'quotes " and \\', "grüße, 速度", "line\nbreak", "\x00\x7f")
