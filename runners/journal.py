@@ -2,7 +2,8 @@
 
 The input is on file before its effects begin; a mark follows once they are all done. So after a kill an input without a
 mark has its effects carried out again, under the same ids and names, which streams and receivers take for what they are:
-duplicates. When the file has grown to its limit, a snapshot of the state takes the place of the entries.
+duplicates. When the file has grown to its limit, a snapshot of the state takes the place of the entries, which move to
+`past/` with the snapshot that they began from: `shoal replay` reads them there, nothing else does.
 
 What is written survives the process, not a power cut: entries are handed to the operating system in one write per batch
 and forced to the disk with each snapshot alone. A torn or damaged tail is cut off when the journal is opened.
@@ -10,6 +11,7 @@ and forced to the disk with each snapshot alone. A torn or damaged tail is cut o
 
 import contextlib
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -23,8 +25,11 @@ from schemas.errors import ShoalError
 
 # Bytes of entries before a snapshot replaces them: some 40,000 inputs, read back in about a second.
 LIMIT = 8 * 1024 * 1024
-# Raised when the meaning of the file changes; a journal of another format is refused, not guessed at.
-FORMAT = 1
+# Bytes of entries and snapshots that are kept beyond their use, for replays: some 160,000 inputs of each agent.
+PAST = 32 * 1024 * 1024
+# Raised when the meaning of the file changes; a journal of a format that isn't known is refused, not guessed at.
+FORMAT = 2
+_READABLE = (1, 2)  # format 1 said nothing of lives and decisions
 _FRAME = struct.Struct("<II")
 _LARGEST = 256 * 1024 * 1024
 """Bytes of one frame: a length beyond it is damage, not data."""
@@ -67,6 +72,22 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="d"):
     numbers: list[int]
 
 
+class Decided(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+    """What consecutive inputs led to, as sums that a replay compares with its own."""
+
+    first: int
+    """Number of the first of the inputs."""
+    sums: bytes
+    """Four bytes an input: see `runners.journaled.sum_of`."""
+
+
+class Life(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+    """A process takes the core on; what follows was decided by it, and what came before was handled again by it."""
+
+    settings: bytes
+    """The core's settings, msgpack; empty where it has none."""
+
+
 class TimerSet(msgspec.Struct, frozen=True, array_like=True):
     """A timer that was set when a snapshot was taken."""
 
@@ -105,9 +126,9 @@ class Recovered:
     """Bytes that were cut off: a torn tail."""
 
 
-_Record = Entry | Done | Snapshot
+Record = Entry | Done | Decided | Life | Snapshot
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Record)
+_DECODER = msgspec.msgpack.Decoder(Record)
 
 
 class Journal:
@@ -116,12 +137,15 @@ class Journal:
     The owner sees to it that no second process opens the same folder.
     """
 
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path, limit: int = LIMIT, past: int = PAST) -> None:
         self.folder = folder
         self.limit = limit
+        self._past = past
         self._buffer: list[bytes] = []
         self._file: FileIO | None = None
         self._size = 0
+        self._began: int | None = None
+        """Number of the snapshot that the entries on file come after."""
 
     def load(self) -> Recovered | None:
         """What an earlier life left, None where there was none. Call once, before anything is written.
@@ -130,13 +154,14 @@ class Journal:
             JournalUnreadable: the snapshot is damaged or of another format.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        snapshot = self._read_snapshot()
+        snapshot = read_snapshot(self.folder / "snapshot")
         if snapshot is None:
             return None
+        self._began = snapshot.number
         recovered = Recovered(snapshot)
         for path in self._logs():
             good = 0
-            for record, end in _frames(path):
+            for record, end in frames(path):
                 good = end
                 if isinstance(record, Entry) and record.number > snapshot.number:
                     recovered.entries.append(record)
@@ -156,6 +181,14 @@ class Journal:
     def done(self, numbers: list[int]) -> None:
         """Note that the effects of these inputs are carried out; on file after the next `flush`."""
         self._put(Done(numbers))
+
+    def decided(self, first: int, sums: bytes) -> None:
+        """Note what consecutive inputs led to; on file after the next `flush`."""
+        self._put(Decided(first, sums))
+
+    def begin(self, settings: bytes) -> None:
+        """Note that a process takes the core on; on file after the next `flush`."""
+        self._put(Life(settings))
 
     def flush(self) -> None:
         """Hand what is buffered to the operating system, in one write.
@@ -191,12 +224,16 @@ class Journal:
             file.write(_framed(snapshot))
             file.flush()
             os.fsync(file.fileno())
+        if self._began not in (None, snapshot.number):
+            self._set_aside(path, f"snapshot-{self._began:020d}")
         fresh.replace(path)
         _sync_folder(self.folder)
+        self._began = snapshot.number
         self._open(self._log(snapshot.number))
         for old in self._logs():
             if old != self._log(snapshot.number):
-                old.unlink()
+                self._retire(old)
+        self._prune()
 
     def close(self) -> None:
         """Write what is buffered and let go of the file."""
@@ -205,7 +242,7 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def _put(self, record: _Record) -> None:
+    def _put(self, record: Record) -> None:
         self._buffer.append(_framed(record))
 
     def _open(self, path: Path) -> None:
@@ -220,24 +257,50 @@ class Journal:
     def _logs(self) -> list[Path]:
         return sorted(self.folder.glob("inputs-*"))
 
-    def _read_snapshot(self) -> Snapshot | None:
-        path = self.folder / "snapshot"
-        if not path.exists():
-            return None
-        for record, _ in _frames(path):
-            if isinstance(record, Snapshot):
-                if record.format != FORMAT:
-                    raise JournalUnreadable(self.folder, f"format {record.format}, this program writes {FORMAT}")
-                return record
-        raise JournalUnreadable(self.folder, "its snapshot is damaged")
+    # What is kept for replays. A replay that lacks something says so; a journal that can't be written must stop its agent.
+
+    def _set_aside(self, snapshot: Path, name: str) -> None:
+        """Keep a copy of the snapshot that is about to be replaced."""
+        with contextlib.suppress(OSError):
+            (self.folder / "past").mkdir(exist_ok=True)
+            shutil.copyfile(snapshot, self.folder / "past" / name)
+
+    def _retire(self, log: Path) -> None:
+        """Entries that a snapshot has taken the place of go to the past."""
+        try:
+            log.replace(self.folder / "past" / log.name)
+        except OSError:
+            log.unlink()
+
+    def _prune(self) -> None:
+        with contextlib.suppress(OSError):
+            files = sorted((self.folder / "past").glob("*-*"), key=lambda path: path.name.partition("-")[2])
+            size = sum(path.stat().st_size for path in files)
+            for path in files:
+                if size <= self._past:
+                    break
+                size -= path.stat().st_size
+                path.unlink()
 
 
-def _framed(record: _Record) -> bytes:
+def read_snapshot(path: Path) -> Snapshot | None:
+    """The snapshot in a file; None where there is no file. Raises `JournalUnreadable`."""
+    if not path.exists():
+        return None
+    for record, _ in frames(path):
+        if isinstance(record, Snapshot):
+            if record.format not in _READABLE:
+                raise JournalUnreadable(path.parent, f"format {record.format}, this program writes {FORMAT}")
+            return record
+    raise JournalUnreadable(path.parent, "its snapshot is damaged")
+
+
+def _framed(record: Record) -> bytes:
     body = _ENCODER.encode(record)
     return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
-def _frames(path: Path) -> Iterator[tuple[_Record, int]]:
+def frames(path: Path) -> Iterator[tuple[Record, int]]:
     """The records of a file with the offsets where they end, up to the first that is not whole."""
     data = path.read_bytes()
     start = 0

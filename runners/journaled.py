@@ -3,7 +3,9 @@
 No asyncio and no clock in here: `now` is an argument, as for the core itself.
 """
 
+import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,6 +40,32 @@ class Recovery:
     """Bytes of the journal that were cut off."""
 
 
+_ENCODE = msgspec.msgpack.Encoder(enc_hook=str).encode
+
+
+def sum_of(effects: list[Effect]) -> bytes:
+    """Four bytes over what an input led to: CRC-32 of all effects, of what kinds they are, and what is in them."""
+    if not effects:
+        return bytes(4)
+    kinds = ",".join([type(_inside(effect)).__name__ for effect in effects])
+    return zlib.crc32(_ENCODE(effects), zlib.crc32(kinds.encode())).to_bytes(4, "little")
+
+
+def _inside(effect: Effect) -> object:
+    """What an effect is about, whose type its bytes don't tell."""
+    if type(effect) is Publish:
+        return effect.message
+    if type(effect) is SetTimer or type(effect) is CancelTimer:
+        return effect.timer
+    return effect
+
+
+def settings_of(agent: Agent[Any]) -> bytes:
+    """A core's settings as its journal keeps them; empty where it has none."""
+    settings = getattr(agent, "settings", None)
+    return b"" if settings is None else _ENCODE(settings)
+
+
 class JournaledCore:
     """One core, its timers and its journal. `journal=None`: each life starts afresh."""
 
@@ -58,6 +86,7 @@ class JournaledCore:
         self._open: set[int] = set()
         """Steps with effects under way that a later life would have to redo."""
         self._done: list[int] = []
+        self._sums: list[bytes] = []
 
     def recover(self, now: float) -> Recovery:
         """Find the state of the earlier life, handling its inputs again, and begin a new life.
@@ -70,9 +99,11 @@ class JournaledCore:
         incarnation = self.incarnation
         found = self._journal.load()
         if found is None:
-            self._journal.rotate(self._snapshot(now))
+            self._journal.rotate(self.snapshot(now))
+            self._journal.begin(settings_of(self.agent))
             return Recovery(now=now)
         recovery = self._replay(found)
+        self._journal.begin(settings_of(self.agent))
         self.incarnation = max(incarnation, self.incarnation + 1)
         self._sequence = 0
         return recovery
@@ -86,8 +117,10 @@ class JournaledCore:
             kind, body = self._codec.pack(entry.event)
             self._journal.append(Entry(self._number, kind, body, now, entry.cause, entry.id))
         step = self._handle(entry, self._number, now)
-        if self._journal is not None and any(map(lasting, step.effects)):
-            self._open.add(step.number)
+        if self._journal is not None:
+            self._sums.append(sum_of(step.effects))
+            if any(map(lasting, step.effects)):
+                self._open.add(step.number)
         return step
 
     def finished(self, step: Step) -> bool:
@@ -105,12 +138,15 @@ class JournaledCore:
         """
         if self._journal is None:
             return
+        if self._sums:
+            self._journal.decided(self._number - len(self._sums) + 1, b"".join(self._sums))
+            self._sums = []
         if self._done:
             self._journal.done(self._done)
             self._done = []
         self._journal.flush()
         if self._journal.full and not self._open:
-            self._journal.rotate(self._snapshot(now))
+            self._journal.rotate(self.snapshot(now))
 
     @property
     def resting(self) -> bool:
@@ -122,7 +158,7 @@ class JournaledCore:
         if self._journal is not None:
             self.flush(now)
             if not self._open:
-                self._journal.rotate(self._snapshot(now))
+                self._journal.rotate(self.snapshot(now))
             self._journal.close()
 
     def _handle(self, entry: Input, number: int, now: float) -> Step:
@@ -162,20 +198,13 @@ class JournaledCore:
     # An earlier life.
 
     def _replay(self, found: Recovered) -> Recovery:
-        kept = found.snapshot
-        try:
-            self.agent.state = msgspec.msgpack.decode(kept.state, type=type(self.agent.state))
-            timers = [(self._codec.unpack(each.kind, each.body), each) for each in kept.timers]
-        except msgspec.DecodeError as error:
-            raise self._unreadable(f"its state is of another version: {error}") from error
-        for timer, each in timers:
-            if isinstance(timer, Timer):
-                self.timers.set(timer, each.at, each.cause)
-        unpack_random(self.agent.rng, kept.random)
-        self._undo = Undo(self.agent, self.source)
-        self._seen.restore(kept.seen)
-        self._number, self._sequence, self.incarnation, self._now = kept.number, kept.sequence, kept.incarnation, kept.now
-        unfinished = [step for entry in found.entries if (step := self._again(entry, found.done)) is not None]
+        self.restore(found.snapshot)
+        unfinished: list[Step] = []
+        for entry in found.entries:
+            step = self.again(entry)
+            if step is not None and entry.number not in found.done and any(map(lasting, step.effects)):
+                self._open.add(entry.number)
+                unfinished.append(step)
         return Recovery(
             resumed=self._number > 0,
             inputs=len(found.entries),
@@ -184,8 +213,28 @@ class JournaledCore:
             damaged=found.damaged,
         )
 
-    def _again(self, entry: Entry, done: set[int]) -> Step | None:
-        """Handle an input of the earlier life again; gives the step where its effects were cut short, else None."""
+    def restore(self, kept: Snapshot) -> None:
+        """Be as the core was when a snapshot was taken. Raises `JournalUnreadable` where it is another version's."""
+        try:
+            self.agent.state = msgspec.msgpack.decode(kept.state, type=type(self.agent.state))
+            timers = [(self._codec.unpack(each.kind, each.body), each) for each in kept.timers]
+        except msgspec.DecodeError as error:
+            raise self._unreadable(f"its state is of another version: {error}") from error
+        self.timers = Timers()
+        for timer, each in timers:
+            if isinstance(timer, Timer):
+                self.timers.set(timer, each.at, each.cause)
+        unpack_random(self.agent.rng, kept.random)
+        self._undo = Undo(self.agent, self.source)
+        self._seen.restore(kept.seen)
+        self._number, self._sequence, self.incarnation, self._now = kept.number, kept.sequence, kept.incarnation, kept.now
+
+    def again(self, entry: Entry) -> Step | None:
+        """Handle an input of an earlier life again; None where this version of the core knows no such input.
+
+        Raises:
+            JournalUnreadable: the input is of another version of the core.
+        """
         self._number = entry.number
         if entry.id:
             self._seen.add(entry.id)
@@ -197,17 +246,13 @@ class JournaledCore:
             return None
         if isinstance(event, Timer):
             self.timers.cancel(event)
-        step = self._handle(Input(event, entry.cause), entry.number, entry.now)
-        if entry.number in done or not any(map(lasting, step.effects)):
-            return None
-        self._open.add(entry.number)
-        return step
+        return self._handle(Input(event, entry.cause), entry.number, entry.now)
 
     def _unreadable(self, why: str) -> JournalUnreadable:
-        assert self._journal is not None
-        return JournalUnreadable(self._journal.folder, why)
+        return JournalUnreadable(self._journal.folder if self._journal is not None else Path(self.source), why)
 
-    def _snapshot(self, now: float) -> Snapshot:
+    def snapshot(self, now: float) -> Snapshot:
+        """All that the core and its host know now."""
         timers = [TimerSet(*self._codec.pack(timer), at, cause) for timer, at, cause in self.timers.in_order()]
         return Snapshot(
             number=self._number,

@@ -29,9 +29,9 @@ PROMISED = {
         "events",
         "why",
     ),
-    *("schema", "doctor", "simulate"),
+    *("schema", "doctor", "simulate", "replay"),
 }
-WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo", "simulate")
+WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo", "simulate", "replay")
 runner = CliRunner(env={"COLUMNS": "160"})  # wide enough to break no line
 
 
