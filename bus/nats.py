@@ -15,6 +15,7 @@ from bus.credentials import Secret
 from bus.nats_history import read_stored
 from bus.nats_intake import Intake
 from bus.nats_link import Link, LinkState, OnState
+from bus.nats_log import NatsLog
 from bus.nats_objects import ObjectStore
 from bus.nats_publish import StreamPublisher
 from bus.nats_pull import StoredReceipt, StreamReader
@@ -214,11 +215,15 @@ class NatsBus:
         except errors.Error as error:
             raise Unreachable(f"{self._link.address}: {error}; is the server up?") from error
 
-    async def serve(self, subject: str, responder: Responder) -> Subscription:
+    def log(self, name: str) -> NatsLog:
+        """See `bus.port.Bus.log`."""
+        return NatsLog(name, self._link, self._publisher, self._ack_wait)
+
+    async def serve(self, subject: str, responder: Responder, *, group: str = _QUEUE_GROUP) -> Subscription:
         """See `bus.port.Bus.serve`. Requests are answered side by side; what a responder raises is logged."""
         service = _Service(responder, self._link, self._subscriptions.discard)
         await self._link.wait_up(_SETUP_TIMEOUT)
-        service.core = await self._nc.subscribe(subject, queue=_QUEUE_GROUP, cb=service.asked)
+        service.core = await self._nc.subscribe(subject, queue=group, cb=service.asked)
         self._subscriptions.add(service)
         await self._link.round_trip(_SETUP_TIMEOUT)
         return service

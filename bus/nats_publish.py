@@ -14,7 +14,7 @@ from nats.js.api import Header
 from nats.js.errors import NotFoundError
 
 from bus.nats_link import Link
-from bus.nats_streams import LATEST, RECORD
+from bus.nats_streams import JOURNAL, LATEST, RECORD
 from bus.port import BusError, SubjectTaken, Unreachable
 
 log = logging.getLogger("shoal.bus")
@@ -52,7 +52,7 @@ class _UnderWay:
         self.reply = reply
         self.deadline = now + timeout
         self.sent_at = now
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
 
 class StreamPublisher:
@@ -76,17 +76,19 @@ class StreamPublisher:
         await self._link.nc.subscribe(self._prefix + "*", cb=self._answered)
         self._link.on_back.append(self._send_all_again)
 
-    async def store(self, subject: str, data: bytes, dedup: str, first: bool, *, rollup: bool = False) -> None:
-        """Returns once the stream has it; with `rollup` as the only one on its subject.
+    async def store(
+        self, subject: str, data: bytes, dedup: str, first: bool, *, rollup: bool = False, after: int | None = None
+    ) -> int:
+        """Returns its sequence once the stream has it; with `rollup` as the only one on its subject.
 
         Raises:
-            SubjectTaken: with `first`, when another message is there.
+            SubjectTaken: with `first`, when another message is there; with `after`, when the last has another sequence.
             Unreachable: not stored in time.
             BusError: the stream refuses it.
         """
         headers = {Header.MSG_ID.value: dedup}
-        if first:
-            headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = "0"
+        if first or after is not None:
+            headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = str(after or 0)
         if rollup:
             headers[Header.ROLLUP.value] = "sub"
         async with self._window:
@@ -98,10 +100,12 @@ class StreamPublisher:
                 self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
             try:
                 await self._send(entry)
-                await entry.done
+                return await entry.done
             except _Conflict:
-                if await self._stored_by(subject) != dedup:
+                stored_by, sequence = await self._newest(subject)
+                if stored_by != dedup:
                     raise SubjectTaken(f"{subject} holds a message already: another writer was first") from None
+                return sequence
             finally:
                 del self._under_way[key]
 
@@ -131,7 +135,7 @@ class StreamPublisher:
             entry.done.set_exception(BusError(f"{entry.subject} is answered by something that is no stream: {error}"))
             return
         if ack.error is None:
-            entry.done.set_result(None)
+            entry.done.set_result(ack.seq)
         elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
             entry.done.set_exception(_Conflict())
         else:
@@ -145,18 +149,18 @@ class StreamPublisher:
         if not entry.done.done():
             await self._send(entry)
 
-    async def _stored_by(self, subject: str) -> str:
-        """The dedup id of the newest message on a subject: it may be ours, stored before its acknowledgement was lost."""
+    async def _newest(self, subject: str) -> tuple[str, int]:
+        """Dedup id and sequence of the newest message on a subject: it may be ours, its acknowledgement lost."""
         js = self._link.nc.jetstream(timeout=self._timeout)
-        for stream in (RECORD, LATEST):
+        for stream in (RECORD, LATEST) if subject.startswith("shoal.") else (JOURNAL,):
             try:
                 found = await js.get_last_msg(stream, subject, direct=True)
-                return str((found.headers or {}).get(Header.MSG_ID.value, ""))
+                return str((found.headers or {}).get(Header.MSG_ID.value, "")), int(found.seq or 0)
             except NotFoundError:
                 continue
             except errors.Error as error:
                 raise Unreachable(f"{subject}: whether it was stored can't be told ({error}); do it again") from error
-        return ""
+        return "", 0
 
     def _sweep(self) -> None:
         self._sweeper = None

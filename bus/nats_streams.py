@@ -16,6 +16,8 @@ from schemas.wire import Delivery, registered
 RECORD = "SHOAL_RECORD"
 LATEST = "SHOAL_LATEST"
 AUDIT = "SHOAL_AUDIT"
+JOURNAL = "SHOAL_JOURNAL"
+"""Logs (`bus.nats_log`), one a subject; made when the first is used."""
 STREAM_OF = {Delivery.RECORD: RECORD, Delivery.LAST_VALUE: LATEST, Delivery.AUDIT: AUDIT}
 
 _MIB = 1024 * 1024

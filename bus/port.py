@@ -33,6 +33,14 @@ class SubjectTaken(BusError):
     """A publish with `first=True` found a message on its subject already: another writer won."""
 
 
+class Superseded(BusError):
+    """A log has grown by somebody else's hand: whoever appended here has been replaced. Attribute: `log`."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(f"the log {log} has another writer now")
+        self.log = log
+
+
 class Start(enum.Enum):
     """Where a subscription to RECORD messages begins. LAST_VALUE always begins with the newest of each subject."""
 
@@ -77,6 +85,30 @@ class Subscription(Protocol):
         """Deliver no more. What was received but not acknowledged comes again to whoever subscribes under its name."""
 
 
+class Log(Protocol):
+    """Bytes in order under a name, kept by the server, which grow only from the end that their writer knows.
+
+    So of several who take themselves for its writer only one can be it: the others' next append raises `Superseded`,
+    however long they stood still in between. It is a lease whose every use is fenced.
+    """
+
+    async def append(self, data: bytes, *, after: int, name: str) -> int:
+        """Store at the end; gives the sequence of what was stored. `after`: the last sequence, 0 of an empty log.
+
+        `name` is that of this append alone: doing it again under the same stores nothing more.
+
+        Raises:
+            Superseded: something else came after `after`; nothing was stored.
+            Unreachable: whether it was stored can't be told; do it again.
+        """
+
+    async def follow(self, handler: Callable[[int, bytes], None]) -> "Subscription":
+        """Give everything that is kept, and then what is appended, to `handler` with its sequence, in order."""
+
+    async def trim(self, before: int) -> None:
+        """Forget what comes before a sequence; the last one always stays."""
+
+
 class Bus(Protocol):
     """A carrier of messages."""
 
@@ -107,14 +139,20 @@ class Bus(Protocol):
     async def request(self, subject: str, body: bytes, timeout: float) -> bytes:
         """Ask and wait for one answer. Raises `NoResponders` at once where nobody listens, `TimedOut` after `timeout` s."""
 
-    async def serve(self, subject: str, responder: Responder) -> Subscription:
-        """Answer requests on a subject; one of several servers of a subject gets each request."""
+    async def serve(self, subject: str, responder: Responder, *, group: str = "servers") -> Subscription:
+        """Answer requests on a subject; one of several servers of a subject and group gets each request.
+
+        The first answer counts where there are several groups.
+        """
 
     async def round_trip(self, timeout: float) -> float | None:
         """Seconds that a message takes to the server and back; None after `timeout` seconds."""
 
     def history(self, interests: Sequence[Interest]) -> AsyncIterator[Message]:
         """Everything stored for these interests up to now, stream by stream in order, then the end."""
+
+    def log(self, name: str) -> Log:
+        """The log of that name (one token of a subject), empty where nobody has written to it."""
 
     async def put_object(self, name: str, data: bytes) -> None:
         """Keep a large value (a model, a snapshot) under a name, replacing an older one."""

@@ -14,6 +14,7 @@ from bus.nats_intake import Intake, contradiction
 from bus.port import BusError, Handler, Interest, Receipt, Responder, Start, Subscription, Unreachable
 from bus.simulated_endpoint import Endpoint, SimulatedSubscription
 from bus.simulated_faults import NONE, Faults
+from bus.simulated_log import LogData, SimulatedLog
 from bus.simulated_network import ACK_WAIT, RESEND, SimulatedNetwork
 from bus.simulated_requests import SimulatedRequests
 from schemas.bus import MessageRejected
@@ -44,7 +45,9 @@ class SimulatedServer:
         self.network = SimulatedNetwork(seed, faults, trace=False, ack_wait=ack_wait, resend=resend)
         self.requests = SimulatedRequests(self.network)
         self.objects: dict[str, bytes] = {}
+        self.logs: dict[str, LogData] = {}
         self.store_timeout = store_timeout
+        self.resend = resend
         self._loop = asyncio.get_running_loop()
         self._origin = self._loop.time()
         self._alarm: asyncio.TimerHandle | None = None
@@ -189,11 +192,19 @@ class SimulatedBus:
         self._server.kick()
         return await answer
 
-    async def serve(self, subject: str, responder: Responder) -> Subscription:
+    def log(self, name: str) -> SimulatedLog:
+        """See `bus.port.Bus.log`."""
+        server = self._server
+        return SimulatedLog(
+            name, server.logs.setdefault(name, LogData(server.resend)), self._network, self.endpoint,
+            synchronise=server.synchronise, kick=server.kick, timeout=server.store_timeout,
+        )  # fmt: skip
+
+    async def serve(self, subject: str, responder: Responder, *, group: str = "servers") -> Subscription:
         """See `bus.port.Bus.serve`."""
         await self._server.wait_up()
         service = _Service(self._server, responder, self._subscriptions.discard)
-        service.ends = self._server.requests.serve(self.endpoint, subject, service.asked)
+        service.ends = self._server.requests.serve(self.endpoint, subject, service.asked, group)
         self._subscriptions.add(service)
         return service
 

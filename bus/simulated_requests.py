@@ -16,12 +16,12 @@ class SimulatedRequests:
 
     def __init__(self, network: SimulatedNetwork) -> None:
         self._network = network
-        self._servers: dict[str, list[tuple[Endpoint, Answerer]]] = {}
+        self._servers: dict[str, list[tuple[Endpoint, Answerer, str]]] = {}
         self._turn = 0
 
-    def serve(self, endpoint: Endpoint, subject: str, answerer: Answerer) -> Callable[[], None]:
-        """Answer a subject's requests; one of several who do gets each. Gives what ends it."""
-        entry = (endpoint, answerer)
+    def serve(self, endpoint: Endpoint, subject: str, answerer: Answerer, group: str = "") -> Callable[[], None]:
+        """Answer a subject's requests; of each group one gets each. Gives what ends it."""
+        entry = (endpoint, answerer, group)
         self._servers.setdefault(subject, []).append(entry)
 
         def stop() -> None:
@@ -46,7 +46,12 @@ class SimulatedRequests:
             network.at(network.hop_down(asking.endpoint), asking.finish, NoResponders(asking.subject))
             return
         self._turn += 1
-        endpoint, answerer = servers[self._turn % len(servers)]
+        for group in dict.fromkeys(server[2] for server in servers):
+            members = [server for server in servers if server[2] == group]
+            self._hand_over(asking, *members[self._turn % len(members)][:2])
+
+    def _hand_over(self, asking: "_Asking", endpoint: Endpoint, answerer: Answerer) -> None:
+        network = self._network
         if endpoint.down_cut > network.now:
             return
         epoch = endpoint.epoch
