@@ -1,7 +1,7 @@
 """What the batch controller does on which event."""
 
 from agents.base import Effects, on
-from agents.batch_controller import deadlines, learning, noise, transfers, words
+from agents.batch_controller import deadlines, inside, learning, noise, transfers, words
 from agents.batch_controller.deciding import Decider, drifted
 from agents.batch_controller.invariants import faults
 from agents.batch_controller.links import BYTES
@@ -21,6 +21,7 @@ from schemas.ids import NodeId
 from schemas.jobs import JobState
 from schemas.network import LinkQuality, LinkQualityChanged
 from schemas.nodes import NodeProfile, NodeYielding, WorkFailed
+from schemas.sites import SitePaced, SiteParted
 from schemas.training import (
     Assignment,
     ContributionReceived,
@@ -176,6 +177,20 @@ class BatchController(Decider):
                 change = f"{was.value} -> {event.quality.value}" if was is not None else event.quality.value
                 known.news = f"link {change} ({event.latency_ms:.0f} ms, loss {100 * event.loss:.0f} %)"
                 yield from self._reconsider(job, now)
+
+    @on(SitePaced)
+    def heed_site(self, event: SitePaced, now: float) -> None:
+        """Where nodes average in the midst of rounds, rounds may be longer."""
+        job = self.state.jobs.get(event.job)
+        if job is not None:
+            job.inside = inside.heard(event)
+
+    @on(SiteParted)
+    def heed_parting(self, event: SiteParted, now: float) -> None:
+        """They don't any more, until they say so."""
+        job = self.state.jobs.get(event.job)
+        if job is not None and job.inside is not None and event.round == 0 and event.epoch == job.inside.epoch:
+            job.inside = None
 
     @on(NodeLost)
     def forget_link(self, event: NodeLost, now: float) -> None:

@@ -71,19 +71,22 @@ def in_company(steps: float) -> float:
     return (2.0 - BOLDNESS * (1.0 - staying(steps))) / 2.0
 
 
-def progress(parts: Sequence[Part], noise_scale: float, asked: int) -> float:
-    """What a round is worth, in steps that a lone machine makes of `asked` samples each; weights are by samples."""
+def progress(parts: Sequence[Part], noise_scale: float, asked: int, apart: float = math.inf) -> float:
+    """What a round is worth, in steps that a lone machine makes of `asked` samples each; weights are by samples.
+
+    `apart`: steps between two averages at most, where nodes average in the midst of rounds, too.
+    """
     samples = sum(part.samples for part in parts)
     if samples <= 0:
         return 0.0
     steps = sum(part.samples * part.steps for part in parts) / samples
     own = sum(part.samples * part.steps / part.microbatch for part in parts) / samples / steps
     together = sum(part.samples**2 * part.steps / part.microbatch for part in parts) / samples**2 / steps
-    revived = (1.0 - staying(steps)) * max(0.0, own - together)
+    revived = (1.0 - staying(min(steps, apart))) * max(0.0, own - together)
     return steps * worth(noise_scale, asked, own, together + revived)
 
 
-def efficiency(parts: Sequence[Part], noise_scale: float, asked: int) -> float:
+def efficiency(parts: Sequence[Part], noise_scale: float, asked: int, apart: float = math.inf) -> float:
     """Useful samples a sample: what one of the round's does, over one of a lone machine's steps of `asked` samples."""
     samples = sum(part.samples for part in parts)
-    return progress(parts, noise_scale, asked) * asked / samples if samples > 0 else 1.0
+    return progress(parts, noise_scale, asked, apart) * asked / samples if samples > 0 else 1.0

@@ -16,7 +16,7 @@ from statistics import median
 
 import msgspec
 
-from agents.batch_controller import goodput, learning, microbatch, noise, rounds, words
+from agents.batch_controller import goodput, inside, learning, microbatch, noise, rounds, words
 from agents.batch_controller.asynchronous import AsynchronousPlanner
 from agents.batch_controller.goodput import Part
 from agents.batch_controller.planner import Plan, Planner
@@ -39,7 +39,7 @@ class GoodputPlanner(Planner):
     def _timed(self, shares: dict[NodeId, Share], paces: dict[NodeId, Pace], average: AverageEncoding) -> Plan:
         plan = super()._timed(shares, paces, average)
         parts = [Part(share.local_steps / share.every**2, share.microbatch) for share in plan.shares.values()]
-        useful = round(goodput.efficiency(parts, self.noise, self.start), 4)
+        useful = round(goodput.efficiency(parts, self.noise, self.start, self._apart), 4)
         return msgspec.structs.replace(plan, efficiency=useful, target=self.target)
 
     @property
@@ -81,12 +81,26 @@ class GoodputPlanner(Planner):
             self.weighed = True
             lengths = ladder(present, shortest, longest)
             values = {seconds: self._progress_a_second(seconds, drafts, paces) for seconds in (present, *lengths)}
-            best = max(values, key=lambda seconds: (values[seconds], -seconds))
+            best = self._best(values)
             if values[best] >= (1.0 + self.settings.length_gain) * values[present]:
                 self.length_why = words.length(best, present, values[best] / max(1e-9, values[present]) - 1.0)
                 present = min(present * self.free.factor, max(present / self.free.factor, best))
         self.target = round(present, 4)
         return present
+
+    def _best(self, values: Mapping[float, float]) -> float:
+        """The length with the largest value. What averages inside a site take away is why long rounds have a price: where
+        there is none, they gain a little however long, and the shortest is taken that another doesn't beat by enough. For
+        each is as long as whoever looks at anchors has to wait: validations, newcomers, checkpoints, the target."""
+        most = max(values.values())
+        if inside.covers(self.job.inside, self.roster):
+            return min(seconds for seconds, value in values.items() if value * (1.0 + self.settings.length_gain) >= most)
+        return max(values, key=lambda seconds: (values[seconds], -seconds))
+
+    @property
+    def _apart(self) -> float:
+        """Steps between two averages at most, as far as the job's rounds have no say in it."""
+        return inside.apart(self.job.inside, self.roster, math.inf)
 
     def _time_for(self, steps: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         """Seconds of a round with so many steps of the microbatch asked for on the fastest node."""
@@ -95,7 +109,7 @@ class GoodputPlanner(Planner):
 
     def _progress_a_second(self, seconds: float, drafts: Mapping[NodeId, Share], paces: Mapping[NodeId, Pace]) -> float:
         parts = [self._part(name, drafts[name], paces[name], seconds) for name in self.roster]
-        return goodput.progress(parts, self.noise, self.start) / (seconds + self.job.closing + self.job.pause)
+        return goodput.progress(parts, self.noise, self.start, self._apart) / (seconds + self.job.closing + self.job.pause)
 
     def _part(self, name: NodeId, share: Share, pace: Pace, seconds: float) -> Part:
         """What a node adds to a round: all its steps, or what counts of them where it can't contribute to each."""
@@ -168,7 +182,7 @@ class GoodputPlanner(Planner):
 
     def _worth(self, size: int, steps: float) -> float:
         """Progress of a round if all nodes did the same: a node's microbatch is judged by its own times, not by theirs."""
-        return goodput.progress([Part(steps, size)] * self._alike(), self.noise, self.start)
+        return goodput.progress([Part(steps, size)] * self._alike(), self.noise, self.start, self._apart)
 
 
 def ladder(present: float, shortest: float, longest: float) -> list[float]:

@@ -8,6 +8,7 @@ import msgspec
 from agents.batch_controller import (
     deadlines,
     goodput,
+    inside,
     learning,
     links,
     microbatch,
@@ -185,7 +186,8 @@ class Planner:
         if not free_lengths(self.request) or len(shares) < 2:
             return 1.0
         steps = [share.local_steps * share.microbatch / self.start for share in shares.values() if share.every == 1]
-        return round(goodput.in_company(max(steps, default=1.0)), 4)
+        apart = inside.apart(self.job.inside, self.roster, max(steps, default=1.0))
+        return round(goodput.in_company(apart), 4)
 
     def _deadline(self, times: Mapping[NodeId, float]) -> float:
         """From the times of those whom a round waits for; generous while no step was measured."""
@@ -294,7 +296,15 @@ class Planner:
         sizes = {name: share.microbatch / self.start for name, share in drafts.items()}
         between, present = self.job.closing + self.job.pause, self.steps_asked
         values = {
-            steps: shortening.done_a_second(steps, paces, sizes, between, self.job.quorum, self.settings)
+            steps: shortening.done_a_second(
+                steps,
+                paces,
+                sizes,
+                between,
+                self.job.quorum,
+                self.settings,
+                inside.apart(self.job.inside, self.roster, steps),
+            )
             for steps in sorted({*shortening.ladder(self.request.local_steps), present})
         }
         self.steps_asked = self.length = shortening.choose(values, present)

@@ -36,12 +36,14 @@ def done_a_second(
     between: float,
     quorum: int,
     settings: BatchControllerSettings,
+    apart: float | None = None,
 ) -> float:
     """What rounds of so many steps of the starting microbatch get done in a second, in such steps.
 
     Args:
         sizes: each node's microbatch over the starting one.
         between: seconds from a round's last contribution until the next one opens.
+        apart: steps between two averages, where there are some in the midst of rounds.
     """
     asked = {name: max(1, round(steps / sizes[name])) for name in paces}
     seconds = waiting.round_time(paces, asked, rounds.round_time(paces, asked, quorum), settings)
@@ -50,7 +52,7 @@ def done_a_second(
         every = rounds.rounds_between(pace, seconds, 1, asked[name], settings)
         counted += rounds.counted(pace, seconds, every, asked[name]) * sizes[name]
     down = min(pace.down for pace in paces.values())  # it is in both: the round closes once a second node has the average
-    return counted * goodput.in_company(steps) / (seconds + max(0.0, between - down))
+    return counted * goodput.in_company(steps if apart is None else apart) / (seconds + max(0.0, between - down))
 
 
 def choose(values: Mapping[int, float], present: int) -> int:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agents.batch_controller.inside import Inside
 from agents.batch_controller.noise import Spread
 from agents.effects import Timer
 from schemas.fragments import parts_of
@@ -168,6 +169,8 @@ class Job(msgspec.Struct, kw_only=True):
     adapt: bool | None = None
     """None until the optimizer has spoken."""
     max_factor: float = 2.0
+    inside: Inside | None = None
+    """Where nodes average in the midst of rounds, too."""
     foreseen: tuple[Foreseen, ...] = ()
     """Links that the optimizer wants planned with as they are about to be."""
     hold_until: int = 0
