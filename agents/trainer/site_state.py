@@ -28,6 +28,8 @@ class SiteState(msgspec.Struct, kw_only=True):
     """By round: who has taken the difference over, and sends it with the site's; this node itself where it speaks."""
     parts: int = 0
     """Of the speaker: into how many parts a round's steps are best cut, as far as it knows; 0: nothing is known."""
+    told: int = 0
+    """The group in whose name that was said last."""
     plan: tuple[int, int] = (0, 0)
     """A round, and into how many parts all cut their steps for it."""
     averages_timed: bool = False

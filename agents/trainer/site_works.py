@@ -17,6 +17,8 @@ class OpenSite(Work, frozen=True, kw_only=True):
     """The next that this node trains for."""
     within: float
     """Seconds for all to be there."""
+    parts: int = 1
+    """Into how many parts all cut their steps in the first round that they average."""
 
 
 class JoinSite(Work, frozen=True, kw_only=True):
@@ -39,10 +41,11 @@ class SiteListening(Result, frozen=True, kw_only=True):
 
 
 class SiteJoined(Result, frozen=True, kw_only=True):
-    """All members are one group; the first round that they average is the same for all."""
+    """All members are one group; the first round that they average is the same for all, and so are its parts."""
 
     epoch: int
     first: int
+    parts: int = 1
 
 
 class AverageInSite(Work, frozen=True, kw_only=True):

@@ -28,6 +28,9 @@ LEAST_SECONDS = 1.0
 MOST_SECONDS = 60.0
 """As long as any holder of an average has to come up with it."""
 
+LEAST_ROUND = 1.0
+"""Seconds of steps in a round, from which on all of a new group hear that it is whole before their next one begins."""
+
 SLOWER = 5.0
 """Times what an average took before, after which its bytes are given up: links change, and learning that is one round."""
 
@@ -88,7 +91,11 @@ class Siting(Overlapping):
         yield self._work(
             f"site/{site.epoch}",
             site_works.OpenSite(
-                epoch=site.epoch, members=wanted, round=self._upcoming, within=self.settings.site_join_seconds
+                epoch=site.epoch,
+                members=wanted,
+                round=self._upcoming,
+                within=self.settings.site_join_seconds,
+                parts=site.parts if site.pace >= LEAST_ROUND else 1,
             ),
             f"{len(wanted)} nodes of this site are ready",
         )
@@ -141,8 +148,9 @@ class Siting(Overlapping):
     @on(site_works.SiteJoined)
     def be_joined(self, event: site_works.SiteJoined, now: float) -> None:
         """All are there."""
-        if event.epoch == self._site.epoch:
-            self._site.joined, self._site.first = True, event.first
+        site = self._site
+        if event.epoch == site.epoch:
+            site.joined, site.first, site.plan = True, event.first, (event.first, event.parts)
 
     # A round.
 
@@ -196,8 +204,8 @@ class Siting(Overlapping):
         s, site = self.state, self._site
         asked = s.request.site_every if s.request is not None else 0
         parts = meeting.parts(members, site.cost, site.parts, asked)
-        if parts != site.parts:
-            site.parts = parts
+        if (parts, site.epoch) != (site.parts, site.told):
+            site.parts, site.told = parts, site.epoch
             yield self.publish(
                 SitePaced(
                     job=s.job,
@@ -275,7 +283,7 @@ class Siting(Overlapping):
         s, site = self.state, self._site
         epoch, site.epoch, site.joined, site.members = site.epoch, 0, False, ()
         site.failures += 1
-        site.rest_until = self._upcoming + 2 ** min(site.failures - 1, LONGEST_REST)
+        site.rest_until = self._upcoming + (2 ** min(site.failures - 1, LONGEST_REST) if site.failures > 1 else 0)
         yield self._work(f"leave/{epoch}", site_works.LeaveSite(epoch=epoch), reason)
         if tell:
             yield self.publish(SiteParted(job=s.job, node=s.node, epoch=epoch, reason=reason))

@@ -120,8 +120,11 @@ class SiteGroup:
         """What the last average took, once all were there."""
         self._group: ProcessGroupGloo | None = None
 
-    def meet(self, meeting: Meeting, round_: int, within: float) -> int:
-        """Be connected with all; gives the first round that no member can have begun yet. Raises `SiteError`."""
+    def meet(self, meeting: Meeting, round_: int, parts: int, within: float) -> tuple[int, int]:
+        """Be connected with all; gives the first round that no member can have begun yet, and the speaker's `parts`.
+
+        Raises `SiteError`.
+        """
         store, limit = meeting.store, timedelta(seconds=within)
         try:
             keys = [f"seen/{rank}" for rank in range(1, len(self.members))]
@@ -135,7 +138,8 @@ class SiteGroup:
             self._group = _GLOO(PrefixStore(self.name, store), self.rank, len(self.members), options)
         except RuntimeError as error:
             raise SiteError(f"not all of {', '.join(self.members)} came ({_first_line(error)})") from error
-        return max(header[1] for header in self._agree(JOIN, round_, (), within, any_round=True)) + 1
+        headers = self._agree(JOIN, round_, (parts,), within, any_round=True)
+        return max(header[1] for header in headers) + 1, headers[0][2]
 
     def average(self, vector: Tensor | None, count: int, given: Given, round_: int, within: float) -> list[Given]:
         """Make the speaker's vector the average of all, weighted by samples; the others' are spent. What each brought.

@@ -144,14 +144,15 @@ class SiteWorks:
         try:
             meeting = await place.run(go)
             told(meeting)
-            first = await place.run(place.group.meet, meeting, work.round, work.within)
+            parts = work.parts if isinstance(work, works.OpenSite) else 1
+            first, parts = await place.run(place.group.meet, meeting, work.round, parts, work.within)
         except (SiteError, Left) as error:
             await self._fail(place, error)
             return
         place.joined = True
         if not place.speaks:
             await self._tensors.unfollow("average")  # it comes from the speaker: the link is spared
-        place.post(works.SiteJoined(epoch=place.epoch, first=first))
+        place.post(works.SiteJoined(epoch=place.epoch, first=first, parts=parts))
 
     async def leave(self, work: works.LeaveSite, post: Post) -> None:
         """Leave a group, if it is the present one."""

@@ -75,6 +75,8 @@ class Site(JobCluster):
         self.waiting: dict[tuple[int, str], list[Any]] = {}
         """Who has come so far: to a group, or to a round's average in it."""
         self.broken: set[int] = set()
+        self.word: dict[int, int] = {}
+        """What speakers say of the first round of a group."""
         self.parts: dict[int, dict[str, int]] = {}
         """By round: into how many parts each node cuts its steps."""
         self.kept: set[tuple[str, str]] = set()
@@ -95,7 +97,8 @@ class Site(JobCluster):
     def work(self, node: Node, core: str, effect: StartWork) -> None:
         tell = partial(self.tell, node, node.cores)
         match effect.work:
-            case works.OpenSite(epoch=epoch):
+            case works.OpenSite(epoch=epoch, parts=parts):
+                self.word[epoch] = parts
                 self.later(0.01, lambda: tell(works.SiteListening(epoch=epoch, addresses=("192.0.2.1",), port=1)))
                 self.meet(node, (epoch, "join"), effect.work.members, effect.work.round, tell)
             case works.JoinSite(epoch=epoch):
@@ -128,7 +131,7 @@ class Site(JobCluster):
         if len(self.waiting[at]) == len(members):
             first = max(each for _, _, each in self.waiting[at]) + 1
             for _, told, _ in self.waiting.pop(at):
-                self.later(0.02, partial(told, works.SiteJoined(epoch=epoch, first=first)))
+                self.later(0.02, partial(told, works.SiteJoined(epoch=epoch, first=first, parts=self.word.get(epoch, 1))))
 
     def average(self, node: Node, work: works.AverageInSite, tell: Any) -> None:
         at, members = (work.epoch, f"average/{work.done.round}"), self.members_of(work.epoch)

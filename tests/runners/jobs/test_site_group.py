@@ -22,7 +22,8 @@ def together(do: Callable[[SiteGroup], Any], rounds: tuple[int, ...] = (3, 5, 4)
         group = SiteGroup("j/1", NAMES, rank)
         try:
             meeting = connect((LOOPBACK,), door.store.port, "j/1", rank, WITHIN) if rank else door
-            first = group.meet(meeting, rounds[rank], WITHIN)
+            first, parts = group.meet(meeting, rounds[rank], 4 - rank, WITHIN)
+            assert parts == 4, "the speaker's word"
             came[rank] = (first, do(group))
         except SiteError as error:
             came[rank] = error
@@ -117,7 +118,7 @@ def test_one_that_goes_breaks_the_others_off() -> None:
 def test_one_that_never_comes_costs_its_time_alone() -> None:
     door = listen("j/2", 0.2)
     with pytest.raises(SiteError, match="not all of a, b came"):
-        SiteGroup("j/2", ("a", "b"), 0).meet(door, 1, 0.2)
+        SiteGroup("j/2", ("a", "b"), 0).meet(door, 1, 1, 0.2)
 
 
 def test_a_port_of_nobody_or_of_another_group_is_told() -> None:
