@@ -3,6 +3,7 @@
     python -m benchmarks.local_steps [--json] [--seeds 0 1] [--lengths 1 3 10] [--sync round overlap] [--steps 170]
     python -m benchmarks.local_steps --outer 1 0 --outer 0.7 0.5           outer rate and momentum (0: plain averaging)
     python -m benchmarks.local_steps --task small --lengths 1 3 10 30 --steps 400 [--workers 1]      a smaller model
+    python -m benchmarks.local_steps --lengths 10 20 --inside 3            averages in the midst of rounds, as inside a site
 
 The model, data, optimizer and held-out loss are those of `benchmarks.training`, whose ideal averages all gradients at each
 step (160 steps to a loss of 2.6 with seed 0). With `overlap` the average of a round comes one step into the next one. Only
@@ -35,6 +36,8 @@ class Row:
     """Steps between two averages."""
     sync: str
     outer: tuple[float, float]
+    inside: int = 0
+    """Steps between two averages in the midst of a round; 0: none."""
     curve: list[tuple[int, float]] = field(default_factory=list)
     """Steps of each worker, held-out loss of the anchor."""
     reached: int | None = None
@@ -55,6 +58,8 @@ class Run:
         self.anchor = parameters_to_vector(self.model.parameters()).detach().clone()
         self.rate, self.momentum = outer
         self.velocity = torch.zeros_like(self.anchor)
+        self.origins = [self.anchor] * WORKERS
+        """Where each worker's own steps are counted from."""
         self.steps = 0
 
     def step(self) -> None:
@@ -67,8 +72,19 @@ class Run:
         self.steps += 1
 
     def differences(self) -> list[Tensor]:
-        """Of each worker to the anchor."""
-        return [parameters_to_vector(model.parameters()).detach() - self.anchor for model in self.models]
+        """What each worker's own steps have added."""
+        return [
+            parameters_to_vector(model.parameters()).detach() - origin
+            for model, origin in zip(self.models, self.origins, strict=True)
+        ]
+
+    def meet(self) -> None:
+        """All go on from where the round's end would take them; what is their own stays (`runners/jobs/meeting.py`)."""
+        own = self.differences()
+        there = self.anchor + torch.stack(own).mean(0)
+        self.origins = [there - each for each in own]
+        for model in self.models:
+            vector_to_parameters(there.clone(), model.parameters())
 
     def average(self, differences: Sequence[Tensor]) -> None:
         """The outer step; what each worker has beyond its difference stays."""
@@ -76,9 +92,10 @@ class Run:
         self.velocity = self.momentum * self.velocity + mean
         moved = self.rate * (mean + self.momentum * self.velocity if self.momentum else mean)
         self.anchor = self.anchor + moved
-        for model, own in zip(self.models, differences, strict=True):
-            now = parameters_to_vector(model.parameters()).detach()
-            vector_to_parameters(now + moved - own, model.parameters())
+        for model, own, origin in zip(self.models, differences, self.origins, strict=True):
+            since = parameters_to_vector(model.parameters()).detach() - origin - own
+            vector_to_parameters(self.anchor + since, model.parameters())
+        self.origins = [self.anchor] * WORKERS
 
     def held_out(self) -> float:
         """Of the anchor."""
@@ -104,6 +121,8 @@ def train(row: Row, task: Task, data: Windows | Digits, steps: int, workers: int
             run.average(travelling)
             travelling = []
         if since < row.length:
+            if row.inside and since % row.inside == 0:
+                run.meet()
             continue
         travelling, since = run.differences(), 0
         if row.sync == "round":
@@ -126,6 +145,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--inside", type=int, default=0, help="steps between two averages in the midst of a round")
     parser.add_argument("--sync", nargs="+", choices=("round", "overlap"), default=["round"])
     parser.add_argument("--outer", type=float, nargs=2, action="append", metavar=("RATE", "MOMENTUM"))
     parser.add_argument("--steps", type=int, default=250)
@@ -137,14 +157,15 @@ def main() -> None:
         for sync in asked.sync:
             for length in asked.lengths:
                 for rate, momentum in asked.outer or [(1.0, 0.0)]:
-                    row = train(Row(seed, length, sync, (rate, momentum)), task, data, asked.steps, asked.workers)
+                    row = train(Row(seed, length, sync, (rate, momentum), asked.inside), task, data, asked.steps, asked.workers)
                     print(json.dumps(asdict(row)) if asked.json else told(row), flush=True)
 
 
 def told(row: Row) -> str:
     """For people."""
     end = f"{row.reached} steps" if row.reached is not None else f"not within {row.curve[-1][0]} ({row.curve[-1][1]:.3f})"
-    return f"seed {row.seed}: {row.length} between averages, {row.sync}, outer {row.outer[0]:g}/{row.outer[1]:g}: {end}"
+    length = f"{row.length} ({row.inside} inside)" if row.inside else f"{row.length}"
+    return f"seed {row.seed}: {length} between averages, {row.sync}, outer {row.outer[0]:g}/{row.outer[1]:g}: {end}"
 
 
 if __name__ == "__main__":

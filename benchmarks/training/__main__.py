@@ -26,6 +26,7 @@ the steps that averaging all gradients at no cost would need, divided by the ste
 EXAMPLE = """examples:
   python -m benchmarks.training shoal mixed --cc bbr           one run of Shoal, with where its time went
   python -m benchmarks.training shoal slow --seeds 0,1,2 --request local_steps=20
+  python -m benchmarks.training shoal perfect --site lab       the same workers, told that they stand near each other
   benchmarks/training/peers/install.sh base                    virtual environments for peers, apart from Shoal's
   python -m benchmarks.training ddp perfect                    a peer
   python -m benchmarks.training compare mixed --cc cubic       the two fastest, one after the other
