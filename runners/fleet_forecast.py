@@ -13,7 +13,7 @@ from statistics import fmean, median
 import msgspec
 
 from agents.appraiser import Appraisal, Part, RoundSeen, appraise_possible
-from agents.appraiser.rounds import stretch
+from agents.appraiser.rounds import asked_of, stretch
 from agents.base import Effect, Publish, SetTimer
 from agents.batch_controller import BatchController, BatchControllerSettings
 from agents.batch_controller.links import BYTES
@@ -89,7 +89,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 def forecast(machines: Mapping[str, Machine], request: JobRequest, rng: random.Random) -> Forecast:
     """What these machines would make of a job, all of them measured in whole."""
     plan = _planned(machines, request)
-    asked = float(request.microbatch * (1 if request.sync == "step" else request.local_steps))
+    asked = asked_of(request, plan.length)
     rounds, gains = [], []
     for _ in range(DRAWS):
         fleet = {name: _as_it_may_be(machine, rng) for name, machine in machines.items()}

@@ -10,9 +10,13 @@ from schemas.jobs import JobRequest
 
 
 def free_lengths(request: JobRequest) -> bool:
-    """Whether rounds may have another number of local steps than `local_steps`: fewer, and with `goodput` also more."""
-    moves = request.batch != "fixed" and request.adaptation != "off" and request.target_loss is not None
-    return moves and request.sync == "round" and (request.local_steps > 1 or request.batch == "goodput")
+    """Whether rounds may have another number of local steps than `local_steps`: fewer, and with `goodput` also more. Where
+    transfers go on beside the steps, only `goodput` knows what another number brings."""
+    if request.target_loss is None or request.adaptation == "off":
+        return False
+    if request.batch == "goodput":
+        return request.sync in ("round", "overlap")
+    return request.batch != "fixed" and request.sync == "round" and request.local_steps > 1
 
 
 def most_rounds(request: JobRequest) -> int:

@@ -4,7 +4,6 @@ It decides nothing. All times are those at which words arrive here, by one clock
 whose clocks differ can be compared that way, and what a word needs to get here is little beside a round.
 """
 
-import math
 import random
 from collections.abc import Iterator
 
@@ -12,13 +11,13 @@ import msgspec
 
 from agents.appraiser import words
 from agents.appraiser.appraisal import appraise
-from agents.appraiser.rounds import Part, RoundSeen, stretch
+from agents.appraiser.rounds import Part, RoundSeen, asked_of, stretch
 from agents.appraiser.settings import AppraiserSettings
 from agents.appraiser.state import OFFERS_KEPT, AppraiserState, Job, Offer, Open
 from agents.base import Agent, Effect, Effects, on
 from schemas.appraisal import NodesAppraised, NodeValue
 from schemas.ids import JobId, NodeId
-from schemas.jobs import JobPhase, JobRequest, JobState
+from schemas.jobs import JobPhase, JobState
 from schemas.training import (
     Assignment,
     Contribution,
@@ -175,7 +174,7 @@ class Appraiser(Agent[AppraiserState]):
             reducer=event.reducer,
             heirs=tuple(node for node in roster.reducers if node != event.reducer),
             average_size=event.average.size,
-            stretch=stretch(job.work, _asked(request, job.length)) if request is not None and rounds else {},
+            stretch=stretch(job.work, asked_of(request, job.length)) if request is not None and rounds else {},
             lost=opened.opened_at - opened.began_at,
             lost_by=opened.first if opened.first != opened.reducer else "",
         )
@@ -239,14 +238,6 @@ class Appraiser(Agent[AppraiserState]):
             self.require(numbers == sorted(set(numbers)), f"{name}: a round is counted twice")
             self.require(len(numbers) <= self.settings.rounds_kept, f"{name}: too many rounds are kept")
             self.require(all(len(mine) <= OFFERS_KEPT for mine in job.offers.values()), f"{name}: too many offers are kept")
-
-
-def _asked(request: JobRequest, length: int | None) -> float:
-    """The most samples that are asked of a node in a round; infinity where a round is made for a time."""
-    if length == 0:
-        return math.inf
-    steps = length if length is not None else request.local_steps
-    return float(request.microbatch if request.sync == "step" else request.microbatch * steps)
 
 
 def _news(said: NodesAppraised | None, nodes: list[NodeValue], enough: float) -> bool:

@@ -30,6 +30,7 @@ from statistics import median_low
 import msgspec
 
 from schemas.ids import NodeId
+from schemas.jobs import JobRequest
 
 PROLONGED = 2.0
 """Deadlines after which a round closes with whoever is there (`agents.reducer.settings`: twice half a deadline more)."""
@@ -197,6 +198,14 @@ def late_samples(late: Iterable[tuple[float, int]], shorter: float) -> float:
     They come as often a second as they did, so less often a round, and are late by more rounds.
     """
     return sum(samples / (1.0 + rounds * shorter) for samples, rounds in late) / shorter
+
+
+def asked_of(request: JobRequest, length: int | None) -> float:
+    """The most samples that are asked of a node in a round of that length (`Assignment`); infinity where it is a time."""
+    if length == 0:
+        return math.inf
+    steps = length if length is not None else request.local_steps
+    return float(request.microbatch if request.sync == "step" else request.microbatch * steps)
 
 
 def stretch(work: dict[NodeId, float], asked: float) -> dict[NodeId, float]:

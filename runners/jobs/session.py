@@ -38,6 +38,7 @@ from runners.workload_source import source_hash
 from schemas.aggregation import Aggregation
 from schemas.fragments import parts_of
 from schemas.jobs import AverageEncoding, Encoding
+from schemas.lengths import most_rounds
 from schemas.shards import pieces_of
 from schemas.verification import Fingerprint
 
@@ -96,7 +97,7 @@ class Session:
             anchor = Anchor(0, stored.layout, stored.values, momentum, stored.constants, state)
             trainer.load(anchor, constants=True)
         count, statistics = anchor.layout.count, anchor.layout.count - anchor.layout.parameters
-        fragments = Fragments(anchor.layout, parts_of(request, anchor.layout.parameters), request.rounds)
+        fragments = Fragments(anchor.layout, parts_of(request, anchor.layout.parameters), most_rounds(request))
         owed = ErrorFeedback(count, statistics)
         session = cls(spec, trainer, anchor, anchor.digest(), owed, ErrorFeedback(count), fragments, shared=shared)
         session.overlap = Overlap(trainer, fragments) if request.sync in ("overlap", "async") else None

@@ -17,6 +17,7 @@ from bus.simulated_endpoint import Endpoint
 from runners.simulation.machines import LOADING, PARAMETERS, Machine, digest_of, tensor_bytes
 from runners.simulation.played_shards import FETCH_TIMEOUT, OUTER_STEP, ImpossibleWork, PlayedShards
 from schemas.fragments import WHOLE, parts_of, turn_of
+from schemas.lengths import most_rounds
 from schemas.training import Average
 from schemas.verification import Fingerprint
 
@@ -335,7 +336,7 @@ class JobProcess:
 
     def turn(self, round_: int) -> int:
         """The fragment that a round exchanges."""
-        return turn_of(round_, parts_of(self.request, PARAMETERS), self.request.rounds)
+        return turn_of(round_, parts_of(self.request, PARAMETERS), most_rounds(self.request))
 
     def bytes_of(self, encoding: str, round_: int) -> int:
         """Size of a round's difference or average."""
