@@ -13,6 +13,7 @@ from bus.port import BusError
 from bus.tensor_assembly import Incoming
 from bus.tensor_frames import CHUNK, WINDOW, chunks_of, content_of
 from bus.tensor_incoming import Inbox, Pull
+from bus.tensor_laggard import FEWEST, laggard, slots_without
 from bus.tensor_lanes import Lanes
 from bus.tensor_outgoing import Answer, Ask
 
@@ -24,9 +25,9 @@ _RETURNS_WITHIN = 4.0  # seconds in which a holder that was there a moment ago m
 _RETURN_PAUSE = 0.2  # seconds between looks meanwhile
 _ATTEMPTS = 3  # times that a tensor may come with the wrong hash
 _AHEAD = WINDOW // CHUNK  # chunks that may be under way
-_TAIL = 8  # the last eighth of the chunks is asked for besides, once, if it keeps one waiting: that costs an eighth at most
-_TAIL_PATIENCE = 0.5  # seconds that it may take: longer than TCP takes to notice a loss and mend it over most links
-_TAIL_SLOWER = 2.0  # times that it may take what it would at the pace of the rest, if that is longer
+_TAIL = 8  # the last eighth of the chunks, or one connection's share, is asked for besides, once, if it keeps one waiting
+_TAIL_PATIENCE = 0.2  # seconds that it may take: longer than TCP takes to notice a loss and mend it over a link of 100 ms
+_TAIL_SLOWER = 0.5  # times what all before it took, if that is longer: three to four times what it would take at that pace
 
 
 class TensorUnavailable(BusError):
@@ -116,7 +117,9 @@ class Fetch:
         A connection that lost a segment twice stands still for a second or more, and with it the whole tensor. What is
         asked for comes by other ones (hedged requests: Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
         """
-        return not self._hurried and incoming.longest_gap < _LOOK and incoming.missing <= chunks_of(incoming.total) // _TAIL
+        count, lanes = chunks_of(incoming.total), len(self._lanes.lanes)
+        tail = max(count // _TAIL, -(-count // lanes) if lanes >= FEWEST else 0)
+        return not self._hurried and incoming.longest_gap < _LOOK and incoming.missing <= tail
 
     def _tail_due(self, incoming: Incoming) -> float:
         """When what is missing is asked for once more (`time.monotonic`).
@@ -126,14 +129,19 @@ class Fetch:
         """
         if not self._tail_at:
             self._tail_at = time.monotonic()
-        expected = (self._tail_at - (incoming.begun_at or self._tail_at)) / (_TAIL - 1)
-        return self._tail_at + max(_TAIL_PATIENCE, incoming.longest_gap, _TAIL_SLOWER * expected)
+        before = self._tail_at - (incoming.begun_at or self._tail_at)
+        return self._tail_at + max(_TAIL_PATIENCE, incoming.longest_gap, _TAIL_SLOWER * before)
 
     def _hurry(self, incoming: Incoming) -> None:
         """Ask once more for what is missing, and wait for no answer: it may come without."""
         self._hurried = True
-        wanted = [index for index in range(chunks_of(incoming.total)) if not incoming.has(index)]
+        count, lanes = chunks_of(incoming.total), len(self._lanes.lanes)
+        wanted = [index for index in range(count) if not incoming.has(index)]
         ask = self._ask_to_get(incoming, wanted)
+        lane = laggard(wanted, count, lanes) if incoming.broadcasting else None
+        if lane is not None:
+            ask.slots = slots_without(lane, lanes)
+            self._lanes.renew_soon(lane)
         self._lanes.control.post(f"tensor.{self._job}.{self._holder}.fetch.{self._node}", msgspec.json.encode(ask))
 
     def _ask_to_get(self, incoming: Incoming, wanted: list[int]) -> Ask:

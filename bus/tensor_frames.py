@@ -108,10 +108,12 @@ def chunks_of(size: int) -> int:
     return -(-size // chunk_of(size))
 
 
-def slot_of(number: int) -> int:
-    """The slot of the chunk that is sent as this one: of a stream its index; of chunks that are asked for they are counted
-    as they are sent, so that what one connection didn't bring comes by all."""
-    return number % SLOTS
+def slot_of(index: int) -> int:
+    """The slot of a stream's chunk with this index.
+
+    What is asked for is dealt out anew, as it is sent, so that what one connection didn't bring comes by others.
+    """
+    return index % SLOTS
 
 
 def speaker_of(subject: str) -> str:

@@ -32,6 +32,7 @@ class Lane:
     """See the module.
 
     Attributes:
+        name: for the server's lists and for logs.
         up: whether it is connected.
         bbr: whether what it sends isn't throttled by losses (`bus.congestion`).
         on_back: called after each reconnection.
@@ -44,7 +45,7 @@ class Lane:
         self._tls = parts.scheme == "tls"
         self._in_url = credentials(parts.username, parts.password)
         self._access = Access(token)
-        self._name = name
+        self.name = name
         self.up = self.bbr = False
         self.on_back: list[Callable[[], None]] = []
         self._closed = False
@@ -116,7 +117,7 @@ class Lane:
             "echo": False,  # a node that follows its own kind has no use for its own chunks
             "headers": True,
             "no_responders": True,
-            "name": self._name,
+            "name": self.name,
             "lang": "python3",
             "version": "shoal",
             "protocol": 1,
@@ -132,7 +133,7 @@ class Lane:
         if self._keeper is not None:
             self._keeper.cancel()
         if not self._closed:
-            log.info("%s: lost: %s", self._name, connection.error or "the connection ended")
+            log.info("%s: lost: %s", self.name, connection.error or "the connection ended")
             self._returning = asyncio.get_running_loop().create_task(self._come_back())
 
     async def _come_back(self) -> None:
@@ -143,7 +144,7 @@ class Lane:
             try:
                 await self._connect()
             except _FAILURES as error:
-                log.debug("%s: not yet: %s", self._name, error)
+                log.debug("%s: not yet: %s", self.name, error)
                 continue
             for listener in self.on_back:
                 listener()
@@ -188,6 +189,13 @@ class Lane:
         self._heard.pop(sid, None)
         if self._patterns.pop(sid, None) is not None and self._connection is not None:
             self._connection.write(_unsub(sid))
+
+    def drain(self) -> None:
+        """Have the server send nothing more; what it has sent by then is heard still."""
+        told, self._patterns = self._patterns, {}
+        for sid in told:
+            if self._connection is not None:
+                self._connection.write(_unsub(sid))
 
     async def barrier(self, timeout: float) -> bool:
         """Whether everything sent before has reached the server, and everything it sent before has been heard."""

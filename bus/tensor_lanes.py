@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from bus.credentials import Secret
@@ -14,6 +15,8 @@ from bus.tensor_wire import Heard
 _BARRIER_TIMEOUT = 10.0  # seconds for a word to the server and back over a bad link
 _WITH_BBR = 8  # lanes at most that have BBR: the first flights of 32 are more than a poor link's queue holds
 _LANE_RETRY = 60.0  # seconds that a chunk waits for its lane to come back
+_DRAIN_PATIENCE = 5.0  # seconds for a connection that is replaced to bring what the server has queued for it
+log = logging.getLogger("shoal.bus")
 
 
 class Listening:
@@ -62,6 +65,7 @@ class Lanes:
         self.on_back: list[Callable[[], None]] = []
         self._listening: list[Listening] = []
         self._changing = asyncio.Lock()
+        self._renewing: asyncio.Task[None] | None = None
 
     async def open(self, streams: int) -> None:
         """Connect. Raises `Unreachable`."""
@@ -103,6 +107,44 @@ class Lanes:
                 for listening in self._listening:
                     listening.tidy(self.lanes)
                 await _all(lane.close() for lane in left)
+
+    def renew_soon(self, number: int) -> None:
+        """Put another connection in the place of one that is far behind the others, unless one is being made already."""
+        if self._renewing is None and number < len(self.lanes):
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(self.lanes[number]))
+            self._renewing.add_done_callback(self._renewed)
+
+    async def _renew(self, old: Lane) -> None:
+        async with self._changing:
+            if old not in self.lanes:
+                return
+            number = self.lanes.index(old)
+            new = self._lane(number)
+            try:
+                await new.open()
+            except BaseException:
+                await new.close()
+                raise
+            new.write_ahead(WRITE_AHEAD // len(self.lanes))
+            self.lanes = [*self.lanes[:number], new, *self.lanes[number + 1 :]]
+            for listening in self._listening:
+                listening.deal(self.lanes)
+        log.info("%s: put in the place of one that was far behind", new.name)
+        try:
+            await new.barrier(_BARRIER_TIMEOUT)
+            old.drain()
+            whole = await old.barrier(_DRAIN_PATIENCE)
+        finally:
+            for listening in self._listening:
+                listening.tidy(self.lanes)
+            await old.close()
+        if not whole:
+            self._back()
+
+    def _renewed(self, task: "asyncio.Task[None]") -> None:
+        self._renewing = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("a connection that is far behind stays: %s", error)
 
     def _lane(self, number: int) -> Lane:
         lane = Lane(self._url, f"{self._name} lane {number + 1}", self._token)
@@ -168,6 +210,9 @@ class Lanes:
 
     async def close(self) -> None:
         """Close all connections; what was sent is sent."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         await asyncio.gather(*(lane.close() for lane in self.lanes), self.control.close())
 
 

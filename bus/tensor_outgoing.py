@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 from nats.aio.msg import Msg
 
-from bus.tensor_frames import CHUNK, WINDOW, Data, Held, Kept, slot_of, speaker_of
+from bus.tensor_frames import CHUNK, SLOTS, WINDOW, Data, Held, Kept, slot_of, speaker_of
 from bus.tensor_incoming import Ack, Leave
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
@@ -35,6 +35,7 @@ class Ask(msgspec.Struct):
     Attributes:
         op: `status`: do you have it, are you streaming it? `get`: send me these chunks. `latest`: make one.
         chunks: first and last index of each range.
+        slots: that they are to come by; empty for any.
     """
 
     op: str
@@ -43,6 +44,7 @@ class Ask(msgspec.Struct):
     to: str = ""
     token: str = ""
     chunks: list[tuple[int, int]] = []
+    slots: list[int] = []
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -272,9 +274,10 @@ class Outbox:
         if ask.op == "get":
             ranges = [range(max(0, first), min(kept.count, last + 1)) for first, last in ask.chunks]
             subject = f"tensor.{self._job}.{self._node}.to.{token(ask.to)}.{token(ask.token)}."
-            turn = zlib.crc32(ask.token.encode())
+            slots = [slot for slot in ask.slots if 0 <= slot < SLOTS] or list(range(SLOTS))
+            turn = zlib.crc32(ask.token.encode()) % len(slots)
             task = asyncio.get_running_loop().create_task(
-                self._serve(kept, (index for span in ranges for index in span), subject, turn)
+                self._serve(kept, (index for span in ranges for index in span), subject, slots[turn:] + slots[:turn])
             )
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -292,15 +295,15 @@ class Outbox:
             age=0.0 if flow is None else time.monotonic() - flow.begun,
         )
 
-    async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str, turn: int) -> None:
+    async def _serve(self, kept: Kept, indexes: Iterator[int], subject: str, slots: list[int]) -> None:
         """Send chunks to one who asked. It asks for a window at a time, so no acknowledgements are needed.
 
-        They are dealt out anew: those that one connection didn't bring come by all.
+        They are dealt out anew: those that one connection didn't bring come by all that are to bring them.
         """
-        slots = itertools.count(turn)
+        turns = itertools.cycle(slots)
 
         async def send(lane: Lane, index: int) -> bool:
-            await lane.publish(f"{subject}{slot_of(next(slots))}.{index * kept.chunk}", kept.frame(index))
+            await lane.publish(f"{subject}{next(turns)}.{index * kept.chunk}", kept.frame(index))
             await asyncio.sleep(0)
             return True
 
