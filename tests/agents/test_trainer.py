@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.base import Effect, Publish, StartWork
@@ -39,10 +40,10 @@ def a_state(phase: JobPhase, round_: int, version: int) -> JobState:
     )
 
 
-def opened(node: str, digest: str = "0") -> RoundOpened:
+def opened(node: str, digest: str = "0", shards: tuple[str, ...] = ()) -> RoundOpened:
     return RoundOpened(
         id=f"reducer/{node}:1:0", job="j", node=node, round=1, term=0, deadline_seconds=3.0, expected=("a", "b"),
-        digest=digest, reason="r",
+        digest=digest, reason="r", shards=shards,
     )  # fmt: skip
 
 
@@ -104,3 +105,33 @@ def test_a_difference_goes_on_its_way_unless_this_node_averages_it(opener: str, 
     assert [work.name for work in asked(effects, works.Stream)] == sent
     offers = [e.message for e in effects if isinstance(e, Publish) and isinstance(e.message, ContributionOffered)]
     assert [offer.round for offer in offers] == [1], "whoever takes over from the reducer must know of it"
+
+
+@pytest.mark.parametrize(
+    ("shards", "ahead"),
+    [
+        (("b", "a", "c", "b", "a", "c", "b", "a"), (2, 3, 5, 6, 0)),  # from its own place on
+        (("b",) * 8, tuple(range(8))),
+        (("a",) * 8, ()),
+        ((), ()),  # nobody has said who reduces what
+    ],
+)
+def test_pieces_that_others_reduce_may_be_sent_while_the_next_are_made(
+    shards: tuple[str, ...], ahead: tuple[int, ...]
+) -> None:
+    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
+    tell(trainer, Woken(incarnation=1, resumed=False, at=NOW))
+    tell(trainer, works.ModelBuilt(digest="0", parameters=5_000_000, device="cpu"))
+    state = a_state(JobPhase.RUNNING, 0, 1)
+    tell(trainer, msgspec.structs.replace(state, request=msgspec.structs.replace(state.request, reducers=0)))
+    tell(trainer, Roster(id="sel:1", job="j", version=1, nodes=("a", "b"), reducers=("b", "a"), quorum=1, reason="r"))
+    share = Share(microbatch=4, local_steps=3, encoding="int8")
+    tell(
+        trainer,
+        Assignment(
+            id="ctl:1", job="j", version=1, roster_version=1, shares={"a": share, "b": share}, average_encoding="int8",
+            round_seconds=1.0, deadline_seconds=3.0, strategy="hybrid", reason="r",
+        ),
+    )  # fmt: skip
+    (work,) = asked(tell(trainer, opened("b", shards=shards)), works.LocalRound)
+    assert work.ahead == ahead

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -88,6 +89,19 @@ async def test_what_was_streamed_is_here_at_once(exchange: Exchange) -> None:
     assert down.direction == "down"
     assert down.seconds > 0
     assert down.bytes == len(data) - chunk_of(len(data))  # nobody asked, so when the first chunk set out isn't known
+
+
+async def test_when_a_tensor_came_is_known_until_it_is_fetched(exchange: Exchange) -> None:
+    a, b = await exchange.join("a"), await exchange.join("b")
+    await b.follow("average")
+    assert b.arrived("a", "average", "1") is None
+    held = a.keep("average", "1", some_bytes(5 * CHUNK))
+    before = time.monotonic()
+    assert await a.stream("average", "1")
+    begun, whole = b.arrived("a", "average", "1") or (0.0, None)
+    assert before <= begun <= (whole or 0.0) <= time.monotonic()
+    await fetched(b, "a", held)
+    assert b.arrived("a", "average", "1") is None
 
 
 def test_tensors_of_any_size_are_cut_into_chunks_for_several_connections() -> None:

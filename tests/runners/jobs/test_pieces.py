@@ -70,6 +70,16 @@ def test_a_difference_in_pieces_decodes_to_the_same_bits_and_owes_the_same(encod
         assert torch.equal(cut.residual, one.residual)
 
 
+def test_pieces_are_told_as_they_are_made_in_any_order_and_are_the_same() -> None:
+    pieces, told = Pieces(WHOLE, CUT), list[tuple[int, bytes]]()
+    owed, same = ErrorFeedback(COUNT, 300), ErrorFeedback(COUNT, 300)
+    payloads = pieces.encode(noise(3), "int8", owed, (2, 1), lambda piece, payload: told.append((piece, payload)))
+    assert payloads == pieces.encode(noise(3), "int8", same)
+    assert [piece for piece, _ in told] == [2, 1, *(piece for piece in range(CUT) if piece not in (1, 2))]
+    assert dict(told) == dict(enumerate(payloads))
+    assert torch.equal(owed.residual, same.residual)
+
+
 def test_a_fragment_is_cut_and_owes_where_it_lies() -> None:
     fragments = Fragments(LAYOUT, 2, rounds=10)
     fragment = fragments.of(1)
