@@ -16,6 +16,9 @@ FEWEST = 4
 BEHIND = 0.5
 """Of its share of a tensor that a connection has not brought when others have brought theirs, to be called far behind."""
 
+LEAST = 3
+"""Chunks that it must lack: one or two may be a segment that was lost twice, which says nothing of what follows."""
+
 ALONE = 0.75
 """Of what is missing that is its share: if others lack as much, it is the link or the sender."""
 
@@ -26,7 +29,7 @@ def laggard(missing: Collection[int], count: int, lanes: int) -> int | None:
         return None
     lane, lacking = Counter(slot_of(index) % lanes for index in missing).most_common(1)[0]
     share = sum(slot_of(index) % lanes == lane for index in range(count))
-    return lane if lacking >= BEHIND * share and lacking >= ALONE * len(missing) else None
+    return lane if lacking >= max(LEAST, BEHIND * share) and lacking >= ALONE * len(missing) else None
 
 
 def slots_without(lane: int | None, lanes: int) -> list[int]:

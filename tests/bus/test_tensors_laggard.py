@@ -32,6 +32,7 @@ async def exchange(tmp_path: Path) -> AsyncIterator[Exchange]:
         ([3, 11, 19, 27, 4], 8, 3),
         ([3, 11, 19, 27, 4, 5], 8, None),  # others lack some, too
         ([], 8, None),
+        ([5, 37], 32, None),  # its whole share, but of two chunks
         (range(1, 64, 2), 2, None),  # too few to compare
         (range(40, 64), 8, None),  # the sender is no further
     ],
