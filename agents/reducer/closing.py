@@ -67,6 +67,7 @@ class Closing(Agent[ReducerState]):
             return
         if sites.is_counted(s, event):
             return  # it crossed with the round's closing
+        staleness.note_offer(s, event)
         known = s.offers.get(key)
         if known is not None and (known.message.digest == event.digest or key in s.reducing):
             known.attempts = 0

@@ -83,7 +83,7 @@ class Reducer(Verifying, Ordering):
             s.assignment_version = event.version
             s.deadline_seconds = event.deadline_seconds
             s.average_encoding = event.average_encoding
-            s.occasional = tuple(sorted(node for node, share in event.shares.items() if share.every > 1))
+            staleness.heed_shares(s, event.shares)
             yield from self._maybe_close(now)
 
     # Who has which version of the anchor.

@@ -4,9 +4,11 @@ A difference that is late still says where the model should go, and counts disco
 of a place that the model has left; with it no machine would compute what the job does.
 """
 
+from collections.abc import Mapping
+
 from agents.reducer.state import ReducerState
 from schemas.ids import NodeId
-from schemas.training import ContributionOffered, RoundClosed
+from schemas.training import ContributionOffered, RoundClosed, Share
 
 LONGEST_PAUSE = 6
 """Doublings: a node that never is in time is waited for in every 64th round at most, which is under 2 % of the rounds."""
@@ -49,13 +51,28 @@ def note_absences(state: ReducerState, closed: RoundClosed) -> None:
         state.absences.pop(contribution.node, None)
 
 
+def heed_shares(state: ReducerState, shares: Mapping[NodeId, Share]) -> None:
+    """Who contributes to every round from now on, and who less often."""
+    before = {*state.occasional, *state.returning}
+    state.occasional = tuple(sorted(node for node, share in shares.items() if share.every > 1))
+    state.returning = tuple(sorted(node for node, share in shares.items() if share.every == 1 and node in before))
+
+
+def note_offer(state: ReducerState, offer: ContributionOffered) -> None:
+    """A node that is in time for the round that is open will be for the next."""
+    if offer.round == state.round:
+        state.returning = tuple(node for node in state.returning if node != offer.node)
+
+
 def waited_for(state: ReducerState, due: tuple[NodeId, ...], needed: int) -> tuple[NodeId, ...]:
-    """Of those whom a round could wait for, those it does: not in each round for one that comes late and is dropped.
+    """Of those whom a round could wait for, those it does: not in each round for one that comes late and is dropped, and
+    not for one that is still at work on a share for several rounds.
 
     After m missed deadlines in a row a node is waited for in every 2^m-th round; it may contribute in any. All are, where
     the others would be fewer than `needed`.
     """
-    prompt = tuple(n for n in due if state.round % 2 ** min(state.absences.get(n, 0), LONGEST_PAUSE) == 0)
+    awake = (n for n in due if state.round % 2 ** min(state.absences.get(n, 0), LONGEST_PAUSE) == 0)
+    prompt = tuple(n for n in awake if n not in state.returning)
     return prompt if len(prompt) >= needed else due
 
 

@@ -76,6 +76,8 @@ class ReducerState(msgspec.Struct, kw_only=True):
     average_encoding: AverageEncoding = "float32"
     occasional: tuple[NodeId, ...] = ()
     """Nodes that contribute less often than every round: their differences count when they come."""
+    returning: tuple[NodeId, ...] = ()
+    """Those of them that are to contribute to every round again, until they are in time for one."""
     assignment_version: int = 0
     applied: dict[NodeId, int] = msgspec.field(default_factory=dict)
     """The version of each node that has a model and is not lost."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
-from agents.trainer import works
+from agents.trainer import punctual, works
 from agents.trainer.offering import again
 from agents.trainer.overlapping import together
 from agents.trainer.siting import Siting
@@ -89,7 +89,7 @@ class Trainer(Siting):
             return
         changed = event.node != s.opener or event.round == s.opened
         s.opened, s.opened_term, s.opened_digest, s.opener = event.round, event.term, event.digest, event.node
-        s.shards = event.shards
+        s.shards, s.due_since = event.shards, now
         self._heed_opening(event, now)
         if changed and event.node != s.node:
             for offer in [offer for round_, offer in s.offers.items() if self._is_said(round_)]:
@@ -151,6 +151,7 @@ class Trainer(Siting):
         yield from self._advance(now)
 
     def _timed(self, done: works.LocalRoundDone | works.StepsDone) -> Effect:
+        self.state.sample_seconds = done.seconds / max(1, done.samples)
         return self.publish(
             StepTimed(
                 job=self.state.job,
@@ -185,7 +186,7 @@ class Trainer(Siting):
         s = self.state
         s.busy, s.failures = "", 0
         closed = s.closed.pop(event.version, None)
-        s.version, s.digest = event.version, event.digest
+        s.version, s.digest, s.due_since = event.version, event.digest, now
         yield self.publish(
             RoundApplied(job=s.job, node=s.node, version=event.version, digest=event.digest, seconds=event.seconds)
         )
@@ -201,7 +202,7 @@ class Trainer(Siting):
         """The anchor was replaced by a present one; differences to a lost past are still good late ones."""
         s = self.state
         s.busy, s.failures = "", 0
-        was, s.version, s.digest = s.version, event.version, event.digest
+        was, s.version, s.digest, s.due_since = s.version, event.version, event.digest, now
         if s.latest is not None:
             yield from self._settle(s.latest)
         for old in [r for r in s.closed if r <= s.version]:
@@ -299,7 +300,7 @@ class Trainer(Siting):
             return
         yield from self._take_difference()
         if self._may_train(s.next_round) and (not s.behind or self._trains_behind()):
-            yield from self._train(s.next_round)
+            yield from self._train(s.next_round, now)
         yield from self._tend_site(now)
 
     def _trains_behind(self) -> bool:
@@ -327,13 +328,13 @@ class Trainer(Siting):
             return False  # the first round starts from the reducer's parameters: wait for its word on them
         return s.asynchronous or (round_ not in s.offers and len(s.offers) < self._most_pending)
 
-    def _train(self, round_: int) -> Iterator[Effect]:
+    def _train(self, round_: int, now: float) -> Iterator[Effect]:
         s = self.state
         if s.share is None:
             return
         s.computing = round_
         share = s.share
-        steps = self._further_steps() or share.local_steps
+        steps = self._further_steps() or punctual.steps(s, share, round_, now)
         if s.ready is None:
             yield self._progress("computing", 0, steps)
         yield self._work(

@@ -43,6 +43,10 @@ class TrainerState(msgspec.Struct, kw_only=True):
     opened_term: int = -1
     opened_digest: str = ""
     opener: NodeId = ""
+    due_since: float = 0.0
+    """When steps for the round that is open could begin: it was open, and its anchor was here; in terms of `now`."""
+    sample_seconds: float = 0.0
+    """Of the last steps; 0 before the first."""
     shards: tuple[NodeId, ...] = ()
     """Who reduces each piece of it."""
     starts: dict[NodeId, tuple[int, str]] = msgspec.field(default_factory=dict)
