@@ -83,7 +83,7 @@ class _Teller:
         before, self._acting = self._acting, new.acting
         if before == new.acting:
             return regret
-        return f"{regret}: {'forecasts are acted upon again' if new.acting else 'back to reactive'}"
+        return f"{regret}; next, a turn of {'acting on forecasts' if new.acting else 'doing as reactive does'}"
 
     def _of_roster(self, new: Roster) -> str:
         old, self._roster = self._roster, new

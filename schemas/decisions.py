@@ -79,20 +79,22 @@ class AdaptationCost(Message, frozen=True, kw_only=True):
 
 @on_wire("shoal.decisions.optimizer.foresight", Delivery.RECORD)
 class ForesightJudged(Message, frozen=True, kw_only=True):
-    """How the policy `proactive` has done against `reactive`, which it shadows: both plans' cost in the same rounds."""
+    """How the policy `proactive` has done against `reactive`, with which it takes turns: useful samples a second decide."""
 
     job: JobId
     round: int
     rounds: int
-    """Judged so far: those in which a forecast made a difference to some node's plan."""
+    """Under comparison so far."""
     proactive_seconds: float
-    """Seconds of rounds that planning by forecasts costs: reserved for transfers, and waited for those that took longer."""
+    """Seconds of rounds that acted on forecasts."""
     reactive_seconds: float
-    """What planning by what was measured last costs."""
+    """Seconds that doing as `reactive` does takes for as many useful samples, as measured in the turns between."""
     regret_seconds: float
     """The difference: above 0 forecasts have lost, under 0 they have gained."""
+    error_seconds: float = 0.0
+    """Standard error of it; all of `proactive_seconds` before there was a turn of each."""
     acting: bool
-    """Whether forecasts are acted upon; else `proactive` does what `reactive` does, and goes on comparing."""
+    """Whether forecasts are acted upon in the turn that begins; else `proactive` does what `reactive` does."""
     reason: str
 
 

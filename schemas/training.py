@@ -109,6 +109,8 @@ class Tuning(Message, frozen=True, kw_only=True):
     """Version of the assignment to go back to, since what came after it was worse."""
     foreseen: tuple[Foreseen, ...] = ()
     """Links that are about to change (policy `proactive`)."""
+    ahead: bool = False
+    """Forecasts are acted upon for now. When that ends, shares are again as they were before it."""
     reason: str
 
 

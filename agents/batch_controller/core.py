@@ -3,6 +3,7 @@
 from agents.base import Effects, on
 from agents.batch_controller import deadlines, inside, learning, noise, transfers, words
 from agents.batch_controller.deciding import Decider, drifted
+from agents.batch_controller.foresight import remembered
 from agents.batch_controller.invariants import faults
 from agents.batch_controller.links import BYTES
 from agents.batch_controller.state import (
@@ -98,6 +99,9 @@ class BatchController(Decider):
         job.tuning_version = event.version
         job.policy, job.adapt, job.max_factor = event.policy, event.adapt, max(1.0, event.max_factor)
         job.foreseen = event.foreseen
+        before, job.before = job.before, (job.before or remembered(job)) if event.ahead else None
+        if before is not None and job.before is None:
+            yield from self._as_before(job, before, event.reason)
         if event.rollback_to is not None:
             yield from self._roll_back(job, event.rollback_to, event.reason)
         else:
@@ -261,6 +265,7 @@ class BatchController(Decider):
         known, node = self._known(job, event.contributor), self._node(event.contributor)
         deadlines.arrive(job, known, event, share, now, self.settings.deadline_history)
         job.arrived_at = now
+        known.reduces = event.contributor == event.node and not event.carried
         if not event.carried:
             return
         if not job.parameters:

@@ -9,7 +9,7 @@ from agents.batch_controller import words
 from agents.batch_controller.length import planner_for
 from agents.batch_controller.planner import Plan, Planner
 from agents.batch_controller.settings import BatchControllerSettings
-from agents.batch_controller.state import BatchControllerState, Job, Kept, Known, Node, Reconsider
+from agents.batch_controller.state import BatchControllerState, Before, Job, Kept, Known, Node, Reconsider
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobRequest
 from schemas.training import Assignment
@@ -134,6 +134,21 @@ class Decider(Agent[BatchControllerState]):
         if kept is not None:
             plan = msgspec.structs.replace(plan, target=kept.target, length=kept.length)
         yield self._decide(job, request, plan, reason)
+
+    def _as_before(self, job: Job, before: Before, why: str) -> Effects:
+        """Forecasts are no longer acted upon: go on where that began, with nodes that are still there."""
+        current, request = job.current, job.request
+        for name, known in job.nodes.items():
+            known.up, known.down = before.up.get(name, known.up), before.down.get(name, known.down)
+        if current is None or request is None:
+            return
+        kept = before.kept
+        shares = {name: kept.shares.get(name, share) for name, share in current.shares.items()}
+        changes = words.differences(current.shares, shares, {}, why)
+        if changes:
+            plan = planner_for(job, request, self.state.nodes, self.settings).timed(shares, kept.average_encoding)
+            plan = msgspec.structs.replace(plan, target=kept.target, length=kept.length)
+            yield self._decide(job, request, plan, f"as before forecasts were acted upon: {changes}")
 
     def _keep(self, job: Job, kept: Kept) -> None:
         job.current = kept

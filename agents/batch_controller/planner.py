@@ -271,6 +271,8 @@ class Planner:
         sizes = ((known.up, size * links.BYTES[share.encoding]), (known.down, size * links.BYTES[average]))
         up, down = (transfers.seconds_for(moved, much, share, node) for moved, much in sizes)
         slowest = sum(transfers.slowest_seconds_for(moved, much, share, node) for moved, much in sizes)
+        if known.reduces:  # nothing of its own travels
+            up = down = slowest = 0.0
         return Pace(
             step=step,
             up=up,
@@ -371,11 +373,6 @@ class Planner:
             return msgspec.structs.replace(share, local_steps=min(present.local_steps, asked * share.every))
         every = rounds.rounds_between(pace, seconds, present.every if present is not None else 1, asked, self.settings)
         ideal = rounds.ideal_steps(pace, seconds, every, self.settings)
-        steps = rounds.steps_for(
-            ideal,
-            asked * every,
-            present.local_steps if present is not None else None,
-            self.free.factor,
-            self.settings,
-        )
+        had = present.local_steps if present is not None else None
+        steps = rounds.steps_for(ideal, asked * every, had, self.free.factor, self.settings)
         return msgspec.structs.replace(share, local_steps=steps, every=every)

@@ -84,6 +84,8 @@ class Known(msgspec.Struct, kw_only=True):
     """The last uploads, by size in powers of two."""
     down: dict[int, list[Moved]] = {}
     """The last downloads, likewise."""
+    reduces: bool = False
+    """Its last difference stayed at home: it reduces, and waits for no transfer."""
     planned_step: float = 0.0
     """Seconds a step that the present share was made for; 0 where nobody had measured it."""
     slowed: float = 1.0
@@ -123,6 +125,15 @@ class Kept(msgspec.Struct, kw_only=True, frozen=True):
     """Seconds that `goodput` aims at for a round; 0 before it has chosen, and with other strategies."""
     length: int = 0
     """Steps of the starting microbatch that were chosen for a round; 0 where none were, and with `goodput`."""
+
+
+class Before(msgspec.Struct):
+    """What a job was planned with before forecasts were acted upon."""
+
+    kept: Kept
+    up: dict[NodeId, dict[int, list[Moved]]]
+    down: dict[NodeId, dict[int, list[Moved]]]
+    """Transfers of each node, as in `Known`."""
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -172,6 +183,8 @@ class Job(msgspec.Struct, kw_only=True):
     inside: Inside | None = None
     """Where nodes average in the midst of rounds, too."""
     foreseen: tuple[Foreseen, ...] = ()
+    before: Before | None = None
+    """From before forecasts were acted upon; None while they aren't."""
     """Links that the optimizer wants planned with as they are about to be."""
     hold_until: int = 0
     """Round until which nothing but the roster changes shares."""

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import ClassVar, TypeVar
 
 from agents.base import Agent, Effect, Effects, on
-from agents.optimizer import blocks, cost, foresight, trial
+from agents.optimizer import blocks, cost, foresight, trial, turns
 from agents.optimizer.invariants import broken
 from agents.optimizer.policy import next_phase, permission
 from agents.optimizer.settings import OptimizerSettings
@@ -54,7 +54,7 @@ class Optimizer(Agent[OptimizerState]):
             if account is not None:
                 yield self.publish(account)
             if run.plans.judged > run.plans.told:
-                yield self.publish(foresight.judgement(event.job, run))
+                yield self.publish(foresight.judgement(event.job, run, self.settings))
         yield from self._say(event.job, run, event.reason if done else "")
         if event.state.ended:
             self.state.runs.pop(event.job, None)
@@ -117,10 +117,13 @@ class Optimizer(Agent[OptimizerState]):
         yield from self._say(event.job, run, words)
 
     def _compare_plans(self, run: Run, event: RoundClosed, now: float) -> Effects:
-        """Forecasts against the last measurements, in the round that closed; the next plan is made within the open one."""
-        judged = foresight.settle(event.job, run, self.state.seen, event, self.settings)
+        """Acting on forecasts against not acting, after a round; the next plan is made within the one that is open."""
+        acting = run.plans.acting
+        judged = foresight.settle(event.job, run, self.state.seen, event, now, self.settings)
         if judged is not None:
             yield self.publish(judged)
+            if judged.acting is not acting:
+                trial.disturb(run, judged.reason.partition(":")[0], self.settings)
         seconds = foresight.round_seconds(run)
         if seconds > 0 and run.phase != "completed":
             yield self.set_timer(LookAhead(job=event.job), now + foresight.LOOK_AT * seconds)
@@ -151,7 +154,6 @@ class Optimizer(Agent[OptimizerState]):
         if run is None or run.policy != "proactive" or not event.carried or event.seconds <= 0:
             return
         foresight.measure(self._seen(event.contributor), event, now)
-        foresight.note_upload(run, event)
 
     def _seen(self, node: NodeId) -> LinkSeen:
         seen = self.state.seen.get(node) or LinkSeen()
@@ -242,7 +244,8 @@ class Optimizer(Agent[OptimizerState]):
         """Publish what is allowed, where it differs from what was said last."""
         allowed = permission(run, self.settings)
         planned = run.plans.foreseen if run.plans.acting and run.phase != "completed" else ()
-        said = Said(run.phase, run.policy, allowed.adapt, allowed.factor, run.rollback_to, planned)
+        ahead = run.phase != "completed" and turns.acts_now(run.plans)
+        said = Said(run.phase, run.policy, allowed.adapt, allowed.factor, run.rollback_to, planned, ahead)
         if said == run.said:
             return
         run.said, run.version = said, run.version + 1
@@ -256,6 +259,7 @@ class Optimizer(Agent[OptimizerState]):
                 max_factor=said.factor,
                 rollback_to=said.rollback_to,
                 foreseen=said.foreseen,
+                ahead=said.ahead,
                 reason="; ".join(words for words in (because, allowed.reason) if words),
             )
         )
@@ -267,7 +271,8 @@ class Optimizer(Agent[OptimizerState]):
 
 
 def _gist(tuning: Tuning) -> Said:
-    return Said(tuning.phase, tuning.policy, tuning.adapt, tuning.max_factor, tuning.rollback_to, tuning.foreseen)
+    allowed = tuning.adapt, tuning.max_factor, tuning.rollback_to
+    return Said(tuning.phase, tuning.policy, *allowed, tuning.foreseen, tuning.ahead)
 
 
 def _take_over(run: Run, tuning: Tuning) -> None:

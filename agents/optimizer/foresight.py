@@ -1,21 +1,15 @@
-"""What the policy `proactive` adds to `reactive`: rounds planned with links as they are about to be, and what came of it.
+"""What the policy `proactive` adds to `reactive`: rounds planned with links as they are about to be.
 
-Both plans are made for every round, and both are judged by the uploads that came, whichever was followed. A plan reserves
-for each node's upload the time that it takes at the rate the plan believes in. What is reserved isn't computed in, by one
-node of n; what is lacking everybody waits for:
-
-    cost of a plan in seconds of rounds = largest of (t - r) over its nodes, at least 0  +  sum of r over its nodes / n
-
-with r = bytes / rate believed and t = seconds it took. The bytes are those that were sent: what a finer or coarser encoding
-is worth isn't counted, for either plan. `reactive` believes in the last uploads, as the batch controller does
-(`agents.batch_controller.learning`), `proactive` in the forecast. Only nodes that the two plans differ in count.
+`reactive` believes in the last uploads, as the batch controller does (`agents.batch_controller.learning`), `proactive` in
+the forecast. Which of the two does better is measured (`agents.optimizer.turns`).
 """
 
 from collections.abc import Mapping
 from statistics import median, median_low
 
+from agents.optimizer import turns
 from agents.optimizer.settings import OptimizerSettings
-from agents.optimizer.state import Bet, LinkSeen, Plans, Run, Wager
+from agents.optimizer.state import LinkSeen, Run
 from schemas.decisions import ForesightJudged
 from schemas.ids import JobId, NodeId
 from schemas.network import LinkAhead, LinkForecast, LinkQuality
@@ -36,11 +30,6 @@ node's loss, what lacks is everybody's."""
 
 TYPICAL = 5
 """Rounds whose median is a round's usual length."""
-
-WAGERS = 3
-"""Rounds planned and not closed that are remembered: one is open, one comes next, one may be taken over."""
-
-MOST_DOUBLINGS = 3
 
 GRADES = tuple(LinkQuality)
 """Best first."""
@@ -64,7 +53,7 @@ def hear(link: LinkSeen, event: LinkForecast, now: float) -> None:
     """A forecast, or its withdrawal."""
     if event.version > link.version:
         link.version, link.event, link.ahead = event.version, event.id, event.ahead
-        link.heard, link.until = now, now + event.until_seconds
+        link.heard, link.until, link.period = now, now + event.until_seconds, event.period_seconds
 
 
 def measure(link: LinkSeen, event: ContributionReceived, now: float) -> None:
@@ -72,7 +61,6 @@ def measure(link: LinkSeen, event: ContributionReceived, now: float) -> None:
     rate = event.carried / event.seconds
     link.rates = [*link.rates[-(RATES - 1) :], rate]
     link.fresh = min(link.fresh + 1, RATES)
-    link.size = event.size
     ahead = expected(link, now - event.seconds, now)
     grade = (ahead.quality if ahead is not None else link.quality or LinkQuality.GOOD).value
     link.by_grade[grade] = [*link.by_grade.get(grade, [])[-(RATES - 1) :], rate]
@@ -106,14 +94,13 @@ def forecast_rate(link: LinkSeen, ahead: LinkAhead) -> float | None:
 
 
 def look_ahead(run: Run, links: Mapping[NodeId, LinkSeen], now: float) -> tuple[Foreseen, ...]:
-    """Plan the round after the open one both ways, and remember both; gives the links that are to be planned otherwise.
+    """Plan the round after the open one; gives the links that are to be planned otherwise than as they were measured.
 
-    A link whose rate one of the plans can't tell is left alone: what couldn't be judged isn't done.
+    A link whose rate was never measured is left alone, as is one that was never measured when it was as it is foreseen.
     """
     seconds = round_seconds(run)
     opens = now + seconds * (1.0 - LOOK_AT)
     before = {foreseen.node: foreseen for foreseen in run.plans.foreseen}
-    bets: dict[NodeId, Bet] = {}
     found: list[Foreseen] = []
     for node in sorted(run.shares):
         link = links.get(node)
@@ -123,12 +110,9 @@ def look_ahead(run: Run, links: Mapping[NodeId, LinkSeen], now: float) -> tuple[
         usual, then = measured_rate(link), forecast_rate(link, ahead)
         if usual is None or then is None or (ahead.quality is link.quality and not _differ(usual, then)):
             continue
-        bets[node] = Bet(reactive=usual, proactive=then)
         new = Foreseen(node=node, quality=ahead.quality, rate=float(f"{then:.2g}"))
         old = before.get(node)
         found.append(old if old is not None and _alike(old, new) else new)
-    if bets:
-        run.plans.wagers = [*run.plans.wagers[-(WAGERS - 1) :], Wager(round=run.round + 2, bets=bets)]
     return tuple(found)
 
 
@@ -140,95 +124,52 @@ def _alike(old: Foreseen, new: Foreseen) -> bool:
     return old.quality is new.quality and not _differ(old.rate, new.rate)
 
 
-def note_upload(run: Run, event: ContributionReceived) -> None:
-    """How long an upload took that was planned."""
-    for wager in run.plans.wagers:
-        bet = wager.bets.get(event.contributor)
-        if wager.round == event.round and bet is not None:
-            bet.size, bet.seconds = event.carried, event.seconds
-
-
-def cost(wager: Wager, nodes: int, seconds: float, *, proactive: bool) -> float:
-    """What a plan has cost, in seconds of rounds; see the module's docstring. No upload counts more than a round."""
-    over, reserved = 0.0, 0.0
-    for bet in wager.bets.values():
-        if bet.seconds > 0:
-            planned = min(bet.size / (bet.proactive if proactive else bet.reactive), seconds)
-            over = max(over, min(bet.seconds, seconds) - planned)
-            reserved += planned
-    return over + reserved / max(nodes, 1)
+# What comes of them.
 
 
 def settle(
-    job: JobId, run: Run, links: Mapping[NodeId, LinkSeen], event: RoundClosed, settings: OptimizerSettings
+    job: JobId, run: Run, links: Mapping[NodeId, LinkSeen], event: RoundClosed, now: float, settings: OptimizerSettings
 ) -> ForesightJudged | None:
-    """A planned round has closed: compare the plans, step back or try again; the word on it when it is due."""
-    plans, seconds = run.plans, round_seconds(run)
-    wager = next((each for each in plans.wagers if each.round == event.round), None)
-    plans.wagers = [each for each in plans.wagers if each.round > event.round]
-    if wager is None:
-        return None
-    for node in event.missing:
-        link, bet = links.get(node), wager.bets.get(node)
-        if bet is not None and link is not None and bet.seconds == 0:  # it is still on its way: a round at least
-            bet.size, bet.seconds = link.size, seconds
-    if not any(bet.seconds > 0 for bet in wager.bets.values()):
-        return None
-    ahead, behind = (cost(wager, len(run.shares), seconds, proactive=which) for which in (True, False))
-    plans.judged += 1
-    plans.proactive_seconds += ahead
-    plans.reactive_seconds += behind
-    plans.lost = settings.foresight_memory * plans.lost + ahead - behind
-    plans.stake = settings.foresight_memory * plans.stake + seconds
-    words = _step(run, settings)
-    if not words and plans.judged - plans.told < settings.foresight_every:
-        return None
-    return judgement(job, run, words)
-
-
-def _step(run: Run, settings: OptimizerSettings) -> str:
-    """Step back or forward, in words; empty where nothing changes."""
+    """A round has closed: it counts for the turn that is open, and may end it; the word on what was found then."""
     plans = run.plans
-    if plans.acting:
-        if plans.judged < settings.foresight_least or plans.lost <= settings.foresight_limit * plans.stake:
-            return ""
-        plans.acting = False
-        plans.until = run.round + _pause(plans, settings)
-        return f"steps back to reactive until round {plans.until}"
-    if run.round < plans.until:
-        return ""
-    if plans.lost > 0:
-        plans.until = run.round + _pause(plans, settings)
-        return f"stays with reactive until round {plans.until}"
-    plans.acting, plans.lost, plans.stake = True, 0.0, 0.0
-    return "acts on forecasts again, which would have done better of late"
+    seconds, plans.closed_at = now - plans.closed_at if plans.closed_at else event.seconds, now
+    if not plans.turns or plans.turns[-1].closed:
+        return None
+    turns.count(plans, event, seconds, run.efficiency, settings)
+    plans.judged += 1
+    period = max([0.0, *(links[node].period for node in run.shares if node in links)])
+    if not turns.over(plans, period, settings):
+        return None
+    if not plans.turns[-1].foreseen:
+        turns.drop_turn(plans)
+        return None
+    plans.turns[-1].closed = True
+    plans.acting = turns.acts_next(plans, settings)
+    judged = judgement(job, run, settings)
+    turns.open_turn(plans, run.round)
+    return judged
 
 
-def _pause(plans: Plans, settings: OptimizerSettings) -> int:
-    """Rounds to stay back: doubling, up to 8 times."""
-    plans.losses += 1
-    return int(settings.foresight_pause * 2 ** min(plans.losses - 1, MOST_DOUBLINGS))
-
-
-def judgement(job: JobId, run: Run, words: str = "") -> ForesightJudged:
-    """How forecasts have done in a job so far."""
+def judgement(job: JobId, run: Run, settings: OptimizerSettings) -> ForesightJudged:
+    """How acting on forecasts has done in a job so far, and what is done next."""
     plans = run.plans
     plans.told = plans.judged
-    regret = plans.proactive_seconds - plans.reactive_seconds
+    regret, error = turns.regret(plans, settings)
     verb = "lost" if regret > 0 else "gained"
     text = (
-        f"forecasts {verb} {abs(regret):.1f} s of rounds in {plans.judged} that they mattered in: "
-        f"{plans.proactive_seconds:.1f} s for transfers, {plans.reactive_seconds:.1f} s by what was measured last"
+        f"acting on forecasts has {verb} {abs(regret):.1f} s of {plans.acted:.0f} s (standard error {error:.1f} s) "
+        f"against doing as reactive does, by turns"
     )
     return ForesightJudged(
         job=job,
         round=run.round,
         rounds=plans.judged,
-        proactive_seconds=round(plans.proactive_seconds, 3),
-        reactive_seconds=round(plans.reactive_seconds, 3),
+        proactive_seconds=round(plans.acted, 3),
+        reactive_seconds=round(plans.acted - regret, 3),
         regret_seconds=round(regret, 3),
+        error_seconds=round(error, 3),
         acting=plans.acting,
-        reason=f"{words}: {text}" if words else text,
+        reason=f"{'acts' if plans.acting else 'does as reactive does'} now: {text}",
     )
 
 
@@ -243,5 +184,10 @@ def in_words(found: tuple[Foreseen, ...], before: tuple[Foreseen, ...]) -> str:
 
 def replaced(run: Run, found: tuple[Foreseen, ...]) -> str:
     """Take what is foreseen now; gives what changes for those who act on it, in words."""
-    before, run.plans.foreseen = run.plans.foreseen, found
-    return in_words(found, before) if run.plans.acting and found != before else ""
+    plans = run.plans
+    before, plans.foreseen = plans.foreseen, found
+    if found and (not plans.turns or plans.turns[-1].closed):
+        turns.open_turn(plans, run.round)
+    if found:
+        plans.turns[-1].foreseen = True
+    return in_words(found, before) if plans.acting and found != before else ""

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from agents.optimizer.foresight import WAGERS
 from agents.optimizer.state import OptimizerState, Run
 from agents.optimizer.trial import ROUNDS, SNAPSHOTS
+from agents.optimizer.turns import KEPT as TURNS
 from schemas.ids import JobId
 
 
@@ -33,9 +33,12 @@ def _broken_in(name: JobId, run: Run) -> Iterator[str]:
         yield f"{name}: a change is watched with nothing to compare it with"
     if run.rollback_to is not None and run.rollback_to > run.assignment:
         yield f"{name}: goes back to assignment {run.rollback_to}, which isn't there yet"
-    if len(run.plans.wagers) > WAGERS or any(wager.round <= run.round for wager in run.plans.wagers):
-        yield f"{name}: rounds that have closed are still planned"
-    if not run.plans.told <= run.plans.judged or run.plans.stake < 0:
+    turns = run.plans.turns
+    if len(turns) > TURNS or any(not turn.closed for turn in turns[:-1]) or any(turn.useful <= 0 for turn in turns[:-1]):
+        yield f"{name}: turns of foresight that say nothing are remembered"
+    if turns and not turns[-1].closed and turns[-1].acting is not run.plans.acting:
+        yield f"{name}: the turn that is open is another's"
+    if not run.plans.told <= run.plans.judged:
         yield f"{name}: more was told of forecasts than was judged"
     if run.state.ended:
         yield f"{name} has ended and is still remembered"

@@ -47,6 +47,7 @@ class Said(msgspec.Struct, frozen=True):
     factor: float
     rollback_to: int | None
     foreseen: tuple[Foreseen, ...] = ()
+    ahead: bool = False
 
 
 class LookAhead(Timer, frozen=True, kw_only=True):
@@ -76,23 +77,23 @@ class LinkSeen(msgspec.Struct):
     """When that came, in terms of `now`."""
     until: float = 0.0
     """How long it reaches."""
+    period: float = 0.0
+    """Seconds after which it says that things recur; 0 without."""
 
 
-class Bet(msgspec.Struct):
-    """The rates that two plans believe in for one upload (bytes a second), and what came."""
+class Turn(msgspec.Struct):
+    """A stretch of a job in which forecasts are acted upon, or not."""
 
-    reactive: float
-    proactive: float
-    size: int = 0
+    acting: bool
+    after: int
+    """The round it begins after."""
+    useful: float = 0.0
+    """Useful samples of the rounds that count."""
     seconds: float = 0.0
-    """0 until the upload has come."""
-
-
-class Wager(msgspec.Struct):
-    """A round planned both ways."""
-
-    round: int
-    bets: dict[NodeId, Bet]
+    """Theirs."""
+    foreseen: bool = False
+    """Something was foreseen in it."""
+    closed: bool = False
 
 
 class Plans(msgspec.Struct):
@@ -100,24 +101,17 @@ class Plans(msgspec.Struct):
 
     foreseen: tuple[Foreseen, ...] = ()
     """Of the last plan, whether acted upon or not."""
-    wagers: list[Wager] = []
-    """Rounds planned and not closed yet."""
     acting: bool = True
-    until: int = -1
-    """The round up to which it stays back."""
-    losses: int = 0
-    """Times it was told to stay back."""
+    turns: list[Turn] = []
+    """Oldest first; none is open until something is foreseen."""
+    closed_at: float = 0.0
+    """When the last round closed, in terms of `now`; 0 before the first."""
     judged: int = 0
-    """Rounds judged."""
+    """Rounds that were under comparison."""
     told: int = 0
     """Rounds judged when that was last told."""
-    proactive_seconds: float = 0.0
-    reactive_seconds: float = 0.0
-    """Cost of the two plans so far."""
-    lost: float = 0.0
-    """Cost over reactive's, each round counting less than the next."""
-    stake: float = 0.0
-    """Length of those rounds, counted likewise."""
+    acted: float = 0.0
+    """Seconds of rounds that acted on forecasts."""
 
 
 class Run(msgspec.Struct):

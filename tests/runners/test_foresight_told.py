@@ -75,6 +75,6 @@ def test_the_report_tells_plans_and_regret(story: list[Message]) -> None:
         "phase adaptive, policy proactive",
         "link of a planned as poor",
         "regret of proactive -2.5 s in 5 rounds",
-        "regret of proactive +3.5 s in 5 rounds: back to reactive",
+        "regret of proactive +3.5 s in 5 rounds; next, a turn of doing as reactive does",
         "link of a planned as measured",
     ]
