@@ -14,6 +14,7 @@ from benchmarks.training.peer_race import PEERS, run_peer
 from benchmarks.training.race import Setting, run_shoal
 from benchmarks.training.results import Result, cached, fastest, keep, kept, line
 from benchmarks.training.scenarios import SCENARIOS
+from benchmarks.training.summary import noise_words, summary, words
 from benchmarks.training.tasks import TASKS
 
 HELP = """Train one model on the same data to the same held-out loss, with Shoal and with others, over the same bad links.
@@ -31,8 +32,9 @@ EXAMPLE = """examples:
   python -m benchmarks.training ddp perfect                    a peer
   python -m benchmarks.training compare mixed --cc cubic       the two fastest, one after the other
   python -m benchmarks.training average shoal --link average   averaging 25 MB over four workers
-  python -m benchmarks.training suite --seeds 0,1,2,3,4        Shoal in everything that is judged
-  python -m benchmarks.training table                          all results kept, beside the peers' cached figures
+  python -m benchmarks.training suite --seeds 0 1 2 3 4        Shoal in everything that is judged
+  python -m benchmarks.training table                          ratios with their spread, the noise, and the peers' figures
+  python -m benchmarks.training plots --goals docs/goals.png   pictures of runs, and the ratios against their goals
 """
 
 
@@ -61,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
     ideal = commands.add_parser("ideal", parents=[runs], help="work the ideal out: steps and seconds without a network")
     ideal.set_defaults(scenario="perfect")
     commands.add_parser("table", parents=[runs], help="results that are kept, and the cached figures")
-    commands.add_parser("plots", parents=[runs], help="draw results that are kept as PNG files")
+    plots = commands.add_parser("plots", parents=[runs], help="draw results that are kept as PNG files")
+    plots.add_argument("--goals", type=Path, metavar="PNG", help="here, too: Shoal's ratios against what is required")
     return made
 
 
@@ -69,7 +72,7 @@ def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--task", default="gpt", choices=TASKS, help="1.06 M parameters on text, or 84,000 on digits")
     options.add_argument("--cc", default="bbr", choices=get_args(Congestion), help="TCP's congestion control: run both")
-    options.add_argument("--seeds", default="0", help="one run each, separated by commas")
+    options.add_argument("--seeds", nargs="+", default=["0"], metavar="SEED", help="one run each")
     options.add_argument("--budget", type=float, default=170.0, metavar="S", help="seconds until a run is given up")
     options.add_argument("--rounds", type=int, default=8, help="of averaging alone")
     options.add_argument("--out", type=Path, default=Path("runs/training"), help="logs, results.jsonl and pictures")
@@ -180,9 +183,16 @@ def average(tool: str, link: str, asked: argparse.Namespace) -> None:
 
 
 def show_table(asked: argparse.Namespace) -> None:
-    """What is kept here and what is cached."""
-    for result in kept(asked.out):
+    """What is kept here, run by run and with its spread, and what is cached."""
+    results = kept(asked.out)
+    if asked.json:
+        print(json.dumps([asdict(row) for row in summary(results)]))
+        return
+    for result in results:
         print(line(result))
+    print("\nmedian ratio (least to most) of the runs that got there")
+    print("\n".join(words(row) for row in summary(results)))
+    print(noise_words(results))
     figures = cached()
     print(f"\npeers, measured {figures['date']} by `{figures['command']}` ({figures['machine']}):")
     for row in figures["figures"]:
@@ -192,7 +202,7 @@ def show_table(asked: argparse.Namespace) -> None:
 
 def do(asked: argparse.Namespace) -> None:
     """Carry out a command."""
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
+    seeds = [int(seed) for some in asked.seeds for seed in some.split(",")]
     if asked.nice is not None:
         os.setpriority(os.PRIO_PROCESS, 0, asked.nice)
     match asked.do:
@@ -211,9 +221,12 @@ def do(asked: argparse.Namespace) -> None:
         case "table":
             show_table(asked)
         case "plots":
-            from benchmarks.training.plots import draw_all
+            from benchmarks.training.plots import draw_all, draw_goals
 
-            for path in draw_all(kept(asked.out), asked.out):
+            paths = draw_all(kept(asked.out), asked.out)
+            if asked.goals is not None:
+                paths.append(draw_goals(kept(asked.out), asked.goals))
+            for path in paths:
                 print(path)
         case tool:
             for seed in seeds:

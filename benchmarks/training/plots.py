@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.training.results import Result, cached
+from benchmarks.training.summary import GOALS, summary
 from benchmarks.training.tasks import TASKS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -69,5 +70,43 @@ def _ratios(latest: dict[tuple[str, str, str], dict[str, Result]], path: Path) -
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlabel("time to the target, as a multiple of the ideal")
     figure.tight_layout()
+    figure.savefig(path, format="png")
+    return path
+
+
+def draw_goals(results: Iterable[Result], path: Path) -> Path:
+    """Shoal's ratios in what is judged: median, least and most of the seeds, beside required, aim and best peer.
+
+    A bar that ends at the highest multiple stands for runs that didn't get there; a row without a bar was not run.
+    """
+    from matplotlib.figure import Figure
+
+    found = {row.key: row for row in summary(results) if row.tool == "shoal"}
+    figure = Figure(figsize=(8, 1.4 + 0.42 * len(GOALS)), dpi=110)
+    axes = figure.subplots()
+    for place, (key, goal) in enumerate(reversed(GOALS.items())):
+        row = found.get(key)
+        if row is not None:
+            reached = row.median is not None and row.reached == row.runs
+            middle = min(row.median, HIGHEST) if row.median is not None else HIGHEST
+            low, high = (min(edge, HIGHEST) for edge in (row.least or middle, (row.most if reached else None) or HIGHEST))
+            axes.barh(place, middle, color=COLOURS[0], height=0.55)
+            axes.errorbar(middle, place, xerr=[[middle - low], [high - middle]], color="black", capsize=3, linewidth=1.0)
+        marks = {
+            "required": (goal.required, COLOURS[1]),
+            "aim": (goal.aim, COLOURS[2]),
+            "best peer": (goal.peer, "#666666"),
+        }
+        for name, (at, colour) in marks.items():
+            if at is not None:
+                label = name if place == len(GOALS) - 1 else None
+                axes.plot([at, at], [place - 0.4, place + 0.4], color=colour, linewidth=2.2, label=label)
+    axes.set_yticks(range(len(GOALS)), [" ".join(key) for key in reversed(GOALS)], fontsize=8)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xlim(0, HIGHEST)
+    axes.set_xlabel("time to the target, as a multiple of the ideal: median, least and most of the seeds")
+    axes.legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
     return path

@@ -15,10 +15,11 @@ from benchmarks.netlab import PROFILES, LabError, NetLab
 from benchmarks.netlab.lab import require
 from benchmarks.training import __main__ as command_line
 from benchmarks.training.peer_race import PEERS
-from benchmarks.training.plots import draw_all
+from benchmarks.training.plots import draw_all, draw_goals
 from benchmarks.training.race import Setting, request_of, stall
 from benchmarks.training.results import Result, cached, fastest, keep, kept
 from benchmarks.training.scenarios import SCENARIOS, Scenario
+from benchmarks.training.summary import GOALS, noise, noise_words, summary, words
 from benchmarks.training.tasks import TASKS, WORKERS
 from benchmarks.training.where import NODE_PARTS, ROUND_PARTS, told, where
 from benchmarks.training.workloads import TaskWorkload
@@ -249,3 +250,46 @@ def test_results_are_drawn_as_pictures(tmp_path: Path) -> None:
     assert [path.name for path in drawn] == ["loss-mixed-gpt-bbr.png", "ratios.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     assert draw_all([], tmp_path) == []
+
+
+def test_seeds_become_a_median_with_its_spread_and_a_seed_run_again_counts_once() -> None:
+    runs = [result("shoal", 32.0 * ratio, seed=seed) for seed, ratio in enumerate((9.0, 2.0, 3.0))]
+    runs += [result("shoal", 170.0, seed=3, reached=False), result("shoal", 32.0 * 2.2, seed=0)]
+    (row,) = summary(runs)
+    assert (row.runs, row.reached, row.least, row.median, row.most) == (4, 3, 2.0, 2.2, 3.0)
+    assert "2.20x (2.00 to 3.00), 3 of 4 got there" in words(row)
+    assert "required 2.5, aim 1.6" in words(row)
+    (lost,) = summary([result("ddp", 170.0, reached=False)])
+    assert "none of 1 got there" in words(lost)
+
+
+def test_the_noise_is_the_range_of_undisturbed_seeds() -> None:
+    runs = [result("shoal", 32.0 + seed, scenario="perfect", seed=seed, loss=2.6 + seed / 100) for seed in range(5)]
+    found = noise([*runs, result("shoal", 320.0), result("ddp", 99.0, scenario="perfect")])
+    assert found is not None
+    assert found == (5, pytest.approx(4 / 32), pytest.approx(0.04))
+    assert "over 5 undisturbed seeds: 0.12 of the ideal" in noise_words(runs)
+    assert "two seeds" in noise_words(runs[:1])
+
+
+def test_ratios_are_drawn_against_their_goals_whether_or_not_they_were_run(tmp_path: Path) -> None:
+    assert all(scenario in SCENARIOS and task in TASKS for scenario, task, _ in GOALS)
+    runs = [result("shoal", 64.0), result("shoal", 170.0, congestion="cubic", reached=False)]
+    for results in (runs, []):
+        path = draw_goals(results, tmp_path / "docs" / "goals.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_table_and_plots_tell_the_spread(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for seed in range(2):
+        keep(result("shoal", 40.0 + seed, scenario="perfect", seed=seed), tmp_path)
+    monkeypatch.setattr(sys, "argv", ["training", "table", "--out", str(tmp_path)])
+    assert command_line.main() == 0
+    said = capsys.readouterr().out
+    assert "(1.25 to 1.28), 2 of 2 got there" in said
+    assert "noise, the range over 2 undisturbed seeds" in said
+    monkeypatch.setattr(sys, "argv", ["training", "plots", "--out", str(tmp_path), "--goals", str(tmp_path / "goals.png")])
+    assert command_line.main() == 0
+    assert (tmp_path / "goals.png").exists()
