@@ -114,6 +114,8 @@ class JobProcess:
             def over() -> None:
                 if self._running.get(key) == token:
                     del self._running[key]
+                    if isinstance(result, training.LocalRoundDone):
+                        self.deltas.add(result.key)  # what was stopped leaves nothing behind
                     if result is not None:
                         post(result)
 
@@ -173,7 +175,7 @@ class JobProcess:
             self.after(seconds, lambda: setattr(self, "steps_taken", work.round))
             finish(seconds, done)
         else:
-            finish(seconds, self._difference(done, base, seconds))
+            finish(seconds, self._difference(done, base))
 
     def _take_difference(self, done: training.StepsDone, finish: Callable[[float, Result | None], None]) -> None:
         renumbered = self.request.sync == "async" and done.round > self.steps_taken > 0
@@ -181,13 +183,12 @@ class JobProcess:
             what = f"the difference for round {done.round} at version {self.version}, with steps for {self.steps_taken}"
             raise ImpossibleWork(f"{self.machine.name} was asked for {what}")
         self.steps_taken = 0
-        finish(OUTER_STEP, self._difference(done, self.digest, OUTER_STEP))
+        finish(OUTER_STEP, self._difference(done, self.digest))
 
-    def _difference(self, done: training.StepsDone, base: str, seconds: float) -> training.LocalRoundDone:
-        """What is kept for others in so many seconds."""
+    def _difference(self, done: training.StepsDone, base: str) -> training.LocalRoundDone:
+        """What is kept for others once it is done."""
         key, digest = str(done.round), digest_of(self.job, self.machine.name, done.round, base)
         size = self.bytes_of(done.encoding, done.round)
-        self.after(seconds, lambda: self.deltas.add(key))
         return training.LocalRoundDone(
             round=done.round,
             base_digest=base,
