@@ -11,6 +11,7 @@ from agents.recorder import ReportBuilt, ReportWork
 from bus.port import Bus
 from runners.history import EventRow, History
 from runners.jobs.names import report_name
+from runners.jobs.tasks import KeyedTasks
 from runners.report import TYPES, as_json, build_report
 from schemas.errors import ShoalError
 from schemas.network import LinkQualityChanged
@@ -36,7 +37,7 @@ class ReportWorks:
     def __init__(self, history: History, bus: Bus) -> None:
         self._history = history
         self._bus = bus
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks(lambda error: None)  # `_write` tells its errors itself
 
     def start(self, key: str, work: Work, post: Post) -> None:
         """Begin a report; a key at work already is left alone.
@@ -46,30 +47,16 @@ class ReportWorks:
         """
         if not isinstance(work, ReportWork):
             raise UnknownWork(work)
-        if key in self._tasks:
-            return
-        task = asyncio.get_running_loop().create_task(self._write(key, work.job, post))
-        self._tasks[key] = task
-
-        def ended(done: asyncio.Task[None]) -> None:
-            del self._tasks[key]
-            if done.cancelled():
-                post(WorkExited(key=key, code=-1, last_lines=("the report was given up",)))
-
-        task.add_done_callback(ended)
+        given_up = WorkExited(key=key, code=-1, last_lines=("the report was given up",))
+        self._tasks.start(key, self._write(key, work.job, post), lambda: post(given_up))
 
     def stop(self, key: str, reason: str) -> None:
         """Give a report up."""
-        task = self._tasks.get(key)
-        if task is not None:
-            task.cancel()
+        self._tasks.stop(key)
 
     async def close(self) -> None:
         """Give all up: a later life of the recorder writes them."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _write(self, key: str, job: str, post: Post) -> None:
         try:

@@ -27,8 +27,8 @@ class KeyedTasks:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed = failed
 
-    def start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        """Begin a task under a key, unless one is at work there."""
+    def start(self, key: str, work: Coroutine[Any, Any, None], given_up: Callable[[], None] = lambda: None) -> None:
+        """Begin a task under a key, unless one is at work there. `given_up` is told if it is stopped, begun or not."""
         present = self._tasks.get(key)
         # A task that has posted its result and returned is done, although the loop has not said so yet: the core may ask
         # for the next work of this key already. One that was stopped takes a moment to end.
@@ -37,7 +37,7 @@ class KeyedTasks:
             return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[key] = task
-        task.add_done_callback(lambda done: self._ended(key, done))
+        task.add_done_callback(lambda done: self._ended(key, done, given_up))
 
     def stop(self, key: str) -> None:
         """End the task of a key."""
@@ -52,8 +52,10 @@ class KeyedTasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, key: str, task: asyncio.Task[None], given_up: Callable[[], None]) -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            given_up()
+        elif (error := task.exception()) is not None:
             self._failed(error)

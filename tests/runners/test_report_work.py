@@ -97,6 +97,26 @@ async def test_what_cant_be_done_is_told(history: History, capsys: pytest.Captur
         works.start("x", Work(), lambda result: None)
 
 
+async def test_the_word_that_one_is_done_may_be_answered_with_the_next_under_its_key(history: History) -> None:
+    await record(history, told())
+    works = ReportWorks(history, Shelf())  # type: ignore[arg-type]
+    posted: list[Result] = []
+    both: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def post(result: Result) -> None:
+        posted.append(result)
+        if len(posted) == 2:
+            both.set_result(None)
+        else:  # on the next turn of the loop the first task has returned, and nobody has said so yet
+            asyncio.get_running_loop().call_soon(works.start, KEY, ReportWork(job="demo"), post)
+
+    works.start(KEY, ReportWork(job="demo"), post)
+    async with asyncio.timeout(30):
+        await both
+    assert all(isinstance(result, ReportBuilt) for result in posted)
+    await works.close()
+
+
 async def test_one_that_is_given_up_says_so(history: History) -> None:
     await record(history, told())
     posted: list[Result] = []
