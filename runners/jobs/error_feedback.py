@@ -6,7 +6,7 @@ from torch import Tensor
 
 from runners.jobs.codecs import CodecError, Writer
 from runners.jobs.fragments import Fragment
-from runners.jobs.vectors import Vector
+from runners.jobs.vectors import Vector, chunks
 from schemas.jobs import Encoding
 
 
@@ -58,6 +58,16 @@ class ErrorFeedback:
             writer.put(place, owed)
             owed.sub_(writer.decoded(place))
         return writer.payload()
+
+    def take_back(self, payload: Vector, fragment: Fragment) -> None:
+        """What was encoded last, of a fragment, is not sent: all of it is owed again, the difference included."""
+        whole = fragment.layout.count == self.residual.numel()
+        owed = self.residual if whole else fragment.of(self.residual)
+        for place in chunks(payload.numel()):
+            owed[place].add_(payload[place])
+        if not whole:
+            fragment.put(owed, self.residual)
+        self._lossy = True
 
 
 def _nothing(count: int) -> Tensor:

@@ -101,6 +101,11 @@ class Pieces:
                 made(piece, payloads[piece])
         return [payloads[piece] for piece in range(len(self))]
 
+    def take_back(self, payloads: Sequence[bytes], owed: ErrorFeedback) -> None:
+        """These are not sent: they are owed again."""
+        for place, payload in zip(self._places, payloads, strict=True):
+            owed.take_back(Decoded(payload), self._fragment.part([place]))
+
     def decoded(self, payload: bytes | memoryview, piece: int) -> Decoded:
         """One piece of a difference. Raises `CodecError`, or `WrongShape` for another number of elements."""
         values = Decoded(payload)

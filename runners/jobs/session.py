@@ -169,6 +169,15 @@ class Session:
         self._sent(round_, payloads)
         return payloads
 
+    def take_back(self, payloads: Sequence[bytes], round_: int) -> None:
+        """A difference was made and is not sent, since its steps were given up: what is owed of earlier ones is in it.
+
+        With `sync = "step"` a gradient of an older version is of no use; with `overlap` and `async` the working parameters
+        go on from it.
+        """
+        if self.shared is None and self.overlap is None:
+            self.pieces_of(round_).take_back(payloads, self.owed)
+
     def _ended(self, round_: int) -> Vector:
         self._make_room()
         if self.overlap is not None:

@@ -24,6 +24,7 @@ from runners.jobs.site_works import SiteWorks
 from runners.jobs.snapshots import SnapshotError
 from runners.jobs.tasks import KeyedTasks, TorchThread
 from schemas.errors import ShoalError
+from schemas.jobs import Encoding
 from schemas.shards import AverageShard, Piece, digest_of
 
 Post = Callable[[Result], None]
@@ -141,7 +142,7 @@ class TrainerWorks:
             size = sum(piece.size for piece in pieces)
             digest = digest_of(piece.digest for piece in pieces)
         else:
-            payload = await self._torch.run(self._session.difference, done.encoding, done.round)
+            (payload,) = await self._encoded(self._whole_difference, done)
             whole = self._tensors.keep("delta", str(done.round), payload)
             size, digest = whole.size, whole.digest
         return works.LocalRoundDone(
@@ -163,9 +164,12 @@ class TrainerWorks:
     async def _in_pieces(self, done: works.StepsDone, ahead: tuple[int, ...]) -> tuple[Piece, ...]:
         """Make a difference piece by piece, each kept, and sent if it is one of `ahead`, while the next one is encoded."""
         loop, kept = asyncio.get_running_loop(), dict[int, Piece]()
+        name, given_up = str(done.round), False
 
         def keep(piece: int, payload: bytes) -> None:
-            held = self._tensors.keep(f"delta{piece}", str(done.round), payload)
+            if given_up:
+                return
+            held = self._tensors.keep(f"delta{piece}", name, payload)
             kept[piece] = Piece(size=held.size, digest=held.digest)
             if piece in ahead:
                 self._sending.begin(held.kind, held.name)
@@ -173,8 +177,33 @@ class TrainerWorks:
         def made(piece: int, payload: bytes) -> None:  # in torch's thread
             loop.call_soon_threadsafe(keep, piece, payload)
 
-        await self._torch.run(self._session.difference_in_pieces, done.encoding, done.round, ahead, made)
+        def encode(encoding: Encoding, round_: int) -> list[bytes]:
+            return self._session.difference_in_pieces(encoding, round_, ahead, made)
+
+        try:
+            await self._encoded(encode, done)
+        except asyncio.CancelledError:
+            given_up = True
+            for piece in kept:
+                self._forget(f"delta{piece}", name)
+            raise
         return tuple(piece for _, piece in sorted(kept.items()))
+
+    def _whole_difference(self, encoding: Encoding, round_: int) -> list[bytes]:
+        return [self._session.difference(encoding, round_)]
+
+    async def _encoded(self, encode: Callable[[Encoding, int], list[bytes]], done: works.StepsDone) -> list[bytes]:
+        """The payloads of a difference. If it is given up meanwhile, which stops no thread, they are owed again."""
+        encoding = asyncio.ensure_future(self._torch.run(encode, done.encoding, done.round))
+        try:
+            return await asyncio.shield(encoding)
+        except asyncio.CancelledError:
+            encoding.add_done_callback(lambda made: self._take_back(made, done.round))
+            raise
+
+    def _take_back(self, made: "asyncio.Future[list[bytes]]", round_: int) -> None:
+        if not made.cancelled() and made.exception() is None:
+            self._tasks.start(f"owe/{round_}", self._torch.run(self._session.take_back, made.result(), round_))
 
     async def _pad(self, took: float, microbatch: int, begun: float) -> None:
         """Emulated speed: wait until the step has taken as long as it would on the machine that this node plays."""
@@ -200,8 +229,11 @@ class TrainerWorks:
     async def _drop(self, work: works.Drop, post: Post) -> None:
         for tensor in work.tensors:
             kind, _, name = tensor.partition("/")
-            self._sending.forget(kind, name)
-            self._tensors.drop(kind, name)
+            self._forget(kind, name)
+
+    def _forget(self, kind: str, name: str) -> None:
+        self._sending.forget(kind, name)
+        self._tensors.drop(kind, name)
 
     async def _hold(self, work: works.HoldAverage, post: Post) -> None:
         digest, came = work.average.digest, 0

@@ -80,6 +80,17 @@ def test_pieces_are_told_as_they_are_made_in_any_order_and_are_the_same() -> Non
     assert torch.equal(owed.residual, same.residual)
 
 
+@pytest.mark.parametrize("encoding", ["float32", "float16", "int8", "int4", "topk"])
+def test_what_is_encoded_and_not_sent_is_owed_again(encoding: Encoding) -> None:
+    for fragment, count in ((WHOLE, CUT), (Fragments(LAYOUT, 2, rounds=10).of(1), 2)):
+        pieces, owed = Pieces(fragment, count), ErrorFeedback(COUNT, 300)
+        before, given_up = noise(1, fragment.layout.count), noise(2, fragment.layout.count)
+        sent = pieces.encode(before, encoding, owed)
+        pieces.take_back(pieces.encode(given_up, encoding, owed), owed)
+        arrived = whole(Joined([pieces.decoded(payload, piece) for piece, payload in enumerate(sent)]))
+        torch.testing.assert_close(arrived + fragment.of(owed.residual), before + given_up, rtol=1e-5, atol=1e-5)
+
+
 def test_a_fragment_is_cut_and_owes_where_it_lies() -> None:
     fragments = Fragments(LAYOUT, 2, rounds=10)
     fragment = fragments.of(1)
