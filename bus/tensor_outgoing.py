@@ -6,6 +6,7 @@ import itertools
 import logging
 import time
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
@@ -26,6 +27,10 @@ _PACE = 0.5  # seconds that a full window may hold up the others before who fill
 _ASK_EVERY = 8  # chunks: two MiB are sent in vain at most, when the last follower has gone
 _NO_RESPONDERS = 503  # the status of the server's own answer where nobody listens
 _END = "0.end"  # in a chunk's place: a lane has sent its last; it comes over one connection, as any slot does
+MADE_FOR = 60.0
+"""Seconds that what was made on demand is held after it was last asked for or sent: who takes it asks for the next window,
+or for what is missing, as soon as a window is through, and over the worst links within some 20 s."""
+
 _GIVE_UP = 30.0  # seconds without a word from any follower; over four times a chunk's time on the worst link
 
 
@@ -144,9 +149,12 @@ class Outbox:
         self._sent = sent
         self._kept: dict[tuple[str, str], Kept] = {}
         self._made: dict[str, str] = {}
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        self._sending: Counter[tuple[str, str]] = Counter()
         self._flows: dict[tuple[str, str], Flow] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self.provider: Provider | None = None
+        self.made_for = MADE_FOR
 
     async def open(self) -> None:
         """Listen to who asks, and to what followers acknowledge."""
@@ -265,7 +273,30 @@ class Outbox:
                 self.drop(ask.kind, older)
             kept = self._kept[ask.kind, name] = await asyncio.to_thread(Kept, ask.kind, name, data)
             self._made[ask.kind] = name
+        self._wanted(ask.kind, name)
         return self._describe(kept)
+
+    def _wanted(self, kind: str, name: str) -> None:
+        """What was made on demand is asked for, or a part of it is sent: it stays for a while after the last of that."""
+        if self._made.get(kind) != name:
+            return
+        if (leaving := self._leaving.pop(kind, None)) is not None:
+            leaving.cancel()
+        if not self._sending[kind, name]:
+            self._leaving[kind] = asyncio.get_running_loop().call_later(self.made_for, self._let_go, kind)
+
+    def _let_go(self, kind: str) -> None:
+        self._leaving.pop(kind, None)
+        if (name := self._made.pop(kind, None)) is not None:
+            self.drop(kind, name)
+
+    def _has_sent(self, task: asyncio.Task[None], kept: Kept) -> None:
+        self._serving.discard(task)
+        key = kept.held.kind, kept.held.name
+        self._sending[key] -= 1
+        if not self._sending[key]:
+            del self._sending[key]
+        self._wanted(*key)
 
     def _answer(self, ask: Ask) -> Answer:
         kept = self._kept.get((ask.kind, ask.name))
@@ -280,7 +311,9 @@ class Outbox:
                 self._serve(kept, (index for span in ranges for index in span), subject, slots[turn:] + slots[:turn])
             )
             self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            self._sending[ask.kind, ask.name] += 1
+            self._wanted(ask.kind, ask.name)
+            task.add_done_callback(lambda done: self._has_sent(done, kept))
         return self._describe(kept)
 
     def _describe(self, kept: Kept) -> Answer:
@@ -311,5 +344,8 @@ class Outbox:
 
     def close(self) -> None:
         """Send no more."""
+        self._made.clear()
+        for leaving in self._leaving.values():
+            leaving.cancel()
         for task in tuple(self._serving):
             task.cancel()

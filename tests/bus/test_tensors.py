@@ -211,6 +211,26 @@ async def test_the_latest_is_made_on_demand(exchange: Exchange) -> None:
         await b.fetch_latest("nobody", "anchor", PATIENCE)
 
 
+async def test_what_was_made_on_demand_is_let_go_a_while_after_it_was_sent(exchange: Exchange) -> None:
+    a, b = await exchange.join("a"), await exchange.join("b")
+    data = some_bytes(3 * CHUNK)
+    a.provide(lambda kind: ("7", data))
+    held = Kept("anchor", "7", data).held
+    assert await b.fetch_latest("a", "anchor", PATIENCE) == ("7", data)
+    assert await fetched(b, "a", held) == data, "who has lost some of it may ask again"
+    a._outbox.made_for = 0.0
+
+    async def ask_on() -> None:
+        while True:  # until the end of a sending is noticed
+            await fetched(b, "a", held)
+
+    with pytest.raises(TensorUnavailable, match="has dropped anchor/7"):
+        await ask_on()
+    assert a._outbox.held("anchor", "7") is None
+    a._outbox.made_for = 3600.0
+    assert await b.fetch_latest("a", "anchor", PATIENCE) == ("7", data), "it is made anew"
+
+
 async def test_streams_that_nobody_asked_for_are_held_within_the_budget(exchange: Exchange) -> None:
     a, b = await exchange.join("a"), await exchange.join("b", budget=6 * CHUNK)
     await b.follow("delta")
