@@ -14,7 +14,7 @@ from schemas.training import RoundClosed, Tuning
 NAMES = [f"n{n:03d}" for n in range(4)]
 GOOD, POOR = (0.02, 0.005, 20e6), (0.2, 0.05, 1e6)
 SETTLE, MEASURED = 420.0, 300.0
-NOISE = 0.05  # two runs of one policy that differ in nothing but a message or two lie as far apart
+NOISE = 0.03  # two runs of one policy that differ in nothing but a message or two lie as far apart
 
 
 def changing(world: World, name: str, every: float) -> None:
@@ -49,14 +49,18 @@ def useful(policy: str, seed: int) -> tuple[float, dict[type, list[object]]]:
 
 
 @pytest.mark.search
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_proactive_costs_no_more_than_reactive_on_links_that_change_every_20_s(seed: int) -> None:
-    reactive, said = useful("reactive", seed)
-    assert not any(tuning.foreseen for tuning in said[Tuning])  # type: ignore[attr-defined]
-    proactive, heard = useful("proactive", seed)
-    assert heard[LinkForecast], "the pattern wasn't found"
-    assert any(tuning.foreseen for tuning in heard[Tuning])  # type: ignore[attr-defined]
-    last = heard[ForesightJudged][-1]
-    assert last.regret_seconds <= 0, last.reason  # type: ignore[attr-defined]
-    assert proactive >= (1 - NOISE) * reactive
+@pytest.mark.timeout(240)
+def test_proactive_loses_nothing_against_reactive_on_links_that_change_and_says_itself_which_of_them_did_better() -> None:
+    ratios, regrets = [], []
+    for seed in (1, 2):
+        reactive, said = useful("reactive", seed)
+        assert not any(tuning.foreseen or tuning.ahead for tuning in said[Tuning])  # type: ignore[attr-defined]
+        proactive, heard = useful("proactive", seed)
+        assert heard[LinkForecast], "the pattern wasn't found"
+        assert any(tuning.foreseen for tuning in heard[Tuning])  # type: ignore[attr-defined]
+        judged = heard[ForesightJudged]
+        assert {each.acting for each in judged} == {True, False}, "there was a turn of each"  # type: ignore[attr-defined]
+        ratios.append(proactive / reactive)
+        regrets.append(judged[-1].regret_seconds)  # type: ignore[attr-defined]
+    assert min(ratios) >= 1 - NOISE, ratios
+    assert (sum(ratios) > len(ratios)) == (sum(regrets) < 0), (ratios, regrets)
