@@ -36,6 +36,7 @@ VALUES: dict[str, Any] = {
     "host": "laptop.local",
     "site": "laptop.local",
     "life": str(BORN * 1000),
+    "figure": "step_ms",
     "device": "cuda:0",
     "addresses": ["192.0.2.17"],
     "port": 41233,

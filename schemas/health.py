@@ -84,6 +84,22 @@ class WorkStalled(Message, frozen=True, kw_only=True):
     reason: str
 
 
+@on_wire("shoal.health.{node}.figure", Delivery.RECORD)
+class FigureChanged(Message, frozen=True, kw_only=True):
+    """A figure of a node is not what it uses to be, or has a trend; or is as usual again."""
+
+    node: NodeId
+    figure: str
+    """Its name, with its unit, as the recorder records it: `step_ms`, `memory_used_bytes`, `gpu0_temperature_c`."""
+    kind: Literal["usual", "high", "low", "rising", "falling"]
+    value: float
+    usual: float
+    """Its running median."""
+    deviation: float
+    """Its robust standard deviation."""
+    reason: str
+
+
 @on_wire("shoal.decisions.failure_detector.watching", Delivery.TELEMETRY)
 class DetectorWatching(Message, frozen=True, kw_only=True):
     """The failure detector lives, and whether its own hearing is good: who follows it goes by its own time-outs if this

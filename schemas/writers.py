@@ -82,7 +82,13 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
         ),
         "batch_controller": (training.Assignment,),
         "optimizer": (training.Tuning, decisions.RolledBack, decisions.AdaptationCost, decisions.ForesightJudged),
-        "failure_detector": (health.NodeHealth, health.WorkStalled, health.ReachAsked, health.DetectorWatching),
+        "failure_detector": (
+            health.NodeHealth,
+            health.WorkStalled,
+            health.FigureChanged,
+            health.ReachAsked,
+            health.DetectorWatching,
+        ),
         "appraiser": (appraisal.NodesAppraised,),
         TRAINER: (
             training.TrainerReady,

@@ -10,11 +10,12 @@ import msgspec
 
 from agents.base import Effects, Probe, Reach, SetTimer, Timer, on
 from agents.failure_detector import ears, policy, words
+from agents.failure_detector.anomalies import Anomalies
 from agents.failure_detector.doubts import SLOT
-from agents.failure_detector.progress import Progress
 from agents.failure_detector.settings import FailureDetectorSettings
 from agents.failure_detector.state import Ears, FailureDetectorState, Watched
 from agents.inputs import ProbeReturned, Woken
+from agents.recorder import figures
 from schemas.bus import BusDisturbed
 from schemas.health import DetectorWatching
 from schemas.ids import NodeId, incarnation_of, is_older
@@ -29,8 +30,8 @@ class Pulse(Timer, frozen=True, kw_only=True):
     """Time to look at the detector's own health, and to say that it lives."""
 
 
-class FailureDetector(Progress):
-    """Owner of `NodeHealth` and `WorkStalled`."""
+class FailureDetector(Anomalies):
+    """Owner of `NodeHealth`, `WorkStalled` and `FigureChanged`."""
 
     def __init__(
         self, settings: FailureDetectorSettings, rng: random.Random, state: FailureDetectorState | None = None
@@ -114,6 +115,7 @@ class FailureDetector(Progress):
             yield from self._trust(event.node, node, "its heartbeats are back", now)
         if born:
             yield Reach(node=event.node, ticket=GREETING, timeout=self.settings.reach_timeout_seconds)
+        yield from self._follow(figures.of_heartbeat(event))
 
     @on(NodeLeaving)
     def see_off(self, event: NodeLeaving, now: float) -> Effects:

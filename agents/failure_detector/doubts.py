@@ -72,7 +72,7 @@ class Doubting(Agent[FailureDetectorState]):
         silent, sure = now - began, doubt is not None and ears.sure(hearing, doubt.began)
         deadly = policy.deadly(node, hearing, s)
         if doubt is not None and doubt.absent_at is not None and not (sure and silent >= deadly):
-            yield Reach(node=name, ticket=doubt.ticket, timeout=s.reach_timeout_seconds)
+            yield self._ask(name, doubt)
             due = now + s.reach_timeout_seconds
         elif silent < policy.doubtful(node, s):
             due = began + policy.doubtful(node, s)
@@ -80,7 +80,7 @@ class Doubting(Agent[FailureDetectorState]):
             self.state.tickets += 1
             node.doubt = Doubt(began=now, ticket=self.state.tickets)
             self.state.doubts[name] = None
-            yield Reach(node=name, ticket=self.state.tickets, timeout=s.reach_timeout_seconds)
+            yield self._ask(name, node.doubt)
             due = began + policy.suspicious(node, hearing, s)
         elif silent < policy.suspicious(node, hearing, s):
             due = began + policy.suspicious(node, hearing, s)
@@ -101,11 +101,15 @@ class Doubting(Agent[FailureDetectorState]):
             return
         yield from self._file(name, node, max(due, now + SLOT))
 
+    def _ask(self, name: NodeId, doubt: Doubt) -> Effect:
+        return Reach(node=name, ticket=doubt.ticket, timeout=self.settings.reach_timeout_seconds)
+
     def _suspect(self, name: NodeId, node: Watched, doubt: Doubt, silent: float, now: float) -> Effects:
         """Ask others for it, and say so."""
         doubt.helpers = self._helpers(name)
         yield self._say(name, node, "suspect", words.late(silent, node.gaps.mean, len(doubt.helpers)), now)
         wait = self.settings.reach_timeout_seconds
+        yield self._ask(name, doubt)
         for helper in doubt.helpers:
             yield self.publish(ReachAsked(node=helper, suspect=name, ticket=doubt.ticket, seconds=wait))
 
@@ -124,12 +128,13 @@ class Doubting(Agent[FailureDetectorState]):
             return
         doubt = node.doubt
         if event.outcome == "answered":
-            if event.rtt is not None:
-                policy.learn_round_trip(node, event.rtt)
+            node.serves = True
             if doubt is not None:
                 yield from self._trust(event.node, node, "it answered a request", now)
         elif event.outcome == "absent" and doubt is not None and event.ticket == doubt.ticket:
             yield from self._cut_off(event.node, node, doubt, now)
+        elif event.outcome == "silent" and doubt is not None and event.ticket == doubt.ticket and doubt.absent_at is None:
+            yield self._ask(event.node, doubt)  # its connection may have ended since
 
     @on(ReachTold)
     def heed_helper(self, event: ReachTold, now: float) -> Effects:
@@ -149,8 +154,8 @@ class Doubting(Agent[FailureDetectorState]):
         """The server has nobody connected who would answer for it: dead, unless it comes back in the time it takes."""
         if not node.serves:
             return  # of a version that doesn't answer
-        hearing, s, silent = self.state.ears, self.settings, now - self._since(node)
-        wait = policy.reconnecting(node, hearing, s, shaken=self._shaken(now))
+        silent = now - self._since(node)
+        wait = policy.reconnecting(node, self.settings, shaken=self._shaken(now))
         if doubt.absent_at is None:
             doubt.absent_at = now
             yield self._say(name, node, "suspect", words.cut(silent, wait), now)
@@ -184,6 +189,7 @@ class Doubting(Agent[FailureDetectorState]):
         yield self._say(name, node, state, why, now)
         node.doubt, node.slot = None, 0
         node.paces.clear()
+        node.figures.clear()
         self.state.doubts.pop(name, None)
         self.state.gone[name] = None
 

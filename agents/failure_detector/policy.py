@@ -33,8 +33,9 @@ INTERVALS = (0.05, 60.0)
 RTT_TRIPS = 6.0
 """Round trips to be connected again: TCP, TLS 1.3, greeting, and as many to spare."""
 RTT_WEIGHT = 0.3
-STRAIN_PART = 0.5
-"""By which each point of strain lengthens a wait (Lifeguard's multiplier, arXiv 1707.00788, at half its pace)."""
+STRAIN_PART = 0.25
+"""By which each point of strain lengthens a wait (Lifeguard's multiplier, arXiv 1707.00788, at a quarter of its pace: there
+it lengthens single probes, here the whole wait, which goes by what the same starved machine has taught as well)."""
 
 
 def bounded_interval(announced: float) -> float:
@@ -98,11 +99,14 @@ def deadly(node: Watched, ears: Ears, settings: FailureDetectorSettings) -> floa
     return min(learned * strained(ears), settings.most_beats * node.interval)
 
 
-def reconnecting(node: Watched, ears: Ears, settings: FailureDetectorSettings, *, shaken: bool) -> float:
-    """Seconds that a node is given to come back after its connection has ended; `shaken`: it isn't the only one."""
-    usual = settings.reconnect_seconds + RTT_TRIPS * node.rtt
+def reconnecting(node: Watched, settings: FailureDetectorSettings, *, shaken: bool) -> float:
+    """Seconds that a node is given to come back after its connection has ended; `shaken`: it isn't the only one.
+
+    The detector's own strain doesn't count: that nobody is there is the server's word, at the time of the last question.
+    """
+    usual = min(settings.reconnect_seconds + RTT_TRIPS * node.rtt, settings.reconnect_settle_seconds)
     learned = max(usual, settings.patience * node.away, settings.reconnect_settle_seconds if shaken else 0.0)
-    return min(learned * strained(ears), settings.most_beats * node.interval)
+    return min(learned, settings.most_beats * node.interval)
 
 
 def stalling(pace: Pace, settings: FailureDetectorSettings) -> float:
@@ -117,9 +121,8 @@ def strained(ears: Ears) -> float:
 
 
 def learn_round_trip(node: Watched, rtt: float) -> None:
-    """Seconds to a node and back."""
-    node.rtt = rtt if not node.serves else node.rtt + RTT_WEIGHT * (rtt - node.rtt)
-    node.serves = True
+    """Seconds from a node to the server and back."""
+    node.rtt += RTT_WEIGHT * (rtt - node.rtt)
 
 
 def learn_return(node: Watched, silent: float, settings: FailureDetectorSettings) -> None:

@@ -71,8 +71,11 @@ class Progress(Doubting):
 
     @on(WorkStarted)
     def await_steps(self, event: WorkStarted, now: float) -> None:
-        """A process begins anew; its machine is as fast as it was."""
+        """A process begins anew; its machine is as fast as it was, but has another load."""
         self._let_be(event.node, event.job)
+        node = self.state.nodes.get(event.node)
+        if node is not None:
+            node.figures.clear()
 
     @on(WorkEnded)
     def forget_work(self, event: WorkEnded, now: float) -> None:

@@ -52,10 +52,24 @@ class FailureDetectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     stall_signs: Annotated[int, Meta(ge=1)] = 20
     """Steps (or half seconds of them) to learn its pace from before anything is said."""
 
+    # Figures
+    figure_values: Annotated[int, Meta(ge=20)] = 60
+    """Values of a figure before anything is said of it: a minute of heartbeats, sixty rounds."""
+    odd_deviations: Positive = 8.0
+    """Robust deviations from the median beyond which a value is odd: figures of machines have long tails."""
+    odd_part: Annotated[float, Meta(ge=0)] = 0.5
+    """Of the median, by which it must differ besides: what costs less than half is for the agents that adapt to it."""
+    odd_values: Annotated[int, Meta(ge=1)] = 10
+    """Odd values in a row that are news, and usual ones that end it: a spike is none."""
+    block_values: Annotated[int, Meta(ge=5)] = 60
+    """Values of a block; a trend is one of eight blocks, eight minutes of heartbeats."""
+    trend_part: Annotated[float, Meta(gt=0)] = 0.25
+    """Growth over eight blocks that is a trend, in terms of the first."""
+
     # Its own health
     pulse_seconds: Positive = 1.0
     """Between two looks at its own timers and at its link to the server, each told to who follows it."""
-    late_seconds: Positive = 0.25
+    late_seconds: Positive = 0.5
     """A timer this late says that the detector itself is starved: it waits longer then."""
     stopped_seconds: Positive = 1.0
     """A timer this late says that it stood still: silences count anew."""

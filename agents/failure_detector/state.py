@@ -2,11 +2,12 @@
 
 import msgspec
 
+from agents.failure_detector.series import Series
 from schemas.health import Life
 from schemas.ids import JobId, NodeId
 
 
-class Gaps(msgspec.Struct, kw_only=True):
+class Gaps(msgspec.Struct, kw_only=True, array_like=True):
     """What a node's heartbeats have taught: how far apart they come. Seconds."""
 
     count: int = 0
@@ -35,7 +36,7 @@ class Doubt(msgspec.Struct, kw_only=True):
     """More time was given already, because no helper answered."""
 
 
-class Pace(msgspec.Struct, kw_only=True):
+class Pace(msgspec.Struct, kw_only=True, array_like=True):
     """How a job's process on a node takes its steps."""
 
     gaps: Gaps
@@ -74,14 +75,16 @@ class Watched(msgspec.Struct, kw_only=True):
     """Where it is filed for that; 0: nowhere."""
     serves: bool = False
     """It has answered a request: that nobody is there to answer means something."""
-    rtt: float = 0.0
-    """Seconds to it and back, smoothed."""
+    rtt: float = 0.1
+    """Seconds from it to the server and back, as it measures them, smoothed; at first those of an average link."""
     away: float = 0.0
     """Longest time that its connection took to be made anew, forgotten slowly; seconds."""
     doubt: Doubt | None = None
     present_since: float = 0.0
     """There was no doubt since then."""
     paces: dict[JobId, Pace] = {}
+    figures: dict[str, Series] = {}
+    """By name, as the recorder records them."""
 
 
 class Ears(msgspec.Struct, kw_only=True):

@@ -43,3 +43,13 @@ def silent(length: float, phi: float, tried: int) -> str:
     """A node that stays silent though its connection stands."""
     others = f"; {tried} other nodes can't reach it either" if tried > 1 else "; another node can't reach it either"
     return f"no heartbeat for {seconds(length)} (phi {phi:.0f}) and no answer{others if tried else ''}"
+
+
+def figure(name: str, kind: str, value: float, usual: float, first: float, last: float) -> str:
+    """`step_ms is 210, where 95 is usual`, `memory_used_bytes has been rising, from 1.2e+09 to 1.9e+09`."""
+    match kind:
+        case "rising" | "falling":
+            return f"{name} has been {kind}, from {first:.4g} to {last:.4g}"
+        case "usual":
+            return f"{name} is {value:.4g}, as is usual now"
+    return f"{name} is {value:.4g}, where {usual:.4g} is usual"

@@ -17,7 +17,7 @@ from schemas.decisions import (
     RolledBack,
 )
 from schemas.emulation import EmulatedLinkChanged
-from schemas.health import NodeHealth, WorkStalled
+from schemas.health import FigureChanged, NodeHealth, WorkStalled
 from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.members import AuditEntry
 from schemas.network import LinkQualityChanged, NetworkAlert
@@ -54,6 +54,8 @@ def said_by(event: Message) -> Said | None:
             return Said(event.node, f"{event.do} on request: {event.reason}")
         case NodeHealth(state="suspect"):  # of its other states the selector's words tell
             return Said(event.node, f"suspected: {event.reason}", True)
+        case FigureChanged():
+            return Said(event.node, event.reason, event.kind != "usual")
         case WorkStalled():
             return Said(event.node, event.reason, True)
         case NodeMended():

@@ -11,6 +11,7 @@ from agents.base import Probe, Publish, Reach, SetTimer, Timer
 from agents.failure_detector import FailureDetector, FailureDetectorSettings, FailureDetectorState
 from agents.inputs import ProbeReturned, Reached, Woken
 from schemas.health import NodeHealth, Outcome, ReachAsked, ReachTold
+from schemas.network import LinkProbed
 from schemas.nodes import NodeHeartbeat, NodeLeaving
 from schemas.wire import Message, seal
 
@@ -70,6 +71,11 @@ class Detected:
         node = getattr(event, "node", "someone")
         seal(event, id=f"node/{node}:{life}:{self.count}", cause="", at=self.now, source=f"node/{node}")
         self.give(event)
+
+    def probed(self, name: str, rtt_ms: float) -> None:
+        """A node has measured its link for a while."""
+        for number in range(20):
+            self.hear(LinkProbed(node=name, sequence=number, rtt_ms=rtt_ms), self.lives[name])
 
     def leave(self, name: str) -> None:
         """A goodbye."""

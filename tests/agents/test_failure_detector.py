@@ -13,6 +13,8 @@ from agents.failure_detector import FailureDetectorSettings, policy
 from agents.failure_detector.state import Ears, Watched
 from schemas.bus import BusDisturbed
 from schemas.health import DetectorWatching, NodeHealth, ReachAsked
+from schemas.network import LinkProbed
+from schemas.training import StepTimed, TrainingProgress, TransferTimed
 
 SETTINGS = FailureDetectorSettings()
 
@@ -32,6 +34,7 @@ def test_nodes_that_beat_are_alive_and_nothing_else_is_said() -> None:
 
 def test_an_ended_connection_is_a_death_in_about_a_second() -> None:
     world = fleet("a", "b", "c")
+    world.probed("a", 2.0)
     world.state["a"] = "gone"
     died = world.now
     world.run(10)
@@ -41,6 +44,28 @@ def test_an_ended_connection_is_a_death_in_about_a_second() -> None:
     assert "connection" in last.reason
     assert last.beat == world.beats["a"]
     assert world.causes[id(last)].startswith("node/a:1:"), "a death is caused by the last that was heard"
+
+
+def test_a_node_behind_a_bad_link_has_the_time_that_its_link_takes_to_connect() -> None:
+    world = fleet("a", "b", "c")
+    waits = []
+    for rtt_ms in (2.0, 250.0):
+        world.probed("a", rtt_ms)
+        waits.append(policy.reconnecting(world.core.state.nodes["a"], SETTINGS, shaken=False))
+    assert waits[0] < 0.6
+    assert waits[1] == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_connection_that_ends_later_than_it_was_asked_for_is_noticed() -> None:
+    world = fleet("a", "b", "c", "d", warm=900.0)
+    world.core.state.nodes["a"].gaps.worst = 8.0  # it is given ten seconds
+    world.probed("a", 2.0)
+    world.state["a"] = "stuck"
+    world.run(4.5)
+    world.state["a"] = "gone"
+    died = world.now
+    world.run(20)
+    assert world.when("a", "dead") - died < 4.5
 
 
 def test_a_connection_that_comes_back_is_no_death_and_teaches_how_long_that_takes() -> None:
@@ -186,8 +211,18 @@ def test_a_fleet_of_ten_second_beats_is_held_to_its_own_measure() -> None:
 
 
 def test_a_node_takes_less_than_two_kilobytes() -> None:
-    world = fleet(*(f"n{i}" for i in range(50)), warm=8.0)
-    assert len(msgspec.msgpack.encode(world.core.state)) / 50 < 2000
+    names = [f"node-{i:05d}" for i in range(5)]
+    world = fleet(*names, warm=8.0)
+    for name in names:
+        for number in range(500):  # blocks of all its figures are full
+            world.give(
+                StepTimed(job="j", node=name, round=number, steps=7, samples=77, seconds=0.3, microbatch=8, loss=1.0)
+            )
+            world.give(TrainingProgress(job="j", node=name, round=number, doing="computing"))
+            for direction in ("up", "down"):
+                world.give(TransferTimed(job="j", node=name, direction=direction, bytes=number, seconds=0.3, streams=1))
+            world.give(LinkProbed(node=name, sequence=number, rtt_ms=number / 7))
+    assert 500 < len(msgspec.msgpack.encode(world.core.state)) / len(names) < 2000
 
 
 # Arithmetic.
