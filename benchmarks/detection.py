@@ -31,6 +31,7 @@ from agents.failure_detector import FailureDetector, FailureDetectorSettings, Fa
 from agents.inputs import ProbeReturned, Reached, Woken
 from benchmarks.detection_record import HERE, OUTAGE_AT, OUTAGE_SECONDS
 from schemas.health import NodeHealth, Outcome
+from schemas.network import LinkProbed
 from schemas.nodes import NodeHeartbeat
 
 # (round trip low and high, loss) of the emulator's profiles. Seconds, fraction.
@@ -46,6 +47,7 @@ STALLS, STALL = 4.0, 1.5  # an hour, mean seconds: a machine that swaps, a disk 
 OUTAGES, OUTAGE = 1.0, 2.0  # an hour, mean seconds
 RECONNECT = 0.3  # seconds after an outage until the server has the connection again
 ASKED_RTT = 0.05  # seconds that an answer takes where nothing is held up
+PROBES = 20  # of its link by the node, at the beginning: the mean is known by then
 WARM_UP = 60.0  # seconds before the first death
 START = 1_000_000.0  # of the core's clock
 WINDOW = 1000  # gaps that phi is worked out from, in Akka and Cassandra
@@ -259,6 +261,10 @@ def by_core(heard: Heard, deaths: list[float]) -> tuple[list[float], list[float]
     """As `by_limits`, of the failure detector."""
     replay = Replayed(heard)
     replay.give(Woken(incarnation=1, resumed=False, at=START))
+    replay.run(heard.arrivals[0])
+    rtt_ms = 1000 * statistics.fmean(LINKS[heard.link][:2])
+    for sequence in range(PROBES):
+        replay.give(LinkProbed(node="n", sequence=sequence, rtt_ms=rtt_ms))
     hangs, killed = [], []
     for death in sorted(deaths):
         replay.run(death)
