@@ -13,6 +13,9 @@ from runners.simulation import cases, searching, story
 from runners.simulation.cases import Case, Finding
 from runners.simulation.schedule import FaultEvent, drawn
 from runners.simulation.shrinking import Shrinking, ddmin
+from schemas.decisions import NodeLost
+from schemas.nodes import NodeHeartbeat
+from schemas.wire import seal
 
 
 @settings(max_examples=25)
@@ -116,3 +119,30 @@ def test_seeds_that_differ_from_run_to_run_are_named() -> None:
     )
     assert searching.differing([of(1, same), of(2, same), of(1, same), of(2, other)]) == [2]
     assert story.told(Case(seed=1, nodes=("a",), hours=0.001), same, story.Recording())[-1] == "nothing is wrong with it"
+
+
+def test_a_story_has_the_faults_and_the_chain_of_causes() -> None:
+    cut = FaultEvent(at=3.0, kind="cut", who="a", seconds=9.0, way="up")
+    case = Case(seed=7, nodes=("a", "b"), hours=0.5, schedule=(cut,))
+    recording = story.Recording()
+    recording.faults = [cut]
+    words = [
+        seal(NodeHeartbeat(node="a", sequence=1, interval=1.0), id="node/a:1:1", cause="", at=0.0, source="node/a"),
+        seal(NodeHeartbeat(node="b", sequence=1, interval=1.0), id="node/b:1:1", cause="", at=0.0, source="node/b"),
+        seal(
+            NodeLost(node="a", silent_seconds=6.0, reason="it fell silent"),
+            id="selector:1:1", cause="node/a:1:1", at=0.0, source="selector",
+        ),
+    ]  # fmt: skip
+    recording.messages.extend((float(at), message) for at, message in enumerate(words))
+    empty = cases.run(Case(seed=7, nodes=("a",), hours=0.001, calm=False))
+    for event, heading in (("selector:1:1", "what led to it:"), ("", "the last words on it:")):
+        finding = Finding(kind="Unsafe", what="a is gone", at=12.0, event=event)
+        lines = story.told(case, msgspec.structs.replace(empty, finding=finding), recording)
+        assert lines[0] == "seed 7, 2 nodes, 0.5 h, 1 faults"
+        assert lines[2] == "     3.000 s  a isn't heard any more, for 9.0 s"
+        chain = lines[lines.index(heading) + 1 : -1]
+        speakers = [line.split(" says ")[0].split()[-1] for line in chain]
+        assert speakers == (["node/a", "selector"] if event else ["selector"])
+        assert "NodeLost" in chain[-1]
+        assert lines[-1] == "    12.000 s  Unsafe: a is gone"
