@@ -1,4 +1,4 @@
-"""What lets a participant in: a shared token, or a member's own key with the role and the name that the server holds it to."""
+"""What lets a participant in: a shared token, or a member's own key with a role and a name that it is held to."""
 
 import contextlib
 import os
@@ -14,6 +14,8 @@ from nats.aio.client import Client
 from bus.nkeys import KeyPair
 from bus.tls import client_context
 from schemas.errors import ShoalError
+
+_MEMBERS_INBOX = 4  # words of a request's inbox: `_INBOX`, the member, the connection, the request; others have no member
 
 
 class BadCredentials(ShoalError):
@@ -107,7 +109,13 @@ class Access:
 
 def inbox_of(name: str) -> str:
     """The prefix of a member's inboxes."""
-    return f"_INBOX_{name}"
+    return f"_INBOX.{name}"
+
+
+def member_of(inbox: str) -> str:
+    """Who hears answers in an inbox; `a client` for one that is nobody's own."""
+    words = inbox.split(".")
+    return words[1] if len(words) == _MEMBERS_INBOX and words[0] == "_INBOX" else "a client"
 
 
 def read_secret(path: Path) -> str | Credentials:
@@ -130,7 +138,7 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace a file by `data`: on the disk when this returns, mode 0600."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from bus.credentials import Secret
 from bus.tensor_lane import Lane
 from schemas.ids import token as valid
 
@@ -41,9 +42,7 @@ class LinkSpeed(msgspec.Struct, frozen=True, kw_only=True):
     down: tuple[Moved, ...]
 
 
-async def measure_link(
-    url: str, *, node: str, token: str | None = None, streams: int = 1, seconds: float = 20.0
-) -> LinkSpeed:
+async def measure_link(url: str, *, node: str, token: Secret = None, streams: int = 1, seconds: float = 20.0) -> LinkSpeed:
     """Time transfers up to the server and down from it.
 
     Args:

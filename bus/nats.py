@@ -4,14 +4,14 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self
 
 from nats import errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as CoreSubscription
 
-from bus.credentials import Secret
+from bus.credentials import Secret, member_of
 from bus.nats_history import read_stored
 from bus.nats_intake import Intake
 from bus.nats_link import Link, LinkState, OnState
@@ -19,6 +19,7 @@ from bus.nats_log import NatsLog
 from bus.nats_objects import ObjectStore
 from bus.nats_publish import StreamPublisher
 from bus.nats_pull import StoredReceipt, StreamReader
+from bus.nats_service import Service
 from bus.nats_streams import LATEST, RECORD, STREAM_OF, ensure_streams
 from bus.port import BusError, Handler, Interest, NoResponders, Responder, Start, Subscription, TimedOut, Unreachable
 from schemas.bus import BusDisturbed, MessageRejected
@@ -33,6 +34,9 @@ _CLOSE_PATIENCE = 2.0  # seconds each that closing waits for answers and for pub
 _TROUBLE_INTERVAL = 10.0  # seconds between two reports of one kind of trouble, which may come with every message
 _QUEUE_GROUP = "servers"  # all who serve a subject are of one group: each request goes to one of them
 _TELEMETRY, _REQUEST = Delivery.TELEMETRY, Delivery.REQUEST
+
+MemberResponder = Callable[[bytes, str], Awaitable[bytes]]
+"""Answers a request, told who asks."""
 
 
 class TooLarge(BusError):
@@ -62,7 +66,7 @@ class NatsBus:
         self._intake = Intake(self._report_rejected)
         self._publisher = StreamPublisher(link, store_timeout, self._repair)
         self._objects = ObjectStore(link, self._publisher)
-        self._subscriptions: set[_Subscription | _Service] = set()
+        self._subscriptions: set[_Subscription | Service] = set()
         self._born = int(time.time() * 1000)
         self._number = itertools.count(1)
         self._repairing: asyncio.Task[None] | None = None
@@ -221,12 +225,41 @@ class NatsBus:
 
     async def serve(self, subject: str, responder: Responder, *, group: str = _QUEUE_GROUP) -> Subscription:
         """See `bus.port.Bus.serve`. Requests are answered side by side; what a responder raises is logged."""
-        service = _Service(responder, self._link, self._subscriptions.discard)
+        return await self._take_requests(
+            subject, Service(lambda msg: responder(msg.data), self._link, self._subscriptions.discard), _QUEUE_GROUP
+        )
+
+    async def _take_requests(self, subject: str, service: Service, group: str) -> Subscription:
         await self._link.wait_up(_SETUP_TIMEOUT)
         service.core = await self._nc.subscribe(subject, queue=group, cb=service.asked)
         self._subscriptions.add(service)
         await self._link.round_trip(_SETUP_TIMEOUT)
         return service
+
+    async def serve_member(self, subject: str, responder: MemberResponder) -> Subscription:
+        """As `serve`; the responder is also told who asks, by whose inbox awaits the answer."""
+        service = Service(lambda msg: responder(msg.data, member_of(msg.reply)), self._link, self._subscriptions.discard)
+        return await self._take_requests(subject, service, _QUEUE_GROUP)
+
+    async def overhear(self, subject: str, heard: Callable[[bytes, str], None]) -> Subscription:
+        """Be told of each request on a subject that others answer, and who asks."""
+
+        async def listen(msg: Msg) -> None:
+            heard(msg.data, member_of(msg.reply))
+
+        made = _Subscription(self._link, self._subscriptions.discard)
+        self._subscriptions.add(made)
+        made.core.append(await self._nc.subscribe(subject, cb=listen))
+        return made
+
+    async def said(self, timeout: float) -> None:
+        """Returns once all answers given so far have reached the server, at the latest after `timeout` seconds."""
+        await self._link.posted()
+        await self._link.round_trip(timeout)
+
+    async def prepare_objects(self) -> None:
+        """Make the object store's bucket where it is missing; raises `Unreachable`."""
+        await self._objects.make()
 
     async def round_trip(self, timeout: float) -> float | None:
         """See `bus.port.Bus.round_trip`."""
@@ -336,42 +369,4 @@ class _Subscription:
             await reader.stop()
         self.core.clear()
         self.readers.clear()
-        self._gone(self)
-
-
-class _Service:
-    """Answers the requests of one subject."""
-
-    def __init__(self, responder: Responder, link: Link, gone: Callable[["_Service"], None]) -> None:
-        self.core: CoreSubscription | None = None
-        self._responder = responder
-        self._link = link
-        self._gone = gone
-        self._answering: set[asyncio.Task[None]] = set()
-
-    async def asked(self, msg: Msg) -> None:
-        """A request has come: answered in a task of its own, so that a slow answer holds up nobody."""
-        task = asyncio.get_running_loop().create_task(self._answer(msg))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
-
-    async def _answer(self, msg: Msg) -> None:
-        try:
-            answer = await self._responder(msg.data)
-        except Exception:
-            log.exception("a request on %s was not answered: its responder raised", msg.subject)
-            return
-        if msg.reply:
-            self._link.post(msg.reply, answer)
-
-    async def stop(self) -> None:
-        """Take no more requests; those taken are answered, if that takes no longer than a few seconds."""
-        core, self.core = self.core, None
-        if core is not None:
-            await self._link.silence(core)
-            await self._link.round_trip(_CLOSE_PATIENCE)
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=_CLOSE_PATIENCE)
-        for task in self._answering:
-            task.cancel()
         self._gone(self)

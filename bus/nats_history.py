@@ -49,6 +49,7 @@ async def read_stored(link: Link, stream: str, filters: list[str], *, order_from
 async def _read_from(link: Link, stream: str, filters: list[str], first: int) -> AsyncIterator[tuple[Msg, int]]:
     """(message, its sequence) from sequence `first` to what was the last when this began."""
     config = ConsumerConfig(
+        name=link.nc.new_inbox().rpartition(".")[2],  # of our own making: members may have no others
         ack_policy=AckPolicy.NONE,
         mem_storage=True,
         inactive_threshold=_FORGOTTEN_AFTER,

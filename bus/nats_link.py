@@ -28,6 +28,7 @@ _FIRST_RETRY = 0.05  # seconds before the first attempt to come back: a restarte
 _LAST_RETRY = 2.0  # seconds between later attempts: how late a server that was away for long is noticed
 _PING_INTERVAL = 10  # seconds between pings of an idle connection; three unanswered ones and it counts as lost
 _MAX_PINGS = 3
+_REFUSALS = 3  # in a row, until it is told: the first may be of a server that is just being set up
 _TOGETHER = 0.001  # seconds that telemetry may wait for more of it: nothing to a network, ten times a loop's turn
 _CAST_LIMIT = 256 * 1024  # bytes of it that may wait: a publisher that never lets the loop turn is made to wait itself
 _FLUSH_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
@@ -44,8 +45,10 @@ class LinkState(enum.Enum):
     """Connected again, subscriptions restored."""
     TROUBLE = "trouble"
     """The server or the client refused something (a permission, a slow consumer); the connection stands."""
+    REFUSED = "refused"
+    """The server is there and lets us in no more: who waits for it may wait for ever. Attempts go on."""
     CLOSED = "closed"
-    """Over for good: closed on purpose, or the server refuses these credentials now."""
+    """Over for good: closed on purpose."""
 
 
 OnState = Callable[[LinkState, str], None]
@@ -78,6 +81,7 @@ class Link:
         self._is_up = asyncio.Event()
         self._lost_at = 0.0
         self._attempts = 0
+        self._refusals = 0
         self._last_error = ""
         self._listeners: dict[int, Listener] = {}
         self._posts: deque[tuple[str, bytes, str]] = deque()
@@ -131,6 +135,10 @@ class Link:
 
     async def _erred(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
+        if not self.up and "authorization" in self._last_error.lower():
+            self._refusals += 1
+            if self._refusals == _REFUSALS:
+                self._tell(LinkState.REFUSED, why_unreachable(self.address, self._last_error))
         if self.up and isinstance(error, errors.SlowConsumerError):
             self._tell(LinkState.TROUBLE, f"slow_consumer: messages on {error.subject} were dropped: too many were waiting")
         elif self.up and "permissions violation" in self._last_error.lower():
@@ -149,7 +157,7 @@ class Link:
     async def _reconnected(self) -> None:
         self.back_at = time.monotonic()
         self.away = self.back_at - self._lost_at
-        self._attempts = 0
+        self._attempts = self._refusals = 0
         self._segments = (0, 0)
         self._set_up()
         self._tell(LinkState.BACK, f"the server was out of reach for {self.away:.1f} s")
@@ -222,6 +230,12 @@ class Link:
         self._posts.append((subject, data, reply))
         if self._posting is None:
             self._posting = asyncio.get_running_loop().create_task(self._post_all())
+
+    async def posted(self) -> None:
+        """Returns once what was posted has been handed to the connection."""
+        posting = self._posting
+        if posting is not None:
+            await asyncio.wait([posting])
 
     async def _post_all(self) -> None:
         await self.flush()
@@ -331,9 +345,7 @@ class Link:
             async with asyncio.timeout(_CLOSE_PATIENCE):
                 if self.up:
                     await self.flush()
-                    posting = self._posting
-                    if posting is not None:
-                        await asyncio.wait([posting])
+                    await self.posted()
                     await self.round_trip(_FLUSH_PATIENCE)
                 await self.nc.close()
         self.up = False
@@ -344,8 +356,8 @@ def why_unreachable(address: str, said: str) -> str:
     lowered = said.lower()
     if "authorization" in lowered or "authentication" in lowered:
         return (
-            f"{address} refused the token or the key: give the one that `shoal up --listen` printed, or its store's `token`;"
-            " or join with a new `shoal invite` line, if this machine was revoked or its invitation is used up"
+            f"{address} refused the token or the key: give the token that `shoal up --listen` printed, or join with a new"
+            " `shoal invite` line, if this machine was revoked or its invitation is used up"
         )
     if "refused" in lowered:
         return f"no server at {address}: start one with `shoal up`, or give another --server"

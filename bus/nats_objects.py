@@ -78,7 +78,7 @@ class ObjectStore:
 
     async def put(self, name: str, data: bytes) -> None:
         """Keep `data` under a name; an older value is removed once the new one is there."""
-        await self._make()
+        await self.make()
         older = await self._meta(name)
         nuid = self._link.nc.new_inbox().rpartition(".")[2]
         subject = f"$O.{BUCKET}.C.{nuid}"
@@ -152,7 +152,8 @@ class ObjectStore:
         meta = _META.decode(found.data or b"{}")
         return None if meta.deleted else meta
 
-    async def _make(self) -> None:
+    async def make(self) -> None:
+        """Make the bucket where it is missing. Raises `Unreachable`, and `BusError` where the server refuses it."""
         if self._made:
             return
         js = self._link.nc.jetstream(timeout=_MADE_TIMEOUT)

@@ -14,7 +14,7 @@ from nats.js.api import Header
 from nats.js.errors import NotFoundError
 
 from bus.nats_link import Link
-from bus.nats_streams import JOURNAL, LATEST, RECORD
+from bus.nats_streams import JOURNAL, STREAM_OF
 from bus.port import BusError, SubjectTaken, Unreachable
 
 log = logging.getLogger("shoal.bus")
@@ -152,7 +152,7 @@ class StreamPublisher:
     async def _newest(self, subject: str) -> tuple[str, int]:
         """Dedup id and sequence of the newest message on a subject: it may be ours, its acknowledgement lost."""
         js = self._link.nc.jetstream(timeout=self._timeout)
-        for stream in (RECORD, LATEST) if subject.startswith("shoal.") else (JOURNAL,):
+        for stream in STREAM_OF.values() if subject.startswith("shoal.") else (JOURNAL,):
             try:
                 found = await js.get_last_msg(stream, subject, direct=True)
                 return str((found.headers or {}).get(Header.MSG_ID.value, "")), int(found.seq or 0)

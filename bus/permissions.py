@@ -1,4 +1,4 @@
-"""What the server lets each member do: its part of `shoal.>`, and as little of JetStream, inboxes and tensors as it needs."""
+"""What the server lets each member do: its part of `shoal.>`, and as little of JetStream and tensors as it needs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,6 +41,9 @@ def permissions_of(role: Role, name: str) -> Permissions:
     subscribe = [*speech.hears, inbox_of(name) + ".>"]
     if role is not Role.DASHBOARD:
         publish.append(inbox_of(name) + ".>")  # a round trip to itself
+    if speech.answers and role is Role.AGENT:
+        # Not by leave of each question alone: the server forgets those when it reads its members anew.
+        publish.append("_INBOX.>")
     if role in _WRITERS_OF_OBJECTS:
         # A new value's predecessor is purged by whoever puts it. The server doesn't look into the request for one.
         publish += [f"$O.{BUCKET}.C.*", f"$O.{BUCKET}.M.*", f"$JS.API.STREAM.PURGE.{OBJECTS}"]
@@ -59,7 +62,7 @@ def permissions_of(role: Role, name: str) -> Permissions:
         subscribe=tuple(subscribe),
         not_publish=tuple(denied),
         not_subscribe=speech.deaf,
-        answers=speech.answers,
+        answers=speech.answers and role is Role.NODE,
     )
 
 

@@ -248,17 +248,35 @@ def primary_address() -> str:
         return str(probe.getsockname()[0])
 
 
+def storage_key(store: Path, *, make: bool) -> str:
+    """The key kept in `<store>/storage.key`, with `make` a new one at first; empty where there is none.
+
+    What was stored without a key, or with another one, can't be read with this one.
+
+    Raises:
+        BadToken: the file holds something else.
+    """
+    path = store / "storage.key"
+    if not make and not path.exists():
+        return ""
+    return _kept(path)
+
+
 def ensure_token(store: Path) -> str:
     """The token kept in `<store>/token`, made on first use and readable by its owner only from its first moment.
 
     Raises:
         BadToken: the file holds something else.
     """
-    path = store / "token"
-    store.mkdir(parents=True, exist_ok=True)
+    return _kept(store / "token")
+
+
+def _kept(path: Path) -> str:
+    """The secret in a file, made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         # Written whole under another name, then linked: of two processes at once the first wins, and no one reads half.
-        draft = store / f".token-{os.getpid()}-{secrets.token_hex(4)}"
+        draft = path.parent / f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(descriptor, secrets.token_urlsafe(_TOKEN_BYTES).encode())

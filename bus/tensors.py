@@ -4,7 +4,8 @@ A tensor is kept by the node that made it, under a kind and a name. It is stream
 chunks of 256 KiB on `tensor.<job>.<node>.<kind>.<name>.<slot>.<offset>`. Whoever misses any of it, or wants it later,
 fetches it from a holder: a request on `tensor.<job>.<holder>.fetch.<asker>`, then chunks on
 `tensor.<job>.<holder>.to.<asker>.<token>.<slot>.<offset>`. At most 16 MiB are under way to one receiver. Whatever a node
-publishes has its own name in the subject, of what it says of another's tensor at the end. By the slots a receiver's connections share what comes.
+publishes has its own name in the subject: as the sender of its own, at the end of what it says of another's. By the slots a
+receiver's connections share what comes.
 
 A stream keeps its window to the slowest of its followers, so that nothing piles up in the server; but one that alone holds
 up the others is asked to leave and fetches the rest at its own pace. No stream waits for the slowest link.

@@ -1,9 +1,18 @@
 """TLS between participants and their server: contexts from PEM texts, by one private authority and no other."""
 
+import logging
 import os
 import ssl
 import tempfile
 from pathlib import Path
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """nats-py keeps a connection's end from its stream reader, which asyncio warns of and makes good by itself."""
+    return "eof_received() has no effect when using ssl" not in record.getMessage()
+
+
+logging.getLogger("asyncio").addFilter(_worth_telling)
 
 
 def client_context(authority: str, certificate: str, key: str) -> ssl.SSLContext:

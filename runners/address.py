@@ -6,7 +6,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bus.credentials import Secret
 from bus.server_config import last_url
+from runners.members.files import joined_as, known_at, own_file
 from schemas.errors import ShoalError
 
 STORE = Path(".shoal")
@@ -36,7 +38,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     """Without the token, so that it can be shown."""
-    token: str | None = None
+    token: Secret = None
+    """A token, or the file with this machine's credentials."""
 
     @property
     def host(self) -> str:
@@ -63,8 +66,9 @@ def parse_server(server: str) -> Address:
     return Address(url=f"{parts.scheme}://{host}:{port}", token=parts.username)
 
 
-def find_server(server: str | None = None, *, token: str | None = None, store: Path | None = None) -> Address:
-    """The server to use: `server`, else `$SHOAL_SERVER`, else the one that `shoal up` last ran on this store.
+def find_server(server: str | None = None, *, token: Secret = None, store: Path | None = None) -> Address:
+    """The server to use: `server`, else `$SHOAL_SERVER`, else the one that `shoal up` last ran on this store,
+    or that it has joined.
 
     Raises:
         NoServer: nobody says where it is.
@@ -73,13 +77,26 @@ def find_server(server: str | None = None, *, token: str | None = None, store: P
     where = store or STORE
     given = server or os.environ.get("SHOAL_SERVER") or None
     if given is None:
-        given = last_url(where)
-        if given is None:
-            raise NoServer(where)
-        token = token or _stored_token(where)
+        return _of_store(where, token)
     address = parse_server(given)
-    token = token or address.token or os.environ.get("SHOAL_TOKEN")
+    token = token or address.token or _in_environment() or known_at(where, address.url)
     return msgspec.structs.replace(address, token=token)
+
+
+def _of_store(store: Path, token: Secret) -> Address:
+    """The server of this very store, else the one that this machine has joined."""
+    given = last_url(store)
+    if given is not None:
+        found = token or own_file(store) or _stored_token(store) or _in_environment()
+        return Address(url=parse_server(given).url, token=found)
+    for path, credentials in joined_as(store):
+        return Address(url=parse_server(credentials.server).url, token=token or path)
+    raise NoServer(store)
+
+
+def _in_environment() -> Secret:
+    path = os.environ.get("SHOAL_CREDENTIALS")
+    return Path(path) if path else os.environ.get("SHOAL_TOKEN")
 
 
 def _stored_token(store: Path) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bus.credentials import Secret
 from bus.locks import FileLock
 from bus.nats import NatsBus
 from bus.port import Start
@@ -58,7 +59,7 @@ class UnknownAgent(ShoalError):
         self.name = name
 
 
-async def run_agent(name: str, server: str | None, store: Path, token: str | None = None) -> None:
+async def run_agent(name: str, server: str | None, store: Path, token: Secret = None) -> None:
     """Be an agent until SIGINT or SIGTERM.
 
     Raises:
@@ -108,9 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("name", help=f"one of {', '.join(KINDS)}")
     parser.add_argument("--server", help="nats://[TOKEN@]HOST:PORT; by default that of `shoal up` on this store")
     parser.add_argument("--store", type=Path, default=STORE, help="Shoal's directory")
-    parser.add_argument("--token-file", type=Path, help="a file with the server's token")
+    parser.add_argument("--token-file", type=Path, help="a file with the server's token, or with the agent's credentials")
     options = parser.parse_args(argv)
-    token = options.token_file.read_text().strip() if options.token_file else None
+    token = options.token_file
     try:
         run(run_agent(options.name, options.server, options.store, token))
     except ShoalError as error:

@@ -13,10 +13,12 @@ from typing import Any, Self
 import msgspec
 
 import schemas.catalogue  # noqa: F401 - completes the registry
+from bus.credentials import Secret
 from bus.nats import NatsBus
 from bus.port import BusError, Interest, NoResponders, Receipt
 from runners.address import STORE, Address, find_server
 from runners.bundles.submitting import make_bundle
+from runners.members.renewing import renew_if_due
 from schemas.errors import DecodeError, ShoalError
 from schemas.ids import token
 from schemas.jobs import CancelRequest, JobAnswer, JobList, JobQueued, JobRequest, JobState, JobSummary, ListRequest
@@ -221,13 +223,13 @@ def _key(message: Message) -> str | bytes:
 
 
 async def connect(
-    server: str | None = None, *, token: str | None = None, store: Path | None = None, name: str = "client"
+    server: str | None = None, *, token: Secret = None, store: Path | None = None, name: str = "client"
 ) -> Client:
     """Connect to a fleet.
 
     Args:
         server: `nats://[TOKEN@]HOST:PORT`; by default `$SHOAL_SERVER`, else the server of `shoal up` in this directory.
-        token: the server's token, if it isn't in the URL.
+        token: the server's token, if it isn't in the URL, or the file with a member's credentials.
         store: the directory of `shoal up`, by default `.shoal`; what is submitted is signed with the key in it.
         name: what this client calls itself.
 
@@ -235,7 +237,9 @@ async def connect(
         Unreachable: no server there, or it refused the token.
     """
     address = find_server(server, token=token, store=store)
-    return Client(await NatsBus.connect(address.url, source=name, token=address.token), address, store or STORE)
+    bus = await NatsBus.connect(address.url, source=name, token=address.token)
+    await renew_if_due(bus, address.token)
+    return Client(bus, address, store or STORE)
 
 
 async def submit(

@@ -23,8 +23,10 @@ import msgspec
 from agents.node import NodeAgent, NodeAgentSettings, TrustChanged
 from agents.node.limits import CONFINE, Confine, JobLimits
 from bus import processes
+from bus.credentials import Credentials, Secret
 from bus.locks import claim_node_name
 from bus.nats import NatsBus
+from bus.nats_link import LinkState
 from bus.port import Start
 from runners.address import STORE, Address, find_server
 from runners.bounding import Bounding
@@ -34,9 +36,14 @@ from runners.bundles.trust import TRUST_SIGNAL
 from runners.host import Host
 from runners.jobs.devices import Machine
 from runners.loop import run
+from runners.members.files import joined_as, member_file
+from runners.members.invitation import Invitation, invitation_in
+from runners.members.joining import join
+from runners.members.renewing import keep_certified
 from runners.node_work import NodeWorks, NodeWorksConfig
 from runners.settings import load_settings
 from schemas.errors import ShoalError
+from schemas.members import Role
 
 # Seconds for the emulator of a link to be listening: a Python start on a crowded machine.
 LINK_WITHIN = 20.0
@@ -48,6 +55,10 @@ class LinkFailed(ShoalError):
     def __init__(self, profile: str, said: str) -> None:
         super().__init__(f"the emulated link {profile!r} did not start: {said or 'it said nothing'}")
         self.profile = profile
+
+
+class Refused(ShoalError):
+    """The server lets this node in no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +89,9 @@ class NodeOptions:
     server: str | None = None
     store: Path = STORE
     token_file: Path | None = None
+    """With a token, or with this node's credentials."""
+    join: str | None = None
+    """A line of `shoal invite`."""
 
 
 async def run_node(options: NodeOptions) -> None:
@@ -85,7 +99,9 @@ async def run_node(options: NodeOptions) -> None:
 
     Raises:
         AlreadyLocked: the name is taken on this machine.
-        Unreachable: no server there.
+        Unreachable: no server there, or it refuses this node.
+        Refused: it did let it in, and does so no more.
+        BadInvitation, NotEnrolled: there is a line to join by, and it is of no use.
         BadKey: something to trust is no submitter's key.
     """
     stop = asyncio.Event()
@@ -94,20 +110,45 @@ async def run_node(options: NodeOptions) -> None:
     asyncio.get_running_loop().add_signal_handler(TRUST_SIGNAL, lambda: None)
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    token = options.token_file.read_text().strip() if options.token_file else None
-    address = find_server(options.server, token=token, store=options.store)
-    name = claim_node_name(options.store, options.name)
+    invitation = invitation_in(options.join) if options.join else None
+    wanted = options.name or (invitation.wanted if invitation else None) or _sole_node(options)
+    name = claim_node_name(options.store, wanted)
     try:
+        address = await _address(options, name.name, invitation)
         async with _link(options, name.name, address) as url:
             await _serve(options, name.name, url, address, trust, stop)
     finally:
         name.release()
 
 
+async def _address(options: NodeOptions, name: str, invitation: Invitation | None) -> Address:
+    """The server, and how this node gets in: by its own credentials where it has some, or is invited now."""
+    known = member_file(options.store, name)
+    if invitation is not None:
+        assert options.join is not None
+        if not known.exists():
+            await join(options.join, options.store, name)
+        return find_server(options.server or invitation.server, token=known, store=options.store)
+    return find_server(options.server, token=options.token_file or (known if known.exists() else None), store=options.store)
+
+
+def _sole_node(options: NodeOptions) -> str | None:
+    """The name that this machine joined by, if it is asked to be no other and joined once."""
+    joined = [] if options.server else joined_as(options.store, Role.NODE)
+    return joined[0][1].name if len(joined) == 1 else None
+
+
 async def _serve(
     options: NodeOptions, name: str, url: str, address: Address, trust: tuple[str, ...], stop: asyncio.Event
 ) -> None:
-    bus = await NatsBus.connect(url, source=f"node/{name}", token=address.token)
+    refused: list[str] = []
+
+    def changed(state: LinkState, reason: str) -> None:
+        if state is LinkState.REFUSED:
+            refused.append(reason)
+            stop.set()
+
+    bus = await NatsBus.connect(url, source=f"node/{name}", token=address.token, on_state=changed)
     settings = _settings(options, name)
     shelf = Shelf(
         options.store,
@@ -142,6 +183,7 @@ async def _serve(
 
     asyncio.get_running_loop().add_signal_handler(TRUST_SIGNAL, look_again)
     running = asyncio.ensure_future(host.run())
+    certified = asyncio.ensure_future(keep_certified(bus, address.token))
     stopping = asyncio.ensure_future(stop.wait())
     print(f"node {name} is up", flush=True)
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,10 +192,13 @@ async def _serve(
         await running
     finally:
         stopping.cancel()
+        certified.cancel()
         await bus.close()
+    if refused:
+        raise Refused(refused[0])
 
 
-def _fetch_from(url: str, name: str, token: str | None) -> Fetch:
+def _fetch_from(url: str, name: str, token: Secret) -> Fetch:
     """Fetches over a connection of its own: behind a bundle on a slow line, the node's own messages would come late."""
 
     async def fetch(what: str, limit: int, arrived: Callable[[], None]) -> bytes:
@@ -174,7 +219,8 @@ async def _link(options: NodeOptions, name: str, address: Address) -> AsyncItera
         return
     argv = [sys.executable, "-m", "bus.shaping", "--upstream", f"{address.host}:{address.port}"]
     argv += ["--profile", options.link, "--cc", options.cc, "--node", name]
-    environment = {"SHOAL_TOKEN": address.token} if address.token else {}
+    variable = "SHOAL_CREDENTIALS" if isinstance(address.token, Path) else "SHOAL_TOKEN"
+    environment = {variable: str(address.token)} if address.token else {}
     # A session of its own: at a Ctrl-C to the group the link must still carry this node's last words.
     emulator = await processes.spawn(argv, env=environment, stdout=asyncio.subprocess.PIPE, new_session=True)
     try:
@@ -225,9 +271,11 @@ def _limits(options: NodeOptions, limits: JobLimits) -> JobLimits:
 
 
 def _kept_token(options: NodeOptions, name: str, address: Address) -> Path | None:
-    """A file with the token for job processes, readable by this user alone: a command line would show it to others."""
-    if address.token is None:
+    """A file with the secret for job processes, readable by this user alone: a command line would show it to others."""
+    if address.token is None or isinstance(address.token, Credentials):
         return None
+    if isinstance(address.token, Path):
+        return address.token.resolve()
     if options.token_file is not None:
         return options.token_file.resolve()
     path = (options.store / "nodes" / f"{name}.token").resolve()
@@ -249,7 +297,7 @@ def _version(distribution: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The lean way in, without the command line's libraries."""
     parser = argparse.ArgumentParser(prog="python -m runners.node_process", description=__doc__)
-    for option in ("name", "link", "device", "site", "server"):
+    for option in ("name", "link", "device", "site", "server", "join"):
         parser.add_argument(f"--{option}")
     parser.add_argument("--cc", default="cubic")
     parser.add_argument("--slowdown", type=float, default=1.0)

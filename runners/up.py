@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from bus.port import BusError
 from bus.server import EmbeddedServer, ServerExited, ServerRestarted
 from runners.address import TOKEN_FILE, Address, find_server
 from runners.bundles.keys import own_signer
+from runners.members.files import has_register
+from runners.members.membership import Membership
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
+from schemas.ids import sanitised
 from schemas.jobs import ListRequest
 from schemas.wire import encode
 
@@ -50,6 +54,12 @@ class UpOptions:
     listen: str = "127.0.0.1"
     port: int = 0
     token: str | None = None
+    secure: bool = False
+    """Members with keys of their own instead of a token; so, too, wherever the store has members already."""
+    tls: bool = False
+    """Encrypted connections, with certificates both ways; needs `secure`."""
+    storage_key: str = ""
+    """With which JetStream encrypts what it stores."""
     nodes: int = 0
     server: str | None = None
     """A server that runs already; by default one of our own is started."""
@@ -63,12 +73,17 @@ class Fleet:
     def __init__(self, options: UpOptions) -> None:
         self.options = options
         self.server: EmbeddedServer | None = None
+        self.members: Membership | None = None
+        if options.server is None and (options.secure or has_register(options.store)):
+            self.members = Membership(options.store, AGENTS, tls=options.tls, listen=options.listen)
         if options.server is None:
             self.server = EmbeddedServer(
                 options.store,
                 listen=options.listen,
                 port=options.port,
                 token=options.token,
+                security=self.members.security if self.members is not None else None,
+                storage_key=options.storage_key,
                 on_exit=self._server_ended,
                 on_restart=self._server_back,
             )
@@ -83,6 +98,9 @@ class Fleet:
         if self.server is not None:
             await self.server.start()
             self.address = Address(url=self.server.url, token=options.token)
+            if self.members is not None:
+                await self.members.serve(self.server)
+                self.address = Address(url=self.server.url, token=self.members.operator)
         else:
             self.address = find_server(options.server, store=options.store)
         # Seven Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
@@ -93,30 +111,44 @@ class Fleet:
             if name != DESK:
                 await self.supervisor.start(ChildSpec(name=name, argv=self._agent(name)))
         for number in range(1, options.nodes + 1):
-            await self.start_node(f"node-process-{number}", ())
+            await self.start_node(f"node-process-{number}", self._name_of(number))
         return self.address
 
     async def start_node(self, child: str, arguments: tuple[str, ...], *, nice: int = 0) -> int:
         """Start a node on this machine as a child; returns its process id."""
+        if self.members is not None:
+            name = arguments[arguments.index("--name") + 1] if "--name" in arguments else child
+            arguments = (*arguments, "--name", name, "--token-file", str(await self.members.node(name)))
         argv = (sys.executable, "-m", "runners.node_process", *self._common(), *arguments)
         return await self.supervisor.start(ChildSpec(name=child, argv=argv, nice=nice))
 
     @property
     def join_line(self) -> str | None:
-        """What to paste on another machine; None if none can join."""
+        """How another machine joins; None if none can."""
+        if self.members is not None:
+            return "`shoal invite` prints the line for another machine"
         if self.server is None or self.options.token is None:
             return None
-        return f"shoal node --server {self.server.join_url} --trust {own_signer(self.options.store).public}"
+        signer = own_signer(self.options.store).public
+        return f"on another machine: shoal node --server {self.server.join_url} --trust {signer}"
+
+    def _name_of(self, number: int) -> tuple[str, ...]:
+        """A node's key belongs to a name, so that its name is given where there are keys; else it takes a free one."""
+        if self.members is None:
+            return ()
+        host = sanitised(socket.gethostname().split(".")[0])[:57]
+        return ("--name", host if number == 1 else f"{host}-{number}")
 
     def _agent(self, name: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", "runners.agent_process", name, *self._common())
+        argv = (sys.executable, "-m", "runners.agent_process", name, *self._common())
+        return argv if self.members is None else (*argv, "--token-file", str(self.members.agent(name)))
 
     def _common(self) -> tuple[str, ...]:
         if self.address is None:
             raise AssertionError("the server is started first")
         common = ("--server", self.address.url, "--store", str(self.options.store))
         token_file = self.options.store / TOKEN_FILE
-        return (*common, "--token-file", str(token_file)) if self.address.token else common
+        return (*common, "--token-file", str(token_file)) if isinstance(self.address.token, str) else common
 
     async def _desk_answers(self, address: Address) -> None:
         bus = await NatsBus.connect(address.url, source="up", token=address.token)
@@ -159,8 +191,12 @@ async def bring_up(options: UpOptions) -> str | None:
         address = await fleet.start()
         options.say(f"ready {address.url}")
         if fleet.join_line:
-            options.say(f"on another machine: {fleet.join_line}")
+            options.say(fleet.join_line)
         await asyncio.Event().wait()
 
-    await fleet.supervisor.run(work())
+    try:
+        await fleet.supervisor.run(work())
+    finally:
+        if fleet.members is not None:
+            await fleet.members.stop()
     return fleet.supervisor.signalled.name if fleet.supervisor.signalled else None

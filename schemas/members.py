@@ -84,6 +84,10 @@ class MembersAnswer(Answer, frozen=True, kw_only=True):
     """Everybody, in order of their coming."""
 
     members: tuple[Member, ...] = ()
+    entries: int = 0
+    """Of the audit, so far."""
+    digest: str = ""
+    """Of its last entry: with it `shoal audit --verify` sees whether the end was cut off."""
 
 
 @on_wire("shoal.members.invite", Delivery.REQUEST, answer=InviteAnswer)

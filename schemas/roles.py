@@ -1,4 +1,4 @@
-"""What each role may say and hear, in subjects: worked out from the registry and the table of writers, never listed again."""
+"""What each role may say and hear, in subjects: worked out from the registry and the table of writers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from bus.credentials import Secret
 from bus.processes import die_with_parent
 from bus.shaping.congestion import CongestionControl
 from bus.shaping.control import LinkControl
@@ -69,7 +70,12 @@ async def _follow_orders(control: LinkControl, arguments: argparse.Namespace) ->
     if arguments.node:
         host, port = _address(arguments.upstream)
         url = f"nats://[{host}]:{port}" if ":" in host else f"nats://{host}:{port}"
-        await OrderReader(control, url, arguments.node, os.environ.get("SHOAL_TOKEN")).run()
+        await OrderReader(control, url, arguments.node, _secret()).run()
+
+
+def _secret() -> Secret:
+    path = os.environ.get("SHOAL_CREDENTIALS")
+    return Path(path) if path else os.environ.get("SHOAL_TOKEN")
 
 
 def _read_lines(loop: asyncio.AbstractEventLoop, obey: Callable[[bytes], None]) -> None:
@@ -129,7 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--upstream", required=True, metavar="HOST:PORT", help="the server at the link's other end")
     parser.add_argument("--profile", required=True, metavar="NAME", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--cc", choices=[c.value for c in CongestionControl], default="cubic", help="default: cubic")
-    parser.add_argument("--node", help="obey orders on shoal.emulation.NODE.order too; $SHOAL_TOKEN is the server's token")
+    parser.add_argument(
+        "--node",
+        help="obey orders on shoal.emulation.NODE.order too; $SHOAL_TOKEN is the server's token, $SHOAL_CREDENTIALS a file",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of jitter and losses")
     parser.add_argument("--port", type=int, default=0, help="to listen on; by default a free one")
     parser.add_argument("--schedule", type=Path, metavar="FILE", help="changes at set times, as JSON")

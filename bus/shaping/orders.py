@@ -10,6 +10,7 @@ import logging
 import time
 
 from bus.backoff import RestartHistory, RestartPolicy
+from bus.credentials import Secret
 from bus.nats import NatsBus
 from bus.port import BusError, Interest, Receipt
 from bus.shaping.control import Done, LinkControl, order_of
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 class OrderReader:
     """One emulated link's ear and voice on the bus."""
 
-    def __init__(self, control: LinkControl, url: str, node: str, token: str | None = None) -> None:
+    def __init__(self, control: LinkControl, url: str, node: str, token: Secret = None) -> None:
         self._control = control
         self._url = url
         self._node = node

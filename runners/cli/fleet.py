@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agents.node.limits import CONFINE
-from bus.server_config import ensure_token, is_loopback
+from bus.server_config import ensure_token, is_loopback, storage_key
 from bus.shaping.congestion import CongestionControl
 from bus.shaping.profiles import PROFILES
 from runners.cli.common import (
@@ -33,6 +33,7 @@ from runners.cli.common import (
 )
 from runners.doctor import Check, examine
 from runners.fleet_view import NodeRow, look_at_nodes
+from runners.members.files import has_register
 from runners.up import AGENTS, UpOptions, bring_up
 from runners.view.words import emulation
 from schemas.measuring import PATIENCE
@@ -95,6 +96,15 @@ def up(
         typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of the server; 0 for the last one or a free one."),
     ] = 0,
     nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=0, help="Nodes to start on this machine, too.")] = 0,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="A key for each member instead of a token: `shoal invite` lets others in.")
+    ] = False,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt connections, with certificates both ways and --secure.")
+    ] = False,
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Encrypt what the server stores; the key is in the store.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="A server that runs already, instead of one of its own.")
@@ -104,15 +114,20 @@ def up(
 
     The first line on standard output is `ready nats://127.0.0.1:PORT`, once jobs can be submitted.
     """
-    if server is not None and (listen is not None or port):
-        fail("--listen and --port are for a server of its own: leave out --server", EXIT_USAGE)
+    if server is not None and (listen is not None or port or secure or tls or encrypt):
+        fail("all but --nodes and --store are for a server of its own: leave out --server", EXIT_USAGE)
     with told():
-        token = ensure_token(store) if listen is not None and not is_loopback(listen) else None
+        members = secure or tls or has_register(store)
+        token = ensure_token(store) if listen is not None and not is_loopback(listen) and not members else None
+        key = storage_key(store, make=encrypt) if server is None else ""
     options = UpOptions(
         store=store,
         listen=listen or "127.0.0.1",
         port=port,
         token=token,
+        secure=secure or tls,
+        tls=tls,
+        storage_key=key,
         nodes=nodes,
         server=server,
         say=_say,
@@ -149,6 +164,9 @@ def node(
     confine: ConfineOption = None,
     allow_read: AllowReadOption = None,
     job_memory: JobMemoryOption = None,
+    join: Annotated[
+        str | None, typer.Option("--join", metavar="LINE", envvar="SHOAL_JOIN", help="A line of `shoal invite`; once.")
+    ] = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -175,6 +193,7 @@ def node(
         confine=confine,
         allow_read=tuple(allow_read or ()),
         job_memory_gb=job_memory,
+        join=join,
         server=server,
         store=store,
     )
@@ -298,12 +317,18 @@ def _warn(line: str) -> None:
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the app."""
     app.command(
-        rich_help_panel=MACHINES, epilog=example("shoal up", "shoal up --nodes 1", "shoal up --listen 192.168.1.5")
+        rich_help_panel=MACHINES,
+        epilog=example(
+            "shoal up", "shoal up --nodes 1", "shoal up --listen 192.168.1.5", "shoal up --tls --listen 192.168.1.5"
+        ),
     )(up)
     app.command(
         rich_help_panel=MACHINES,
         epilog=example(
-            "shoal node", "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic", "shoal node --yield-to-owner"
+            "shoal node",
+            "shoal node --server nats://TOKEN@192.168.1.5:4222 --name attic",
+            "shoal node --yield-to-owner",
+            "shoal node --join shoal-join:eyJzZXJ2...",
         ),
     )(node)
     app.command(rich_help_panel=MACHINES, epilog=example("shoal agent batch_controller"))(agent)

@@ -91,7 +91,7 @@ def _timed(trainer: "LocalTrainer", job: JobSpec) -> list[float]:
 
 
 def _link(found: NodeMeasured, spec: MeasuringSpec) -> NodeMeasured:
-    token = Path(spec.job.token_file).read_text().strip() if spec.job.token_file else None
+    token = Path(spec.job.token_file) if spec.job.token_file else None
     limit = spec.seconds * LINK_PART
     speed = asyncio.run(measure_link(spec.job.server, node=spec.job.node, token=token, streams=spec.streams, seconds=limit))
     up, down = (tuple(Carried(bytes=m.bytes, seconds=m.seconds) for m in way) for way in (speed.up, speed.down))

@@ -16,7 +16,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """URL of the NATS server as this node reaches it; of the emulated link's near end where there is one."""
     request: JobRequest
     token_file: str | None = None
-    """Where the server's token is, if it wants one."""
+    """The file with the server's token, or with the node's credentials, if it wants either."""
     app_dir: str | None = None
     """Where the workload's module is looked for; by default the working directory."""
     slowdown: float = 1.0

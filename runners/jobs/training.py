@@ -18,6 +18,7 @@ import msgspec
 from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings, works
+from bus.credentials import Secret, read_secret
 from bus.nats import NatsBus
 from bus.port import BusError, Start
 from bus.tensors import TensorBus
@@ -62,13 +63,13 @@ class Failure:
         await self._raised.wait()
 
 
-async def run(spec: JobSpec, token: str | None) -> int:
-    """Take part in a job until the node says stop; gives the exit code. `token`: the server's, if it wants one."""
+async def run(spec: JobSpec, secret: Secret) -> int:
+    """Take part in a job until the node says stop; gives the exit code. `secret`: what lets it into the server."""
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    bus = await NatsBus.connect(spec.server, source=f"trainer/{spec.job}/{spec.node}", token=token)
-    tensors = await TensorBus.connect(spec.server, job=spec.job, node=spec.node, token=token)
+    bus = await NatsBus.connect(spec.server, source=f"trainer/{spec.job}/{spec.node}", token=secret)
+    tensors = await TensorBus.connect(spec.server, job=spec.job, node=spec.node, token=secret)
     try:
         return await _take_part(spec, bus, tensors, stop)
     finally:
@@ -169,9 +170,11 @@ def take_part(path: Path) -> int:
     spec = msgspec.json.decode(path.read_bytes(), type=JobSpec)
     path.unlink(missing_ok=True)
     try:
-        token = Path(spec.token_file).read_text().strip() if spec.token_file else None
+        secret: Secret = Path(spec.token_file) if spec.token_file else None
+        if spec.bounds.confined and isinstance(secret, Path):
+            secret = read_secret(secret)  # the last time that it can; one that has to be renewed comes with a new process
         bounds.apply(spec.bounds)
-        return loop.run(run(spec, token))
+        return loop.run(run(spec, secret))
     except ShoalError as error:
         if not isinstance(error, BusError):
             traceback.print_exc()

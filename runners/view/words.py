@@ -48,7 +48,7 @@ def said_by(event: Message) -> Said | None:
             return Said(writer_of(type(event)), event.reason)
         case NodeJoined() | NodeReleased() | LinkQualityChanged() | CaughtUp() | NodeLeaving() | NodeYielding():
             return Said(event.node, event.reason)
-        case NodeLost() | NodeQuarantined() | WorkFailed():
+        case NodeLost() | NodeQuarantined() | WorkFailed() | WorkStalled():
             return Said(event.node, event.reason, True)
         case ForceNode():
             return Said(event.node, f"{event.do} on request: {event.reason}")
@@ -56,12 +56,12 @@ def said_by(event: Message) -> Said | None:
             return Said(event.node, f"suspected: {event.reason}", True)
         case FigureChanged():
             return Said(event.node, event.reason, event.kind != "usual")
-        case WorkStalled():
-            return Said(event.node, event.reason, True)
         case NodeMended():
             return Said(event.node, f"may be tried again: {event.reason}")
         case PauseNode():
             return Said(event.node, f"{'pause' if event.pause else 'go on'} on request: {event.reason}")
+        case AuditEntry():
+            return Said(event.by, f"{event.act} {event.target}: {event.reason}")
         case _:
             return _rarer(event)
 
@@ -84,8 +84,6 @@ def _rarer(event: Message) -> Said | None:
         case SitePaced() | SiteParted():
             alone = "" if isinstance(event, SitePaced) else "'s nodes send one by one"
             return Said(event.node, f"its site{alone}: {event.reason}")
-        case AuditEntry():
-            return Said(event.by, f"{event.act} {event.target}: {event.reason}")
         case AgentStarted(resumed=True):
             return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
         case InputFailed():

@@ -165,8 +165,8 @@ def test_everything_may_be_read_but_other_peoples_answers(fleet: Fleet) -> None:
         return {
             name: (
                 await speaker.may_subscribe("shoal.>"),
-                await speaker.may_subscribe(f"_INBOX_{name}.>"),
-                await speaker.may_subscribe("_INBOX_somebody-else.>"),
+                await speaker.may_subscribe(f"_INBOX.{name}.>"),
+                await speaker.may_subscribe("_INBOX.somebody-else.>"),
             )
             for name, speaker in fleet.speakers.items()
         }
@@ -194,7 +194,7 @@ ADMIN_OF_JETSTREAM = (
     "$SYS.REQ.SERVER.PING",
     "tensor.j.somebody-else.average.1-1.0.0",
     "tensor.j.somebody-else.fetch.somebody-else",
-    "_INBOX_somebody-else.x",
+    "_INBOX.somebody-else.x",
     "anything.else",
 )
 

@@ -1,0 +1,1 @@
+"""Who belongs to a fleet: the register, the gatekeeper that keeps it, joining, and the audit."""
