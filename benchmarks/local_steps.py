@@ -157,7 +157,9 @@ def main() -> None:
         for sync in asked.sync:
             for length in asked.lengths:
                 for rate, momentum in asked.outer or [(1.0, 0.0)]:
-                    row = train(Row(seed, length, sync, (rate, momentum), asked.inside), task, data, asked.steps, asked.workers)
+                    row = train(
+                        Row(seed, length, sync, (rate, momentum), asked.inside), task, data, asked.steps, asked.workers
+                    )
                     print(json.dumps(asdict(row)) if asked.json else told(row), flush=True)
 
 

@@ -13,7 +13,7 @@ from runners.jobs.bounds import Bounds
 
 GIGA = 10**9
 HOUR = 3600
-CREDENTIALS = ("SHOAL_SERVER", "SHOAL_TOKEN")
+CREDENTIALS = ("SHOAL_CREDENTIALS", "SHOAL_JOIN", "SHOAL_SERVER", "SHOAL_TOKEN")
 """Variables that may hold the node's own."""
 _PORT = 4222  # of a nats:// URL that names none
 

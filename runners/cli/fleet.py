@@ -72,6 +72,9 @@ TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="KEY", help="Run the code that this submitter sends along, as `shoal trust` does."),
 ]
+JoinOption = Annotated[
+    str | None, typer.Option("--join", metavar="LINE", envvar="SHOAL_JOIN", help="A line of `shoal invite`; once.")
+]
 
 ConfineOption = Annotated[
     str | None,
@@ -164,9 +167,7 @@ def node(
     confine: ConfineOption = None,
     allow_read: AllowReadOption = None,
     job_memory: JobMemoryOption = None,
-    join: Annotated[
-        str | None, typer.Option("--join", metavar="LINE", envvar="SHOAL_JOIN", help="A line of `shoal invite`; once.")
-    ] = None,
+    join: JoinOption = None,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:

@@ -128,7 +128,7 @@ def ends(certificate: str) -> float | None:
     _needed()
     from cryptography import x509
 
-    return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp()
+    return float(x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp())
 
 
 def _needed() -> None:
@@ -199,7 +199,7 @@ def _signed(
     if addresses:
         names = [_address(text) for text in addresses]
         made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return made.sign(signer, None).public_bytes(forms.Encoding.PEM).decode()
+    return str(made.sign(signer, None).public_bytes(forms.Encoding.PEM), "ascii")
 
 
 def _address(text: str) -> Any:

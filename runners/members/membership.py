@@ -62,8 +62,12 @@ class Membership:
         while True:
             await asyncio.sleep(min(_LOOK_AGAIN, max(0.0, due - time.time())))
             if time.time() >= due:
-                await self._gatekeeper.renew_certificates()
+                await self.renew()
                 due = time.time() + LIFETIME * RENEW_AFTER
+
+    async def renew(self) -> None:
+        """New certificates for the server and this host's members now; connections stand."""
+        await self._gatekeeper.renew_certificates()
 
     async def stop(self) -> None:
         """Answer no more."""
