@@ -72,6 +72,10 @@ TrustOption = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="KEY", help="Run the code that this submitter sends along, as `shoal trust` does."),
 ]
+SiteOption = Annotated[
+    str | None,
+    typer.Option("--site", metavar="SITE", help="Where it stands: nodes of one SITE average before one of them sends."),
+]
 JoinOption = Annotated[
     str | None, typer.Option("--join", metavar="LINE", envvar="SHOAL_JOIN", help="A line of `shoal invite`; once.")
 ]
@@ -155,10 +159,7 @@ def node(
     device: Annotated[
         str | None, typer.Option("--device", metavar="DEVICE", help="A torch device; by default CUDA if there is any.")
     ] = None,
-    site: Annotated[
-        str | None,
-        typer.Option("--site", metavar="SITE", help="Where it stands: nodes of one SITE average before one of them sends."),
-    ] = None,
+    site: SiteOption = None,
     yield_to_owner: YieldOption = False,
     yield_share: YieldShareOption = None,
     max_temperature: TemperatureOption = None,

@@ -1,12 +1,14 @@
 """Joining a fleet with an invitation's line: a key made here, of which only the public half leaves."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
 from nats import errors
 
 from bus.credentials import Credentials, write_credentials
-from bus.nats_link import Link
+from bus.nats_link import Link, LinkState
 from bus.nkeys import KeyPair
 from bus.port import Unreachable
 from runners.bundles.trust import trust
@@ -16,6 +18,7 @@ from schemas.errors import ShoalError
 from schemas.members import EnrolAnswer, EnrolRequest, Role
 from schemas.wire import encode, wire_of
 
+_OVER_WITHIN = 10.0  # seconds for the server to end a used invitation's connection; the new key is good before that, too
 _ANSWER_WITHIN = 30.0  # seconds: the server reads its members anew before the answer, over a bad link
 
 
@@ -66,11 +69,24 @@ async def join(line: str, store: Path, wanted: str | None = None) -> tuple[Path,
 
 
 async def _ask(invitation: Invitation, request: EnrolRequest) -> EnrolAnswer:
-    link = Link(invitation.server, invitation.name, invitation.credentials(), None)
+    over = asyncio.Event()
+
+    def changed(state: LinkState, reason: str) -> None:
+        if state is LinkState.LOST:
+            over.set()
+
+    link = Link(invitation.server, invitation.name, invitation.credentials(), changed)
     await link.open()
     try:
         subject = wire_of(EnrolRequest).subject_of(request)
-        return msgspec.json.decode(await link.request(subject, encode(request), _ANSWER_WITHIN), type=EnrolAnswer)
+        answer = msgspec.json.decode(await link.request(subject, encode(request), _ANSWER_WITHIN), type=EnrolAnswer)
+        if answer.accepted:
+            # The server now takes the invitation's key out, and lets go of whoever is greeting it just then: the new member
+            # connects after that.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_OVER_WITHIN):
+                    await over.wait()
+        return answer
     except errors.NoRespondersError:
         raise Unreachable(f"nobody enrols at {link.address}: is its `shoal up` running?") from None
     except (TimeoutError, errors.Error, msgspec.DecodeError) as error:

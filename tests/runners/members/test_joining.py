@@ -86,9 +86,9 @@ async def test_an_invitation_is_for_its_role_its_name_and_its_time(tmp_path: Pat
         with pytest.raises(NotEnrolled, match="taken"):
             await join(await fleet.invite(), tmp_path / "b", "job_desk")
 
-        late = await fleet.invite(seconds=10.0)
+        late = await fleet.invite()
         now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + 11)
+        monkeypatch.setattr(time, "time", lambda: now + 3601)
         with pytest.raises((NotEnrolled, Unreachable), match=r"ended|refused"):
             await join(late, tmp_path / "c", "late")
         await fleet.invite()
