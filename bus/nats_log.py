@@ -61,7 +61,7 @@ class NatsLog:
             raise Unreachable(f"{self._link.address} gives no subscription ({error}): is the server up?") from error
         return reader
 
-    async def trim(self, before: int) -> None:
+    async def trim(self, before: int | None) -> None:
         """See `bus.port.Log.trim`."""
         with contextlib.suppress(errors.Error):  # what is kept too long is trimmed the next time
             await self._link.nc.jetstream(timeout=_TIMEOUT).purge_stream(JOURNAL, seq=before, subject=PREFIX + self.name)

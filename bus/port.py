@@ -105,8 +105,8 @@ class Log(Protocol):
     async def follow(self, handler: Callable[[int, bytes], None]) -> "Subscription":
         """Give everything that is kept, and then what is appended, to `handler` with its sequence, in order."""
 
-    async def trim(self, before: int) -> None:
-        """Forget what comes before a sequence; the last one always stays."""
+    async def trim(self, before: int | None) -> None:
+        """Forget what comes before a sequence, but for the last one; with None all of it, so that the log is a new one."""
 
 
 class Bus(Protocol):

@@ -15,6 +15,8 @@ class LogData:
         self.resend = resend
         self.entries: list[tuple[int, bytes]] = []
         self.last = 0
+        self.end = 0
+        """What an append must know: `last`, or 0 where all was forgotten."""
         self.names: dict[str, int] = {}
         self.followers: list[Follower] = []
 
@@ -22,10 +24,10 @@ class LogData:
         """The sequence; None where the log has grown by another hand."""
         if name in self.names:
             return self.names[name]
-        if self.last != after:
+        if self.end != after:
             return None
         self.last += 1
-        self.names[name] = self.last
+        self.names[name] = self.end = self.last
         self.entries.append((self.last, data))
         for follower in self.followers:
             follower.pump()
@@ -144,6 +146,9 @@ class SimulatedLog:
         self._kick()
         return follower
 
-    async def trim(self, before: int) -> None:
+    async def trim(self, before: int | None) -> None:
         """See `bus.port.Log.trim`."""
+        if before is None:
+            self._data.entries, self._data.end = [], 0
+            return
         self._data.entries = [each for each in self._data.entries if each[0] >= min(before, self._data.last)]

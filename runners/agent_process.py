@@ -22,6 +22,8 @@ from runners.host import Host
 from runners.journal import Journal
 from runners.loop import run
 from runners.settings import load_settings
+from runners.shared_journal import forget
+from runners.standby import Replica
 from schemas.errors import ShoalError
 
 
@@ -59,8 +61,8 @@ class UnknownAgent(ShoalError):
         self.name = name
 
 
-async def run_agent(name: str, server: str | None, store: Path, token: Secret = None) -> None:
-    """Be an agent until SIGINT or SIGTERM.
+async def run_agent(name: str, server: str | None, store: Path, token: Secret = None, replica: int = 0) -> None:
+    """Be an agent until SIGINT or SIGTERM; `replica` is its number where it has standbys, else 0.
 
     Raises:
         UnknownAgent: there is none of this name.
@@ -69,24 +71,49 @@ async def run_agent(name: str, server: str | None, store: Path, token: Secret = 
     """
     if name not in KINDS:
         raise UnknownAgent(name)
-    core = KINDS[name].make(name, store)
+    kind = KINDS[name]
+    core = kind.make(name, store)
     address = find_server(server, token=token, store=store)
     bus = await NatsBus.connect(address.url, source=name, token=address.token)
     # Two processes on one journal would damage it.
-    lock = FileLock(store / "agents" / name / "lock", mend=f"an agent {name} runs on this store: stop it, or use another")
+    folder = store / "agents" / (name if replica < 2 else f"{name}@{replica}")
+    lock = FileLock(folder / "lock", mend=f"an agent {name} runs on this store: stop it, or use another")
     lock.acquire()
-    journal = Journal(store / "agents" / name)
     try:
-        async with _helpers(name, bus, store, core.settings) as helpers:
-            host = Host(core, bus, source=name, journal=journal, start=Start.ALL, **helpers)
-            loop = asyncio.get_running_loop()
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(sign, host.stop, "the agent was asked to end")
-            await host.run()
+        if replica:
+            await _until_asked(
+                Replica(
+                    lambda: kind.make(name, store), bus, source=name, number=replica, folder=folder,
+                    helpers=lambda: _helpers(name, bus, store, core.settings), say=_say,
+                )
+            )  # fmt: skip
+        else:
+            await _alone(core, name, bus, folder, store)
     finally:
-        journal.close()
         lock.release()
         await bus.close()
+
+
+async def _alone(core: Any, name: str, bus: NatsBus, folder: Path, store: Path) -> None:
+    """The agent has no standby: its journal is on this machine."""
+    await forget(name, bus)
+    journal = Journal(folder)
+    try:
+        async with _helpers(name, bus, store, core.settings) as helpers:
+            await _until_asked(Host(core, bus, source=name, journal=journal, start=Start.ALL, **helpers))
+    finally:
+        journal.close()
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+async def _until_asked(agent: Host | Replica) -> None:
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, agent.stop, "the agent was asked to end")
+    await agent.run()
 
 
 @contextlib.asynccontextmanager
@@ -109,11 +136,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("name", help=f"one of {', '.join(KINDS)}")
     parser.add_argument("--server", help="nats://[TOKEN@]HOST:PORT; by default that of `shoal up` on this store")
     parser.add_argument("--store", type=Path, default=STORE, help="Shoal's directory")
+    parser.add_argument("--replica", type=int, default=0, help="its number, where the agent has several processes")
     parser.add_argument("--token-file", type=Path, help="a file with the server's token, or with the agent's credentials")
     options = parser.parse_args(argv)
     token = options.token_file
     try:
-        run(run_agent(options.name, options.server, options.store, token))
+        run(run_agent(options.name, options.server, options.store, token, options.replica))
     except ShoalError as error:
         print(f"shoal agent {options.name}: {error}", file=sys.stderr)
         return 1

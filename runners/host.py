@@ -11,23 +11,22 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from agents.base import Agent
 from agents.inputs import Asked, Result, Stopping, Woken
-from bus.port import Bus, Interest, Receipt, Responder, Start, Subscription
+from bus.port import Bus, BusError, Interest, Receipt, Start, Subscription
+from runners.answering import Answering
 from runners.interpreter import HistoryStore, Interpreter, WorkRunner
 from runners.journal import Journal
 from runners.journaled import LONGEST_REASON, JournaledCore, Recovery
 from runners.steps import Input, Step
 from runners.usage import cpu_seconds, resident_bytes
 from schemas.decisions import AgentStarted, AgentUsage, InputFailed
-from schemas.errors import DecodeError
-from schemas.requests import decode_request
-from schemas.wire import Message, Request, encode, seal, wire_of
+from schemas.wire import Message, Request, seal, wire_of
 
 # Inputs of one turn: enough to share a journal write among them, few enough to keep a turn under some 10 ms.
 TURN = 256
@@ -41,8 +40,6 @@ LATE = 1.0
 HEAR_FIRST = 2.0
 # Seconds that the effects of `Stopping` may take, and the end of works after them; a whole `shoal up` must be gone in 10.
 LAST_WORDS = 3.0
-# Seconds for a core to answer a request; clients give up after some 5.
-ANSWER_WITHIN = 30.0
 # Seconds between two reports of what the process uses: often enough to charge a round with its adaptation's cost, and
 # a hundredth of the traffic of heartbeats.
 USAGE_EVERY = 10.0
@@ -61,6 +58,10 @@ class Host:
         durable: whether the position in the streams outlives the process.
         start: where in the streams the first life begins.
         announce: whether to tell of starts and usage (agents do, the processes of a job don't).
+        core: the core with what it knows already, instead of one made from `agent`, `journal` and `incarnation`.
+        commit: awaited after each turn, before its effects begin: a journal that is not on this machine. What it raises
+            ends the host.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -77,15 +78,19 @@ class Host:
         durable: bool = True,
         start: Start = Start.ALL,
         announce: bool = True,
+        core: JournaledCore | None = None,
+        commit: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.agent = agent
         self.bus = bus
         self.source = source
         self.name = source.replace("/", "-")
-        self._core = JournaledCore(agent, source, incarnation or int(time.time() * 1000), journal)
+        self._core = core or JournaledCore(agent, source, incarnation or int(time.time() * 1000), journal)
+        self._answering = Answering(agent.refusal, source, self._asked)
         self._interpreter = Interpreter(
             bus, source, works, history,
-            post=self.post, answer=self._answer, finished=self._finished, failed=self._effect_failed,
+            post=self.post, answer=self._answering.answer, finished=self._finished, failed=self._effect_failed,
         )  # fmt: skip
         self._works = works
         self._scope = dict(scope or {})
@@ -97,7 +102,6 @@ class Host:
         self._inputs = 0
         self._rejected = 0
         self._asides = 0
-        self._answers: dict[str, asyncio.Future[bytes]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -107,7 +111,13 @@ class Host:
         self._stopping = asyncio.Event()
         self._last_words = asyncio.Event()
         self._failure: Exception | None = None
-        self._anchor = (time.time(), time.monotonic())
+        self._commit = commit
+        self._committing: set[asyncio.Task[None]] = set()
+        self._repeated: list[Receipt] = []
+        """Of second deliveries, to be acknowledged when what came first is kept."""
+        self._ending = False
+        self._clock = clock
+        self._anchor = (time.time(), clock())
 
     @property
     def incarnation(self) -> int:
@@ -116,7 +126,7 @@ class Host:
 
     def now(self) -> float:
         """Seconds since the epoch as of this life's start, plus what a monotonic clock has counted since."""
-        return self._anchor[0] + time.monotonic() - self._anchor[1]
+        return self._anchor[0] + self._clock() - self._anchor[1]
 
     def post(self, result: Result, cause: str = "") -> None:
         """Bring a result in as an input; `cause` is the id of the event behind it. From the loop's thread only."""
@@ -130,16 +140,25 @@ class Host:
         self._put(Input(Stopping(reason=reason)))
         self._stopping.set()
 
+    def fail(self, error: Exception) -> None:
+        """End at once: nothing more is decided, carried out or acknowledged, and `run` raises the error."""
+        if self._failure is None:
+            self._failure = error
+        self._inbox.clear()
+        self._stopping.set()
+        self._last_words.set()
+
     async def run(self) -> None:
         """Live: find the state again, subscribe, handle inputs until `stop`.
 
         Raises:
             JournalUnreadable: the journal is of another version, or damaged beyond its tail.
             JournalUnwritable: the disk is full; nothing was acknowledged that isn't on file.
+            Superseded: `commit` raised it: a standby has taken over.
             Unreachable: no server to subscribe at.
         """
         recovery = self._core.recover(time.time())
-        self._anchor = (max(time.time(), recovery.now), time.monotonic())
+        self._anchor = (max(time.time(), recovery.now), self._clock())
         standing: list[Subscription] = []
         try:
             for step in recovery.unfinished:
@@ -151,7 +170,8 @@ class Host:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS):
                     await self._last_words.wait()
-                    await self._interpreter.quiet()
+                    if self._failure is None:
+                        await self._interpreter.quiet()
         finally:
             await self._leave(standing)
         if self._failure is not None:
@@ -180,7 +200,7 @@ class Host:
         """Answer what the core answers, and subscribe to what it listens to."""
         for kind in self.agent.answers():
             subject = wire_of(kind).filter(**self._fixed(kind))
-            standing.append(await self.bus.serve(subject, self._responder(kind)))
+            standing.append(await self.bus.serve(subject, self._answering.responder(kind)))
         interests = [Interest(kind, self._fixed(kind)) for kind in self.agent.listens_to()]
         if interests:
             name = self.name if self._durable else None
@@ -200,13 +220,18 @@ class Host:
                 async with asyncio.timeout(1.0):
                     await subscription.stop()
         await self._interpreter.close()
-        for answer in self._answers.values():
-            answer.cancel()
+        self._answering.close()
         self._loop = None
         if self._works is not None:
             await self._works.close()
+        for task in self._committing:
+            task.cancel()
         if self._failure is None:
             self._core.close(self.now())
+            if self._commit is not None:
+                with contextlib.suppress(BusError, TimeoutError):  # what isn't kept comes again to the next life
+                    async with asyncio.timeout(LAST_WORDS):
+                        await self._commit()
 
     # Coming in.
 
@@ -223,27 +248,12 @@ class Host:
         place = f"client:{wire_of(type(message)).delivery.value}:{receipt.sequence}"
         self._put(Input(message, message.id or place, receipt))
 
-    def _responder(self, kind: type[Request]) -> Responder:
-        async def respond(body: bytes) -> bytes:
-            try:
-                request = decode_request(kind, body)
-            except DecodeError as error:
-                self._rejected += 1
-                return encode(self.agent.refusal(error.field, error.why))
-            self._asides += 1
-            reply_to = f"{self.source}:{self.incarnation}:ask-{self._asides}"
-            answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-            self._answers[reply_to] = answer
-            self._put(Input(Asked(reply_to=reply_to, request=request, at=time.time())))
-            try:
-                async with asyncio.timeout(ANSWER_WITHIN):
-                    return await answer
-            except TimeoutError:
-                return encode(self.agent.refusal("$", f"{self.source} is too busy to answer: try again"))
-            finally:
-                del self._answers[reply_to]
-
-        return respond
+    def _asked(self, request: Request) -> str:
+        """A request has come; gives where the core is to send its answer."""
+        self._asides += 1
+        reply_to = f"{self.source}:{self.incarnation}:ask-{self._asides}"
+        self._put(Input(Asked(reply_to=reply_to, request=request, at=time.time())))
+        return reply_to
 
     def _put(self, entry: Input) -> None:
         if not self._stopping.is_set():
@@ -268,32 +278,57 @@ class Host:
                 self._fire(now, steps)
             self._core.flush(now)
         except Exception as error:  # nothing of this turn is carried out or acknowledged; the process ends
-            self._failure = error
-            self._inbox.clear()
-            self._stopping.set()
-            self._last_words.set()
+            self.fail(error)
             return
         self._under_way += len(steps)
+        self._inputs += len(steps)
+        repeated, self._repeated = self._repeated, []
+        if self._commit is None:
+            self._launch(steps, repeated)
+        else:
+            task = asyncio.get_running_loop().create_task(self._launch_once_kept(self._commit, steps, repeated))
+            self._committing.add(task)
+        self._rearm(now)
+
+    async def _launch_once_kept(
+        self, commit: Callable[[], Awaitable[None]], steps: list[Step], repeated: list[Receipt]
+    ) -> None:
+        try:
+            await commit()
+        except Exception as error:
+            self.fail(error)
+            return
+        finally:
+            self._committing.discard(asyncio.current_task())
+        self._launch(steps, repeated)
+        self._rearm(self.now())
+
+    def _launch(self, steps: list[Step], repeated: list[Receipt]) -> None:
+        """The turn is kept: its effects begin."""
+        if self._failure is not None:
+            return
         for step in steps:
             self._interpreter.carry_out(step)
-        self._inputs += len(steps)
-        self._rearm(now)
+        for receipt in repeated:
+            receipt.ack()
+        if self._ending:
+            self._last_words.set()
 
     def _free(self, taken: int) -> bool:
         """Whether one more input may be taken: never too many under way, but last words always."""
         if self._stopping.is_set():
             return True
-        return self._under_way + taken < UNDER_WAY and not self._core.resting
+        return self._under_way + taken < UNDER_WAY and not self._core.resting and not self._committing
 
     def _take(self, entry: Input, now: float, steps: list[Step]) -> None:
         step = self._core.take(entry, now)
         if step is not None:
             steps.append(step)
         elif entry.receipt is not None:
-            entry.receipt.ack()
+            self._repeated.append(entry.receipt)
         if isinstance(entry.event, Stopping):
             self._inbox.clear()
-            self._last_words.set()
+            self._ending = True
 
     def _fire(self, now: float, steps: list[Step]) -> None:
         due = self._core.timers.next_due()
@@ -301,7 +336,7 @@ class Host:
             self._hold = None
         elif due is not None and now - due > LATE and self._hold is None:
             self._hold = now + HEAR_FIRST
-        if self._hold is not None or self._last_words.is_set():
+        if self._hold is not None or self._ending:
             return
         while len(steps) < TURN and self._free(len(steps)) and (fired := self._core.timers.pop_due(now)) is not None:
             self._take(Input(*fired), now, steps)
@@ -337,11 +372,6 @@ class Host:
         if self._core.finished(step) or blocked:
             self._wake()
 
-    def _answer(self, to: str, body: bytes) -> None:
-        answer = self._answers.get(to)
-        if answer is not None and not answer.done():
-            answer.set_result(body)
-
     def _effect_failed(self, what: str, error: Exception, cause: str) -> None:
         """An effect can't be carried out, and trying again won't mend it: say so and go on."""
         reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
@@ -350,7 +380,7 @@ class Host:
     def _report_usage(self) -> None:
         if self._loop is None or self._stopping.is_set():
             return
-        rejected = self._rejected + int(getattr(self.bus, "rejected", 0))
+        rejected = self._rejected + self._answering.rejected + int(getattr(self.bus, "rejected", 0))
         usage = AgentUsage(
             agent=self.name[:64],
             cpu_seconds=cpu_seconds(),

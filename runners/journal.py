@@ -190,6 +190,10 @@ class Journal:
         """Note that a process takes the core on; on file after the next `flush`."""
         self._put(Life(settings))
 
+    def put(self, frames: bytes) -> None:
+        """Note records that are framed already; on file after the next `flush`."""
+        self._buffer.append(frames)
+
     def flush(self) -> None:
         """Hand what is buffered to the operating system, in one write.
 
@@ -221,7 +225,7 @@ class Journal:
         path = self.folder / "snapshot"
         fresh = self.folder / "snapshot.new"
         with fresh.open("wb") as file:
-            file.write(_framed(snapshot))
+            file.write(framed(snapshot))
             file.flush()
             os.fsync(file.fileno())
         if self._began not in (None, snapshot.number):
@@ -243,7 +247,7 @@ class Journal:
             self._file = None
 
     def _put(self, record: Record) -> None:
-        self._buffer.append(_framed(record))
+        self._buffer.append(framed(record))
 
     def _open(self, path: Path) -> None:
         if self._file is not None:
@@ -295,14 +299,19 @@ def read_snapshot(path: Path) -> Snapshot | None:
     raise JournalUnreadable(path.parent, "its snapshot is damaged")
 
 
-def _framed(record: Record) -> bytes:
+def framed(record: Record) -> bytes:
+    """A record as it is on file: length and CRC-32, then its bytes."""
     body = _ENCODER.encode(record)
     return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
 def frames(path: Path) -> Iterator[tuple[Record, int]]:
     """The records of a file with the offsets where they end, up to the first that is not whole."""
-    data = path.read_bytes()
+    return frames_in(path.read_bytes())
+
+
+def frames_in(data: bytes) -> Iterator[tuple[Record, int]]:
+    """The same of bytes."""
     start = 0
     while start + _FRAME.size <= len(data):
         size, crc = _FRAME.unpack_from(data, start)

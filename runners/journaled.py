@@ -6,7 +6,7 @@ No asyncio and no clock in here: `now` is an argument, as for the core itself.
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -14,7 +14,7 @@ from agents.base import Agent
 from agents.effects import CancelTimer, Effect, Publish, Reply, SetTimer, Timer
 from agents.inputs import Asked, Woken
 from runners.inputs import InputCodec
-from runners.journal import Entry, Journal, JournalUnreadable, Recovered, Snapshot, TimerSet
+from runners.journal import Entry, JournalUnreadable, Recovered, Snapshot, TimerSet
 from runners.seen import Seen
 from runners.steps import Input, Step, identity_of, lasting
 from runners.timers import Timers
@@ -66,10 +66,44 @@ def settings_of(agent: Agent[Any]) -> bytes:
     return b"" if settings is None else _ENCODE(settings)
 
 
+class Keeper(Protocol):
+    """Where a core's journal is kept: `runners.journal.Journal`, whose methods these are, or one that replicas share."""
+
+    folder: Path
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time for `rotate`."""
+
+    def load(self) -> Recovered | None:
+        """What an earlier life left."""
+
+    def append(self, entry: Entry) -> None:
+        """Note an input."""
+
+    def done(self, numbers: list[int]) -> None:
+        """Note that the effects of these inputs are carried out."""
+
+    def decided(self, first: int, sums: bytes) -> None:
+        """Note what consecutive inputs led to."""
+
+    def begin(self, settings: bytes) -> None:
+        """Note that a process takes the core on."""
+
+    def flush(self) -> None:
+        """What was noted is to be kept."""
+
+    def rotate(self, snapshot: Snapshot) -> None:
+        """Let a snapshot take the place of all that was noted."""
+
+    def close(self) -> None:
+        """Nothing more is noted."""
+
+
 class JournaledCore:
     """One core, its timers and its journal. `journal=None`: each life starts afresh."""
 
-    def __init__(self, agent: Agent[Any], source: str, incarnation: int, journal: Journal | None) -> None:
+    def __init__(self, agent: Agent[Any], source: str, incarnation: int, journal: Keeper | None) -> None:
         self.agent = agent
         self.source = source
         self.incarnation = incarnation
@@ -102,7 +136,7 @@ class JournaledCore:
             self._journal.rotate(self.snapshot(now))
             self._journal.begin(settings_of(self.agent))
             return Recovery(now=now)
-        recovery = self._replay(found)
+        recovery = self.replay(found)
         self._journal.begin(settings_of(self.agent))
         self.incarnation = max(incarnation, self.incarnation + 1)
         self._sequence = 0
@@ -197,7 +231,8 @@ class JournaledCore:
 
     # An earlier life.
 
-    def _replay(self, found: Recovered) -> Recovery:
+    def replay(self, found: Recovered) -> Recovery:
+        """Be as the core was at the end of a journal. Raises `JournalUnreadable`."""
         self.restore(found.snapshot)
         unfinished: list[Step] = []
         for entry in found.entries:

@@ -15,6 +15,7 @@ from runners.address import TOKEN_FILE, Address, find_server
 from runners.bundles.keys import own_signer
 from runners.members.files import has_register
 from runners.members.membership import Membership
+from runners.replica_settings import replicas_of
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
 from schemas.ids import sanitised
@@ -63,6 +64,8 @@ class UpOptions:
     nodes: int = 0
     server: str | None = None
     """A server that runs already; by default one of our own is started."""
+    replicas: int | None = None
+    """Processes of each agent; by default as `shoal.toml` says."""
     say: Callable[[str], None] = print
     warn: Callable[[str], None] = print
 
@@ -105,11 +108,15 @@ class Fleet:
             self.address = find_server(options.server, store=options.store)
         # Seven Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
         # accepts meanwhile is stored, and the others find it.
-        await self.supervisor.start(ChildSpec(name=DESK, argv=self._agent(DESK)))
+        replicas = replicas_of(AGENTS, options.store, options.replicas)
+        await self._start_agent(DESK, int(replicas[DESK] > 1))
         await self._desk_answers(self.address)
         for name in AGENTS:
             if name != DESK:
-                await self.supervisor.start(ChildSpec(name=name, argv=self._agent(name)))
+                await self._start_agent(name, int(replicas[name] > 1))
+        for name, count in replicas.items():
+            for number in range(2, count + 1):
+                await self._start_agent(name, number)
         for number in range(1, options.nodes + 1):
             await self.start_node(f"node-process-{number}", self._name_of(number))
         return self.address
@@ -139,9 +146,14 @@ class Fleet:
         host = sanitised(socket.gethostname().split(".")[0])[:57]
         return ("--name", host if number == 1 else f"{host}-{number}")
 
-    def _agent(self, name: str) -> tuple[str, ...]:
+    async def _start_agent(self, name: str, replica: int) -> None:
+        """Start an agent's process; `replica` counts those of an agent with standbys, 0 is one without."""
         argv = (sys.executable, "-m", "runners.agent_process", name, *self._common())
-        return argv if self.members is None else (*argv, "--token-file", str(self.members.agent(name)))
+        if self.members is not None:
+            argv += ("--token-file", str(self.members.agent(name)))
+        if replica:
+            argv += ("--replica", str(replica))
+        await self.supervisor.start(ChildSpec(name=name if replica < 2 else f"{name}@{replica}", argv=argv))
 
     def _common(self) -> tuple[str, ...]:
         if self.address is None:

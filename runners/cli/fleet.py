@@ -112,6 +112,10 @@ def up(
     encrypt: Annotated[
         bool, typer.Option("--encrypt", help="Encrypt what the server stores; the key is in the store.")
     ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", metavar="N", min=1, max=5, help="Processes of each agent: one leads, others stand by."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="A server that runs already, instead of one of its own.")
@@ -136,6 +140,7 @@ def up(
         tls=tls,
         storage_key=key,
         nodes=nodes,
+        replicas=replicas,
         server=server,
         say=_say,
         warn=_warn,
@@ -212,6 +217,10 @@ def _must_be_known(link: str | None, congestion: str) -> None:
 
 def agent(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(AGENTS)}.")],
+    replica: Annotated[
+        int,
+        typer.Option("--replica", metavar="N", min=0, max=5, help="Its number, where the agent has several processes."),
+    ] = 0,
     server: ServerOption = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
@@ -220,7 +229,7 @@ def agent(
 
     if name not in AGENTS:
         fail(f"no agent is named {name!r}: there are {', '.join(AGENTS)}", EXIT_USAGE)
-    arguments = [name, "--store", str(store)]
+    arguments = [name, "--store", str(store), "--replica", str(replica)]
     raise typer.Exit(run_agent(arguments + (["--server", server] if server else [])))
 
 
