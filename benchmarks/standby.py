@@ -3,9 +3,9 @@
     python -m benchmarks.standby [--json] [--times 5]
 
 A nats-server and two processes of the desk. In turn the leader gets SIGKILL, and is started again once the other leads, or
-SIGSTOP, until the other leads. `away`: from the signal until a client's request, sent at once and again every 20 ms, is
-answered by the one that took over. `fenced`: of one that stood still, from SIGCONT until it has dropped what it decided since
-and says that it stands by. The aim is 2 s. Wall-clock times of processes on this machine.
+SIGSTOP, until the other leads. `away`: from the signal until a client's request, sent as soon as the other says that it
+leads, is answered. `fenced`: of one that stood still, from SIGCONT until it has dropped what it decided and stands by.
+The aim is 2 s. Wall-clock times of processes on this machine.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """An asyncio loop whose time is virtual: where everybody waits, it goes on to the next timer at once."""
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,6 +42,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that runs in virtual time."""
+
+    @functools.wraps(test)
+    def timeless(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return timeless
 
 
 async def passing(seconds: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from test_host import Listener
 from toys import Toy, heartbeat
+from virtual_loop import virtual
 
 from bus.simulated import SimulatedBus, SimulatedServer
 from runners.journal import Journal
@@ -38,6 +39,7 @@ class Team:
         replica = Replica(
             lambda: Toy(random.Random(time.time_ns())), self.server.connect("toy"),
             source="toy", number=number, folder=folder,
+            clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         self.members[number] = (replica, asyncio.ensure_future(replica.run()))
         return replica
@@ -85,6 +87,7 @@ async def team(folder: Path | None = None) -> AsyncIterator[Team]:
             await made.end(number)
 
 
+@virtual
 async def test_a_standby_takes_over_with_the_leaders_state(tmp_path: Path) -> None:
     async with team(tmp_path) as at:
         at.start(1)
@@ -109,6 +112,7 @@ async def test_a_standby_takes_over_with_the_leaders_state(tmp_path: Path) -> No
         assert len(at.listener.of(NodeJoined)) == 1
 
 
+@virtual
 async def test_timers_of_the_leader_are_the_standbys() -> None:
     async with team() as at:
         at.start(1)
@@ -121,6 +125,7 @@ async def test_timers_of_the_leader_are_the_standbys() -> None:
         assert at.leaders == [2]
 
 
+@virtual
 async def test_what_a_leader_took_in_and_did_not_publish_is_published_once() -> None:
     async with team() as at:
         at.start(1)
@@ -142,6 +147,7 @@ async def test_what_a_leader_took_in_and_did_not_publish_is_published_once() -> 
         assert len({message.id.rpartition(":")[0] for message in at.listener.of(NodeQuarantined)}) == 1
 
 
+@virtual
 async def test_a_leader_that_wakes_after_it_was_replaced_says_nothing_and_stands_by() -> None:
     async with team() as at:
         first = at.start(1)
@@ -172,6 +178,7 @@ async def test_a_leader_that_wakes_after_it_was_replaced_says_nothing_and_stands
         assert len(at.listener.of(NodeQuarantined)) == len({each.id for each in at.listener.of(NodeQuarantined)}) == 6
 
 
+@virtual
 async def test_a_leader_that_ends_in_good_order_leaves_nobody_waiting_and_a_state_for_whoever_comes(tmp_path: Path) -> None:
     async with team(tmp_path) as at:
         at.start(1)
@@ -186,6 +193,7 @@ async def test_a_leader_that_ends_in_good_order_leaves_nobody_waiting_and_a_stat
         assert at.toy(2).lives == 2
 
 
+@virtual
 async def test_an_agent_that_gets_standbys_brings_its_journal_and_one_that_loses_them_goes_on_from_it(
     tmp_path: Path,
 ) -> None:
@@ -209,6 +217,7 @@ async def test_an_agent_that_gets_standbys_brings_its_journal_and_one_that_loses
         assert at.toy(2).beats == {}, "what was given up must not come back"
 
 
+@virtual
 async def test_both_copies_replay_to_the_same_decisions(tmp_path: Path) -> None:
     async with team(tmp_path) as at:
         at.start(1)
