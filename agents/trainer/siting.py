@@ -84,8 +84,13 @@ class Siting(Overlapping):
         wanted = tuple(node for node in site.nodes if node not in site.occasional)
         if wanted[:1] != (s.node,) or len(wanted) < 2 or s.phase is not JobPhase.RUNNING or s.request is None:
             return
-        present = site.epoch and site.members[0] == s.node and set(site.members) == set(wanted)
-        if present or site.averaging or s.latest_round + 1 < site.rest_until or why_alone(s.request, s.parameters):
+        present = site.epoch and set(site.members) == set(wanted)
+        if (
+            (present and (site.members[0] == s.node or self._suits()))
+            or site.averaging
+            or s.latest_round + 1 < site.rest_until
+            or why_alone(s.request, s.parameters)
+        ):
             return
         yield from self._enter(max(int(now * 1000), site.epoch + 1), wanted)
         yield self._work(
@@ -99,6 +104,13 @@ class Siting(Overlapping):
             ),
             f"{len(wanted)} nodes of this site are ready",
         )
+
+    def _suits(self) -> bool:
+        """Whether a group may go on though this node, which isn't its speaker, is to speak: where it is only because it
+        reduces now, and they average in the midst of rounds. A change costs a round in which each is alone."""
+        roster = self.state.roster
+        reduces = roster is not None and roster.reducers[:1] == (self.state.node,)
+        return reduces and self._site.joined and self._site.plan[1] > 1
 
     def _enter(self, epoch: int, members: tuple[NodeId, ...]) -> Iterator[Effect]:
         site = self._site

@@ -224,6 +224,24 @@ def test_nodes_of_a_site_cut_a_round_alike_and_the_others_not_at_all() -> None:
     assert [(p.node, p.parts) for p in cluster.said(SitePaced)] == [("b", 3)], "it is said once"
 
 
+@pytest.mark.parametrize(("every", "speakers"), [(3, {"c"}), (9, {"c", "d"})])
+def test_another_reducer_is_no_reason_to_break_up_what_averages_in_the_midst_of_rounds(
+    every: int, speakers: set[str]
+) -> None:
+    cluster = Site([Node(name) for name in "abcd"], "cd", rounds=12, local_steps=9, site_every=every)
+    cluster.run(until=lambda: 5 in cluster.closed)
+    roster = cluster.present[1]
+    assert isinstance(roster, Roster)
+    order = ("d", *(name for name in roster.reducers if name != "d"))
+    cluster.present[1] = msgspec.structs.replace(
+        roster, id="", version=roster.version + 1, reducers=order, sites=(("d", "c"),)
+    )
+    cluster.publish(msgspec.structs.replace(cluster.present[1]), "selector")
+    cluster.run(until=lambda: cluster.finished)
+    cluster.check()
+    assert {c.through for each in cluster.closed.values() for c in each.contributions if c.through} == speakers
+
+
 def test_in_a_round_that_fails_inside_everybody_sends_and_then_there_is_another_group() -> None:
     failing = {("d", "average", 3)}
     cluster = Site(
