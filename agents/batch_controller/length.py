@@ -185,6 +185,10 @@ class GoodputPlanner(Planner):
         return goodput.progress([Part(steps, size)] * self._alike(), self.noise, self.start, self._apart)
 
 
+class AsynchronousGoodputPlanner(AsynchronousPlanner, GoodputPlanner):
+    """Intervals as without rounds, microbatches by useful progress: what is noise doesn't depend on who averages when."""
+
+
 def ladder(present: float, shortest: float, longest: float) -> list[float]:
     """Lengths that may follow the present one, which is between the two others."""
     down, up = (math.floor(FINENESS * math.log2(max(1.0, of))) for of in (present / shortest, longest / present))
@@ -192,10 +196,10 @@ def ladder(present: float, shortest: float, longest: float) -> list[float]:
 
 
 def planner_for(job: Job, request: JobRequest, nodes: Mapping[NodeId, Node], settings: BatchControllerSettings) -> Planner:
-    """The planner of a job's strategy. Without rounds, and where a round is a step, all strategies cut work alike."""
-    if request.sync == "async":
-        return AsynchronousPlanner(job, request, nodes, settings)
+    """The planner of a job's strategy. Where a round is a step, all cut work alike."""
     if request.sync == "step":
         return GradientPlanner(job, request, nodes, settings)
-    kind = GoodputPlanner if request.batch == "goodput" else Planner
-    return kind(job, request, nodes, settings)
+    useful = request.batch == "goodput"
+    if request.sync == "async":
+        return (AsynchronousGoodputPlanner if useful else AsynchronousPlanner)(job, request, nodes, settings)
+    return (GoodputPlanner if useful else Planner)(job, request, nodes, settings)

@@ -10,7 +10,8 @@ from agents.batch_controller.rounds import Pace
 
 
 def trained(nodes: dict[str, tuple[float, str]], **request: Any) -> Fleet:
-    fleet = Fleet(nodes, microbatch=8, sync="async", **({"batch": "goodput", "local_steps": 20} | request)).begin()
+    usual: dict[str, Any] = {"microbatch": 8, "microbatch_min": 8, "microbatch_max": 8, "local_steps": 20}
+    fleet = Fleet(nodes, sync="async", **(usual | request)).begin()
     fleet.train(20)
     return fleet
 
@@ -43,6 +44,19 @@ def test_the_deadline_is_only_how_long_a_version_waits_for_company() -> None:
 def test_all_strategies_but_fixed_give_steps_by_speed() -> None:
     assert trained({"a": (0.02, "good"), "b": (0.1, "good")}, batch="fixed").share("b").local_steps == 20
     assert trained({"a": (0.02, "good"), "b": (0.1, "good")}, batch="hybrid").share("b").local_steps < 20
+
+
+def test_goodput_makes_more_and_smaller_steps_of_the_same_samples_where_steps_cost_by_the_sample() -> None:
+    fleet = trained(
+        {name: (0.02 * factor, "good") for name, factor in zip("abcd", (1, 2, 2, 4), strict=True)}, microbatch_min=1
+    )
+    first = fleet.share("a")
+    assert first.microbatch < 8
+    assert first.local_steps * first.microbatch == pytest.approx(20 * 8, rel=0.2)
+    times = [fleet.share(name).local_steps * fleet.step(name) for name in fleet.nodes]
+    assert max(times) < 1.4 * min(times)
+    as_asked = trained({"a": (0.02, "good"), "b": (0.02, "good")}, microbatch_min=1, batch="latency")
+    assert as_asked.share("a").microbatch >= 8
 
 
 @pytest.mark.parametrize(
