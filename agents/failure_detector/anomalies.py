@@ -6,8 +6,8 @@ from agents.base import Effect, Effects, on
 from agents.failure_detector import policy, series, words
 from agents.failure_detector.progress import Progress
 from agents.failure_detector.state import Watched
-from agents.recorder import figures
-from agents.recorder.figures import Figures
+from schemas import figures
+from schemas.figures import Figures
 from schemas.health import FigureChanged
 from schemas.ids import NodeId
 from schemas.network import LinkProbed

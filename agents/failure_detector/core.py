@@ -15,7 +15,7 @@ from agents.failure_detector.doubts import SLOT
 from agents.failure_detector.settings import FailureDetectorSettings
 from agents.failure_detector.state import Ears, FailureDetectorState, Watched
 from agents.inputs import ProbeReturned, Woken
-from agents.recorder import figures
+from schemas import figures
 from schemas.bus import BusDisturbed
 from schemas.health import DetectorWatching
 from schemas.ids import NodeId, incarnation_of, is_older

@@ -7,15 +7,14 @@ import msgspec
 
 from agents.base import Agent, CancelTimer, Effect, Effects, StartWork, Store, Timer, on
 from agents.inputs import Woken, WorkExited
-from agents.recorder import figures
-from agents.recorder.figures import Figures
 from agents.recorder.settings import RecorderSettings
 from agents.recorder.state import RecorderState
 from agents.recorder.statistics import Series
 from agents.recorder.works import ReportBuilt, ReportWork
-from schemas import catalogue
+from schemas import catalogue, figures
 from schemas.bus import BusDisturbed, MessageRejected
 from schemas.decisions import InputFailed
+from schemas.figures import Figures
 from schemas.ids import JobId
 from schemas.jobs import JobState, ReportReady
 from schemas.network import LinkProbed
