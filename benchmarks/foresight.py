@@ -4,7 +4,8 @@
 
 A job on nodes of equal speed, links from good (20 ms, 20 MB/s) to poor (200 ms, 1 MB/s). The first seven virtual minutes,
 in which patterns are found and forecasts earn belief, are not measured. Useful samples a second, late ones counting less;
-the regret is what `proactive` publishes of itself, in seconds of rounds: under 0 it has gained.
+the regret is what `proactive` publishes of itself, in seconds of rounds, from taking turns with `reactive`: under 0 it has
+gained.
 """
 
 import argparse
@@ -41,6 +42,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Of a seed."""
     regret_seconds: float
     """Published at the end."""
+    error_seconds: float
+    """Its standard error, of one seed."""
     rounds_judged: float
     acting: float
     """Part of the seeds in which forecasts were acted upon at the end, of those in which any were judged."""
@@ -72,6 +75,7 @@ def measured(fleet: str, seeds: list[int], minutes: float) -> Row:
         ratio=sum(useful) / sum(plain),
         worst_ratio=min(new / old for new, old in zip(useful, plain, strict=True)),
         regret_seconds=statistics.fmean(judged.regret_seconds for judged in last) if last else 0.0,
+        error_seconds=statistics.fmean(judged.error_seconds for judged in last) if last else 0.0,
         rounds_judged=statistics.fmean(judged.rounds for judged in last) if last else 0.0,
         acting=statistics.fmean(judged.acting for judged in last) if last else 0.0,
     )
@@ -95,7 +99,8 @@ def main() -> None:
     for row in rows:
         print(
             f"{row.fleet:14} ratio {row.ratio:.3f}, of the worst seed {row.worst_ratio:.3f}; "
-            f"regret {row.regret_seconds:+.1f} s in {row.rounds_judged:.0f} rounds; acting at the end {row.acting:.0%}"
+            f"regret {row.regret_seconds:+.1f} s (standard error {row.error_seconds:.1f} s), "
+            f"{row.rounds_judged:.0f} rounds; acting at the end {row.acting:.0%}"
         )
 
 

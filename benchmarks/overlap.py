@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "integration"))  # the same fleet as the tests'
 
@@ -37,7 +37,7 @@ from benchmarks.idle import ROOT
 from runners.client import connect
 from runners.jobs.session import Session
 from runners.jobs.spec import JobSpec
-from schemas.jobs import JobPhase, JobRequest, JobState
+from schemas.jobs import Encoding, JobPhase, JobRequest, JobState
 from schemas.training import RoundClosed, RoundOpened, Validated
 
 WORKLOAD = "examples.stdlib_lm:workload"
@@ -165,7 +165,7 @@ def average(sessions: list[Session], payloads: list[bytes], number: int) -> byte
     return first.average(gathered, "mean", "int8", number)[0]
 
 
-def loss(seed: int, mode: Mode, nodes: int, rounds: int, steps: int) -> Loss:
+def loss(seed: int, mode: Mode, nodes: int, rounds: int, steps: int, encoding: Encoding) -> Loss:
     """All rounds; with overlap each average comes at the end of the next round's steps. The loss is that of a version: of
     the samples up to its round."""
     rounds, steps = rounds * mode.divide, steps // mode.divide
@@ -183,7 +183,7 @@ def loss(seed: int, mode: Mode, nodes: int, rounds: int, steps: int) -> Loss:
                 each.apply(number - 1, closed)
                 if number - 1 in looks and each is sessions[0]:
                     losses.append(each.validate())
-            payloads.append(each.difference("int8", number))
+            payloads.append(each.difference(encoding, number))
         closed = average(sessions, payloads, number)
         if not ahead or number == rounds:
             for each in sessions:
@@ -263,6 +263,9 @@ def main() -> None:
         "--step-ms", type=float, default=500.0, help="an emulated step takes, so that machines fit on few cores"
     )
     parser.add_argument("--seeds", default="0,1,2", help="of the losses")
+    parser.add_argument(
+        "--encoding", default="int8", choices=get_args(Encoding), help="of differences, where losses are measured"
+    )
     asked = parser.parse_args()
     parts, rows = asked.parts.split(","), []
     if "wall" in parts:
@@ -270,7 +273,8 @@ def main() -> None:
             rows.append(_tell(row))
     if "loss" in parts:
         for seed in map(int, asked.seeds.split(",")):
-            rows += [_tell(loss(seed, mode, 3, asked.rounds, asked.steps)) for mode in modes(asked.fragments)]
+            for mode in modes(asked.fragments):
+                rows.append(_tell(loss(seed, mode, 3, asked.rounds, asked.steps, asked.encoding)))
     if "memory" in parts:
         for used in memory(asked.fragments):
             rows.append(_tell(used))
