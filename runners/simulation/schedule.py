@@ -1,7 +1,6 @@
 """What goes wrong in a simulation, as an explicit list: drawn from a seed, or given, for a search to make it shorter.
 
-Everybody has a generator of their own for each kind of fault, so that a fleet without one of its nodes has the other nodes'
-faults still.
+Everybody has a generator of their own for each kind of fault, so that what happens to one says nothing of the others.
 """
 
 import random
@@ -95,11 +94,13 @@ def drawn(faults: Faults, seed: int, agents: Iterable[str], machines: Sequence[s
         ("kill", faults.failing_works_per_hour, _kill),
         ("stall", faults.stalling_works_per_hour, _stall),
     )
-    for name in (*agents, *machines):
+    # A machine's chance goes by its place: other names for the same fleet change nothing.
+    chances = {name: name for name in agents} | {name: f"n{place:05d}" for place, name in enumerate(machines)}
+    for name, chance in chances.items():
         runs_jobs = name not in agents
-        events += _standing(faults, seed, name, runs_jobs)
+        events += _standing(faults, random.Random(f"{seed}/standing/{chance}"), name, runs_jobs)
         for kind, per_hour, fault in everybody + (processes if runs_jobs else ()):
-            rng = random.Random(f"{seed}/{kind}/{name}")
+            rng = random.Random(f"{seed}/{kind}/{chance}")
             events += [fault(mild if runs_jobs else faults, rng, at, name) for at in _times(rng, per_hour, seconds)]
     return sorted(events, key=lambda event: event.at)
 
@@ -122,9 +123,8 @@ def _weather(faults: Faults, seconds: float) -> list[FaultEvent]:
     ]
 
 
-def _standing(faults: Faults, seed: int, name: str, machine: bool) -> list[FaultEvent]:
+def _standing(faults: Faults, rng: random.Random, name: str, machine: bool) -> list[FaultEvent]:
     """What is wrong from the start."""
-    rng = random.Random(f"{seed}/standing/{name}")
     found = []
     if faults.skew_seconds or faults.drift:
         amount, drift = rng.uniform(-1, 1) * faults.skew_seconds, rng.uniform(-1, 1) * faults.drift

@@ -29,9 +29,12 @@ def test_every_kind_of_fault_is_drawn_for_whom_it_can_strike() -> None:
     assert drawn(NONE, 1, AGENTS, NAMES, 36000.0) == []
 
 
-def test_a_fleet_without_a_node_has_the_others_faults() -> None:
+def test_other_names_have_the_same_faults_and_more_nodes_change_nobodys() -> None:
     schedule = drawn(ALL, 1, AGENTS, NAMES, 3600.0)
-    assert drawn(ALL, 1, AGENTS, NAMES[1:], 3600.0) == [event for event in schedule if event.who != NAMES[0]]
+    assert drawn(ALL, 1, AGENTS, NAMES[:-1], 3600.0) == [event for event in schedule if event.who != NAMES[-1]]
+    renamed = drawn(ALL, 1, AGENTS, [f"z{name}" for name in NAMES], 3600.0)
+    back = [msgspec.structs.replace(event, who=event.who.removeprefix("z")) for event in renamed]
+    assert back == schedule
     assert drawn(ALL, 2, AGENTS, NAMES, 3600.0) != schedule
 
 
