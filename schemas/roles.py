@@ -20,7 +20,7 @@ ADMINISTRATIVE = frozenset({ForceNode, PauseNode, LinkOrder, InviteRequest, Revo
 _PERSONAL = frozenset({EnrolRequest, RenewRequest})
 _OF_A_NODE = (NODE, TRAINER, REDUCER, EMULATOR, EVERYONE)
 _SERVED_BY = {"jobs": "job_desk", "members": GATEKEEPER}
-"""Who answers requests, by the second word of their subjects."""
+"""Who answers requests that name nobody, by the second word of their subjects."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def speech_of(role: Role, name: str) -> Speech:
     if role is Role.NODE:
         # Only what comes on plain subjects. Stored messages come to its inbox; on their subjects it would see where their
         # publishers await the acknowledgement, and could give it.
-        hears = tuple(sorted(wire.pattern for wire in registered() if wire.delivery is Delivery.TELEMETRY))
-        return Speech(says=says, hears=hears, answers=True)
+        heard = [wire.pattern for wire in registered() if wire.delivery is Delivery.TELEMETRY]
+        asked = [wire_of(kind).filter(node=name) for kind in requests() if server_of(kind) == NODE]
+        return Speech(says=says, hears=tuple(sorted([*heard, *asked])), answers=True)
     served = {kind for kind in requests() if role is Role.AGENT and server_of(kind) == name}
     heard = served | ({CancelRequest} if role is Role.AGENT and name == GATEKEEPER else set())
     deaf = tuple(sorted(wire_of(kind).pattern for kind in requests() if kind not in heard))
@@ -65,8 +66,9 @@ def requests() -> tuple[type[msgspec.Struct], ...]:
 
 
 def server_of(kind: type[msgspec.Struct]) -> str:
-    """The agent that answers a request."""
-    return _SERVED_BY[wire_of(kind).tokens[1]]
+    """Who answers a request: an agent, or the node in its subject."""
+    wire = wire_of(kind)
+    return NODE if "node" in wire.fields else _SERVED_BY[wire.tokens[1]]
 
 
 def _says(role: Role, name: str) -> Iterator[str]:
@@ -85,7 +87,8 @@ def _says(role: Role, name: str) -> Iterator[str]:
             case _:
                 allowed = writer in (name, SPEAKING_AGENT, EVERYONE) and (writer != name or writer in SPEAKERS)
         if allowed:
-            yield wire.filter(**_own(role, name, wire.fields))
+            # A request has the name of who is to answer it in its subject.
+            yield wire.pattern if wire.delivery is Delivery.REQUEST else wire.filter(**_own(role, name, wire.fields))
 
 
 def _own(role: Role, name: str, fields: tuple[str, ...]) -> dict[str, str]:

@@ -118,7 +118,7 @@ def rightful(wire: Wire, speaker: str, own: bool) -> bool:
         return True
     match role:
         case Role.NODE:
-            named = own or "node" not in wire.fields
+            named = own or "node" not in wire.fields or wire.delivery is Delivery.REQUEST
             return named and (writer in (NODE, TRAINER, REDUCER, EMULATOR) or kind.__name__ == "PauseNode")
         case Role.AGENT:
             return writer == speaker or (writer == SPEAKING_AGENT and own)
@@ -157,7 +157,8 @@ def test_only_who_answers_may_take_requests(fleet: Fleet, kind: type) -> None:
         return {n for n, s in fleet.speakers.items() if await s.may_subscribe(wire.pattern, "servers")}
 
     # The gatekeeper overhears who cancels, for the audit.
-    assert fleet.run(who_may()) == {server_of(kind)} | ({"gatekeeper"} if kind.__name__ == "CancelRequest" else set())
+    answering = {server_of(kind)} - {NODE}  # a node takes those that name it, and no others
+    assert fleet.run(who_may()) == answering | ({"gatekeeper"} if kind.__name__ == "CancelRequest" else set())
 
 
 def test_everything_may_be_read_but_other_peoples_answers(fleet: Fleet) -> None:
