@@ -46,9 +46,9 @@ def speech_of(role: Role, name: str) -> Speech:
     if role is Role.NODE:
         # Only what comes on plain subjects. Stored messages come to its inbox; on their subjects it would see where their
         # publishers await the acknowledgement, and could give it.
-        heard = [wire.pattern for wire in registered() if wire.delivery is Delivery.TELEMETRY]
+        told = [wire.pattern for wire in registered() if wire.delivery is Delivery.TELEMETRY]
         asked = [wire_of(kind).filter(node=name) for kind in requests() if server_of(kind) == NODE]
-        return Speech(says=says, hears=tuple(sorted([*heard, *asked])), answers=True)
+        return Speech(says=says, hears=tuple(sorted([*told, *asked])), answers=True)
     served = {kind for kind in requests() if role is Role.AGENT and server_of(kind) == name}
     heard = served | ({CancelRequest} if role is Role.AGENT and name == GATEKEEPER else set())
     deaf = tuple(sorted(wire_of(kind).pattern for kind in requests() if kind not in heard))
