@@ -110,8 +110,10 @@ def _changed(folder: Path, number: int) -> None:
     journal = Journal(folder)
     journal.load()
     for record in records:
-        later = isinstance(record, Entry) and record.number == number
-        journal._put(msgspec.structs.replace(record, now=record.now + 0.25) if later else record)
+        if isinstance(record, Entry) and record.number == number:
+            journal.append(msgspec.structs.replace(record, now=record.now + 0.25))
+        else:
+            journal._put(record)
     journal.close()
 
 

@@ -81,7 +81,7 @@ class Member:
     def __init__(self, world: "StandbyWorld", number: int) -> None:
         self.bus = GatedBus(world.server.connect(SOURCE, latency=0.005, jitter=0.01))
         self.replica = Replica(
-            lambda: Toy(random.Random(world.rng.random())), self.bus,  # type: ignore[arg-type]
+            lambda: Toy(random.Random(world.rng.random())), self.bus,
             source=SOURCE, number=number, folder=None, clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         self.running = asyncio.ensure_future(self.replica.run())
