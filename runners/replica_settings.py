@@ -28,4 +28,4 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def replicas_of(agents: tuple[str, ...], store: Path, wanted: int | None) -> dict[str, int]:
     """Processes by agent: `wanted` of each, else as `shoal.toml` says. Raises `BadSettings`."""
     settings = load_settings(ReplicaSettings, "replicas", store)
-    return {name: int(wanted or getattr(settings, name, 1)) for name in agents}
+    return {name: wanted if wanted is not None else int(getattr(settings, name, 1)) for name in agents}
