@@ -82,7 +82,7 @@ class JobRequest(Request, frozen=True, kw_only=True):
     """Nodes that reduce a round together at most, each some pieces of the model; 0: as many as are useful by their links.
     One does where differences can't be cut: with `sync = "step"`, with `krum` and `centered_clip`, and with 0 under two
     million parameters (of a fragment)."""
-    batch: BatchStrategy = "goodput"
+    batch: BatchStrategy = "hybrid"
     """Who does how much. `fixed`: equal work for all. The others give steps in proportion to speed, and move microbatches:
     `goodput` for the most useful progress a second, by the measured noise of gradients; `latency` makes them larger for a
     longer round trip, `throughput` climbs while samples a second improve, `hybrid` weighs the two 60 to 40. Where a

@@ -36,6 +36,7 @@ from runners.interpreter import WorkRunner
 from runners.seen import Seen
 from runners.simulation.checking import Looks
 from runners.simulation.clocks import SkewedClock
+from runners.simulation.lives import Kept, Step, Timed
 from runners.simulation.reaching import probe, reach
 from runners.steps import identity_of
 from runners.undo import seal_effects
@@ -68,33 +69,6 @@ class Role:
     start: Start = Start.ALL
     lasting: bool = True
     """It has a journal and a durable position; else each life starts afresh."""
-
-
-_Timed = tuple[Timer, float, str]
-"""A timer that is set: when it is due by the participant's clock, and the cause that it passes on."""
-
-
-class _Step:
-    """An input whose effects are under way."""
-
-    __slots__ = ("effects", "receipt", "replies", "waiting")
-
-    def __init__(self, receipt: Receipt | None) -> None:
-        self.receipt = receipt
-        self.waiting = 0
-        self.replies: list[Reply] = []
-        self.effects: list[tuple[Publish, str]] = []
-
-
-@dataclass
-class _Kept:
-    """What a journal would give back."""
-
-    state: bytes
-    random: Any
-    timers: list[_Timed]
-    seen: list[str]
-    unfinished: list[list[tuple[Publish, str]]]
 
 
 class Participant:
@@ -130,13 +104,13 @@ class Participant:
         self._incarnation = 0
         self._sequence = 0
         self._number = 0
-        self._timers: dict[Timer, _Timed] = {}
+        self._timers: dict[Timer, Timed] = {}
         self._seen = Seen()
-        self._steps: dict[_Step, None] = {}
-        self._subjects: dict[str, list[tuple[Publish, str, _Step]]] = {}
+        self._steps: dict[Step, None] = {}
+        self._subjects: dict[str, list[tuple[Publish, str, Step]]] = {}
         self._answers: dict[str, Callable[[bytes], None]] = {}
         self._serving: list[Callable[[], None]] = []
-        self._kept: _Kept | None = None
+        self._kept: Kept | None = None
 
     # Lives.
 
@@ -187,7 +161,7 @@ class Participant:
 
     def remember(self) -> None:
         """Note the state as a journal would, for `kill(keep="stale")`."""
-        self._kept = _Kept(
+        self._kept = Kept(
             state=msgspec.msgpack.encode(self.agent.state),
             random=self.agent.rng.getstate(),
             timers=list(self._timers.values()),
@@ -222,7 +196,7 @@ class Participant:
         self.agent = self.role.make()
         self._looks = Looks(self.agent)
 
-    def _restore(self, kept: _Kept) -> None:
+    def _restore(self, kept: Kept) -> None:
         self.agent.state = msgspec.msgpack.decode(kept.state, type=type(self.agent.state))
         self.agent.rng.setstate(kept.random)
         self._seen.restore(kept.seen)
@@ -230,7 +204,7 @@ class Participant:
         for timer, at, cause in sorted(kept.timers, key=lambda entry: entry[1]):
             self._set(timer, at if at > now - LATE else now + HEAR_FIRST, cause)
         for effects in kept.unfinished:
-            step = _Step(None)
+            step = Step(None)
             for effect, name in effects:
                 self._store(effect, name, step)
             if step.waiting:
@@ -293,7 +267,7 @@ class Participant:
 
         return answer
 
-    def _fire(self, entry: _Timed) -> None:
+    def _fire(self, entry: Timed) -> None:
         timer = entry[0]
         if self._timers.get(timer) is not entry or not self.alive:
             return  # it was set anew, cancelled, or is an earlier life's
@@ -306,7 +280,7 @@ class Participant:
             del self._timers[timer]
             self.take(timer, entry[2])
 
-    def _fire_late(self, entry: _Timed) -> None:
+    def _fire_late(self, entry: Timed) -> None:
         """What was missed has come in."""
         if self.endpoint.paused > self._network.now:
             self._network.at(self.endpoint.paused, self._fire, entry)
@@ -319,7 +293,7 @@ class Participant:
         self, event: msgspec.Struct, cause: str, receipt: Receipt | None, effects: list[Effect], now: float
     ) -> None:
         self._sequence = seal_effects(effects, self.role.source, self._incarnation, self._sequence, now)
-        step: _Step | None = None
+        step: Step | None = None
         identity = ""
         for ordinal, effect in enumerate(effects):
             kind = type(effect)
@@ -329,7 +303,7 @@ class Participant:
                 if wire.delivery is _TELEMETRY:
                     self._network.tell(self.endpoint, message, wire)
                     continue
-                step = step or _Step(receipt)
+                step = step or Step(receipt)
                 identity = identity or identity_of(event, cause, self._incarnation, self._number, self.role.lasting)
                 name = f"{self.role.source}:{identity}:{ordinal}"
                 step.effects.append((effect, name))  # type: ignore[arg-type]
@@ -339,7 +313,7 @@ class Participant:
             elif kind is CancelTimer:
                 self._timers.pop(effect.timer, None)  # type: ignore[union-attr]
             elif kind is Reply:
-                step = step or _Step(receipt)
+                step = step or Step(receipt)
                 step.replies.append(effect)  # type: ignore[arg-type]
             else:
                 self._other(effect, cause)
@@ -351,7 +325,7 @@ class Participant:
         else:
             self._finish(step)
 
-    def _finish(self, step: _Step) -> None:
+    def _finish(self, step: Step) -> None:
         for reply in step.replies:
             answer = self._answers.pop(reply.to, None)
             if answer is not None:
@@ -365,7 +339,7 @@ class Participant:
         when, now = (at - clock.base) / clock.rate, network.now
         network.at(when if when > now else now, self._fire, entry)
 
-    def _store(self, effect: Publish, name: str, step: _Step) -> None:
+    def _store(self, effect: Publish, name: str, step: Step) -> None:
         """Publish to a stream, after what was published on the same subject before."""
         step.waiting += 1
         subject = subject_of(effect.message)
@@ -376,7 +350,7 @@ class Participant:
             self._subjects[subject] = []
             self._send(subject, effect, name, step)
 
-    def _send(self, subject: str, effect: Publish, name: str, step: _Step) -> None:
+    def _send(self, subject: str, effect: Publish, name: str, step: Step) -> None:
         def done(error: BusError | None) -> None:
             queue = self._subjects[subject]
             if queue:

@@ -279,7 +279,19 @@ def test_the_schema_is_one_json_document() -> None:
 def test_the_doctor_looks_at_machine_and_fleet(told_fleet: ServerBeside) -> None:
     result = shoal("doctor", "--json", "--store", str(told_fleet.store))
     checks = {check["what"]: check for check in json.loads(result.stdout)}
-    assert list(checks) == ["Python", "packages", "torch", "nats-server", "disk", "ports", "TCP", "server", "desk", "clock"]
+    assert list(checks) == [
+        "Python",
+        "packages",
+        "torch",
+        "nats-server",
+        "disk",
+        "ports",
+        "TCP",
+        "confinement",
+        "server",
+        "desk",
+        "clock",
+    ]
     bad = [check for check in checks.values() if check["state"] == "bad"]
     assert result.exit_code == (1 if bad else 0)
     assert checks["desk"]["state"] == checks["server"]["state"] == checks["torch"]["state"] == "good"

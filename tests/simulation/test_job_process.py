@@ -35,7 +35,7 @@ class Clock:
 
 
 def a_process(clock: Clock, **asked: Any) -> JobProcess:
-    silent = SimpleNamespace(begin=lambda: None, post=lambda result: None)
+    silent = SimpleNamespace(begin=lambda: None, post=lambda result: None, endpoint=SimpleNamespace(paused=0.0))
     fleet = SimpleNamespace(network=clock, participant=lambda *what: silent)
     machine = Machine("a", random.Random(1), SkewedClock(), 0.02, 0.0, 20e6, 0.01)
     request = JobRequest(kind="train", workload="m:w", **asked)
