@@ -226,7 +226,7 @@ class NatsBus:
     async def serve(self, subject: str, responder: Responder, *, group: str = _QUEUE_GROUP) -> Subscription:
         """See `bus.port.Bus.serve`. Requests are answered side by side; what a responder raises is logged."""
         return await self._take_requests(
-            subject, Service(lambda msg: responder(msg.data), self._link, self._subscriptions.discard), _QUEUE_GROUP
+            subject, Service(lambda msg: responder(msg.data), self._link, self._subscriptions.discard), group
         )
 
     async def _take_requests(self, subject: str, service: Service, group: str) -> Subscription:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bus.credentials import inbox_of
+from bus.nats_log import PREFIX as LOGS
 from bus.nats_objects import BUCKET
 from bus.nats_objects import STREAM as OBJECTS
 from bus.nats_streams import AUDIT, LATEST, RECORD
@@ -50,6 +51,9 @@ def permissions_of(role: Role, name: str) -> Permissions:
     if role is Role.NODE:
         publish += _own_tensors(name)
         subscribe += [f"tensor.*.{name}.>", f"tensor.*.*.to.{name}.>", "tensor.*.*.*.*.*.*"]
+    if role is Role.AGENT:  # what its replicas share
+        publish.append(LOGS + name)
+        subscribe.append(LOGS + name)
     if role in (Role.OPERATOR, Role.AGENT):
         # They make the streams, end jobs' subjects and hold leases; both run where the server does.
         publish += [f"$JS.API.STREAM.{act}.*" for act in ("INFO", "CREATE", "UPDATE", "PURGE")]

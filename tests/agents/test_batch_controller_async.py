@@ -48,7 +48,9 @@ def test_all_strategies_but_fixed_give_steps_by_speed() -> None:
 
 def test_goodput_makes_more_and_smaller_steps_of_the_same_samples_where_steps_cost_by_the_sample() -> None:
     fleet = trained(
-        {name: (0.02 * factor, "good") for name, factor in zip("abcd", (1, 2, 2, 4), strict=True)}, microbatch_min=1
+        {name: (0.02 * factor, "good") for name, factor in zip("abcd", (1, 2, 2, 4), strict=True)},
+        microbatch_min=1,
+        batch="goodput",
     )
     first = fleet.share("a")
     assert first.microbatch < 8

@@ -221,6 +221,12 @@ def test_a_node_speaks_of_tensors_under_its_own_name(fleet: Fleet) -> None:
     assert fleet.run(fleet.speakers["ann"].allowed("tensor.j.ann.average.1-1.0.0")) == []
 
 
+def test_an_agent_s_replicas_share_a_log_that_no_other_agent_writes(fleet: Fleet) -> None:
+    desk = fleet.speakers["job_desk"]
+    assert fleet.run(desk.allowed("journal.job_desk", "journal.recorder")) == ["journal.job_desk"]
+    assert fleet.run(fleet.speakers["laptop"].allowed("journal.laptop", "journal.job_desk")) == []
+
+
 async def test_who_has_no_key_or_another_key_is_not_let_in(tmp_path: Path) -> None:
     security, known = ServerSecurity(tmp_path), KeyPair.generate()
     security.write([("node", known.public, permissions_of(Role.NODE, "laptop"))])
