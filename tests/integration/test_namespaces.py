@@ -16,7 +16,7 @@ from runners.address import parse_server
 from schemas.jobs import JobPhase
 
 HERE, THERE = "10.77.31.1", "10.77.31.2"
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.search]  # a fleet of its own behind real interfaces: in CI alone
 
 
 def ip(*words: str) -> subprocess.CompletedProcess[str]:

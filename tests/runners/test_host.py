@@ -175,6 +175,7 @@ async def test_effects_of_one_subject_keep_the_order_of_the_decisions() -> None:
     """Whatever gets lost on the way and is sent again."""
     async with place() as at:
         host = await at.host()
+        at.server.store_timeout = PATIENCE  # what is lost is sent again, however late a busy machine is
         at.server.network.set_faults(Faults(drop=0.3))
         for number in range(20):
             await at.listener.say(ForceNode(node=f"n{number}", do="include"))

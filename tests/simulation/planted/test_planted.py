@@ -14,6 +14,8 @@ SEEDS, NODES, HOURS = 200, 8, 0.5
 # Seeds that a kept case is looked for in where it shows nothing any more: whatever changes what fleets say changes which
 # message is lost. A bug that took the search seven seeds is missed by so many once in a hundred times.
 NEARBY = 30
+LONG = {"split-brain": pytest.mark.search, "lost-update": pytest.mark.search}
+"""Cases that are looked for in several seeds, since they show nothing at their own: 54 and 8 s with a suite beside them."""
 
 
 def kept() -> list[tuple[str, Case]]:
@@ -32,7 +34,9 @@ def shown(case: Case) -> Finding | None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "case"), kept(), ids=[name for name, _ in kept()])
+@pytest.mark.parametrize(
+    ("name", "case"), [pytest.param(*each, id=each[0], marks=LONG.get(each[0], ())) for each in kept()]
+)
 def test_a_kept_case_shows_its_bug_and_nothing_without_it(name: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cases.run(case).finding is None, "the code as it is"
     if case.plant:
