@@ -131,15 +131,20 @@ def claim_node_name(store: Path, wanted: str | None = None) -> NodeName:
         lock = _name_lock(store, token(wanted, "node"))
         lock.acquire()
         return NodeName(wanted, lock)
-    # 57 characters leave room for "-10000" in a token of 64.
-    host = sanitised(socket.gethostname().split(".")[0])[:57]
     for number in range(1, _NAMES_TRIED + 1):
-        name = host if number == 1 else f"{host}-{number}"
+        name = name_after_host(number)
         lock = _name_lock(store, name)
         with contextlib.suppress(AlreadyLocked):
             lock.acquire()
             return NodeName(name, lock)
     raise AlreadyLocked(lock.path, lock.holder(), f"stop one of the {_NAMES_TRIED} nodes of this store or give --name")
+
+
+def name_after_host(number: int) -> str:
+    """What this machine's nodes are called that nobody names, from 1: `host`, `host-2`, `host-3`..."""
+    # 57 characters leave room for "-10000" in a token of 64.
+    host = sanitised(socket.gethostname().split(".")[0])[:57]
+    return host if number == 1 else f"{host}-{number}"
 
 
 def _name_lock(store: Path, name: str) -> FileLock:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from nats import errors
 from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
-from nats.js.errors import APIError, NotFoundError
 
 from bus.nats_link import Link
 from bus.nats_publish import StreamPublisher
 from bus.nats_pull import StoredReceipt, StreamReader
-from bus.nats_streams import JOURNAL
+from bus.nats_streams import JOURNAL, make_stream
 from bus.port import Start, SubjectTaken, Superseded, Unreachable
 
 PREFIX = "journal."
@@ -70,25 +69,17 @@ class NatsLog:
         if self._made:
             return
         await self._link.wait_up(_TIMEOUT)
-        js = self._link.nc.jetstream(timeout=_TIMEOUT)
-        try:
-            try:
-                await js.stream_info(JOURNAL)
-            except NotFoundError:
-                await js.add_stream(
-                    StreamConfig(
-                        name=JOURNAL,
-                        description="Shoal: journals of agents that have standbys",
-                        subjects=[PREFIX + "*"],
-                        storage=StorageType.FILE,
-                        discard=DiscardPolicy.OLD,
-                        max_bytes=_BYTES,
-                        duplicate_window=_DUPLICATES,
-                        allow_direct=True,
-                    )
-                )
-        except APIError as error:
-            raise Unreachable(f"{JOURNAL} can't be made ({error.description}): raise JetStream's limits") from error
-        except errors.Error as error:
-            raise Unreachable(f"JetStream on {self._link.address} does not answer: is the server up?") from error
+        await make_stream(
+            self._link,
+            StreamConfig(
+                name=JOURNAL,
+                description="Shoal: journals of agents that have standbys",
+                subjects=[PREFIX + "*"],
+                storage=StorageType.FILE,
+                discard=DiscardPolicy.OLD,
+                max_bytes=_BYTES,
+                duplicate_window=_DUPLICATES,
+                allow_direct=True,
+            ),
+        )
         self._made = True

@@ -14,11 +14,12 @@ from collections.abc import Callable
 import msgspec
 from nats import errors
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from bus.nats_history import read_stored
 from bus.nats_link import Link
 from bus.nats_publish import StreamPublisher
+from bus.nats_streams import make_stream
 from bus.port import BusError, Unreachable
 
 BUCKET = "shoal-objects"
@@ -27,7 +28,6 @@ STREAM = f"OBJ_{BUCKET}"
 _CHUNK = 128 * 1024  # bytes: what every client of the object store uses
 _UNDER_WAY = 256  # chunks handed over to be stored, and copied for that, at a time: the rate is flat from there on
 _HASH_IN_THREAD = 4 * 1024 * 1024  # bytes from which hashing (some 1 GB/s) would hold up the loop for over 4 ms
-_MADE_TIMEOUT = 5.0  # seconds for the server to make the bucket
 
 
 class _Options(msgspec.Struct):
@@ -156,28 +156,18 @@ class ObjectStore:
         """Make the bucket where it is missing. Raises `Unreachable`, and `BusError` where the server refuses it."""
         if self._made:
             return
-        js = self._link.nc.jetstream(timeout=_MADE_TIMEOUT)
-        try:
-            try:
-                await js.stream_info(STREAM)
-            except NotFoundError:
-                await js.add_stream(
-                    StreamConfig(
-                        name=STREAM,
-                        description="Shoal: models, checkpoints and reports",
-                        subjects=[f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
-                        storage=StorageType.FILE,
-                        discard=DiscardPolicy.NEW,  # full: a put fails, rather than an older model losing its beginning
-                        allow_rollup_hdrs=True,
-                        allow_direct=True,
-                    )
-                )
-        except APIError as error:
-            raise BusError(
-                f"the object store can't be made ({error.description}): raise the server's JetStream limits"
-            ) from error
-        except errors.Error as error:
-            raise Unreachable(f"JetStream on {self._link.address} does not answer: is the server up?") from error
+        await make_stream(
+            self._link,
+            StreamConfig(
+                name=STREAM,
+                description="Shoal: models, checkpoints and reports",
+                subjects=[f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"],
+                storage=StorageType.FILE,
+                discard=DiscardPolicy.NEW,  # full: a put fails, rather than an older model losing its beginning
+                allow_rollup_hdrs=True,
+                allow_direct=True,
+            ),
+        )
         self._made = True
 
 

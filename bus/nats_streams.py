@@ -3,14 +3,15 @@
 import asyncio
 
 from nats.aio.client import Client
-from nats.errors import NoRespondersError
+from nats.errors import Error, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 import schemas.catalogue  # noqa: F401 - the registry is complete only with every message module imported
-from bus.port import Unreachable
+from bus.nats_link import Link
+from bus.port import BusError, Unreachable
 from schemas.wire import Delivery, registered
 
 RECORD = "SHOAL_RECORD"
@@ -32,6 +33,7 @@ _AUDIT_AGE = 366 * _DAY  # a year of who let whom in; the oldest entries go, and
 # short, but longer than a publisher tries to store one message and than an agent takes to restart and redo its last
 # effects. Receivers drop later duplicates by the message's `id`.
 _DUPLICATE_WINDOW = 120.0
+_MADE_TIMEOUT = 10.0  # seconds for the server to make a stream of its own
 
 
 def configs() -> list[StreamConfig]:
@@ -102,6 +104,22 @@ async def ensure_streams(nc: Client, timeout: float) -> None:
             f"the server refuses Shoal's streams ({error.description}): raise its JetStream limits, "
             "or remove older streams of these subjects with `nats stream rm`"
         ) from error
+
+
+async def make_stream(link: Link, config: StreamConfig) -> None:
+    """Make one stream, where it is missing.
+
+    Raises:
+        Unreachable: JetStream doesn't answer.
+        BusError: the server refuses it.
+    """
+    js = link.nc.jetstream(timeout=_MADE_TIMEOUT)
+    try:
+        await _ensure(js, config)
+    except APIError as error:
+        raise BusError(f"{config.name} can't be made ({error.description}): raise the server's JetStream limits") from error
+    except Error as error:
+        raise Unreachable(f"JetStream on {link.address} does not answer: is the server up?") from error
 
 
 async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> None:

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import importlib.metadata
-import os
 import platform
 import random
 import signal
@@ -23,7 +22,7 @@ import msgspec
 from agents.node import NodeAgent, NodeAgentSettings, TrustChanged
 from agents.node.limits import CONFINE, Confine, JobLimits
 from bus import processes
-from bus.credentials import Credentials, Secret
+from bus.credentials import Credentials, Secret, write_private
 from bus.locks import claim_node_name
 from bus.nats import NatsBus
 from bus.nats_link import LinkState
@@ -279,11 +278,7 @@ def _kept_token(options: NodeOptions, name: str, address: Address) -> Path | Non
     if options.token_file is not None:
         return options.token_file.resolve()
     path = (options.store / "nodes" / f"{name}.token").resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(address.token)
+    write_private(path, address.token.encode())
     return path
 
 

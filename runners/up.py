@@ -2,25 +2,26 @@
 
 import asyncio
 import contextlib
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bus.locks import name_after_host
 from bus.nats import NatsBus
 from bus.port import BusError
 from bus.server import EmbeddedServer, ServerExited, ServerRestarted
 from runners.address import TOKEN_FILE, Address, find_server
 from runners.bundles.keys import own_signer
 from runners.members.files import has_register
-from runners.members.membership import Membership
-from runners.replica_settings import replicas_of
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
-from schemas.ids import sanitised
 from schemas.jobs import ListRequest
 from schemas.wire import encode
+
+if TYPE_CHECKING:
+    from runners.members.membership import Membership
 
 DESK = "job_desk"
 AGENTS = (
@@ -78,7 +79,9 @@ class Fleet:
         self.server: EmbeddedServer | None = None
         self.members: Membership | None = None
         if options.server is None and (options.secure or has_register(options.store)):
-            self.members = Membership(options.store, AGENTS, tls=options.tls, listen=options.listen)
+            from runners.members import membership  # all commands import this module, which needn't wait for it
+
+            self.members = membership.Membership(options.store, AGENTS, tls=options.tls, listen=options.listen)
         if options.server is None:
             self.server = EmbeddedServer(
                 options.store,
@@ -108,6 +111,8 @@ class Fleet:
             self.address = find_server(options.server, store=options.store)
         # Seven Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
         # accepts meanwhile is stored, and the others find it.
+        from runners.replica_settings import replicas_of  # likewise
+
         replicas = replicas_of(AGENTS, options.store, options.replicas)
         await self._start_agent(DESK, int(replicas[DESK] > 1))
         await self._desk_answers(self.address)
@@ -124,8 +129,10 @@ class Fleet:
     async def start_node(self, child: str, arguments: tuple[str, ...], *, nice: int = 0) -> int:
         """Start a node on this machine as a child; returns its process id."""
         if self.members is not None:
-            name = arguments[arguments.index("--name") + 1] if "--name" in arguments else child
-            arguments = (*arguments, "--name", name, "--token-file", str(await self.members.node(name)))
+            if "--name" not in arguments:
+                arguments = (*arguments, "--name", child)
+            name = arguments[arguments.index("--name") + 1]
+            arguments = (*arguments, "--token-file", str(await self.members.node(name)))
         argv = (sys.executable, "-m", "runners.node_process", *self._common(), *arguments)
         return await self.supervisor.start(ChildSpec(name=child, argv=argv, nice=nice))
 
@@ -143,8 +150,7 @@ class Fleet:
         """A node's key belongs to a name, so that its name is given where there are keys; else it takes a free one."""
         if self.members is None:
             return ()
-        host = sanitised(socket.gethostname().split(".")[0])[:57]
-        return ("--name", host if number == 1 else f"{host}-{number}")
+        return ("--name", name_after_host(number))
 
     async def _start_agent(self, name: str, replica: int) -> None:
         """Start an agent's process; `replica` counts those of an agent with standbys, 0 is one without."""

@@ -224,6 +224,14 @@ def test_agent_processes_never_load_torch(module: str) -> None:
     assert done.returncode == 0, f"import {module} loads torch (or fails): import it where it is used. {done.stderr}"
 
 
+def test_commands_load_only_what_they_need() -> None:
+    """Every command would wait for what any of them imports at once."""
+    heavy = ("runners.host", "agents.node", "runners.members.membership", "runners.replaying", "runners.simulation")
+    code = f"import sys, runners.cli.app; print(*sorted(set({heavy!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "", "import it in the command that uses it"
+
+
 def test_files_are_about_one_thing() -> None:
     found = []
     for path in CODE:

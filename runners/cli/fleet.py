@@ -8,7 +8,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from agents.node.limits import CONFINE
 from bus.server_config import ensure_token, is_loopback, storage_key
 from bus.shaping.congestion import CongestionControl
 from bus.shaping.profiles import PROFILES
@@ -181,6 +180,8 @@ def node(
     from runners.node_process import NodeOptions, run_node  # no other command should wait for what a node needs
 
     _must_be_known(link, congestion)
+    from agents.node.limits import CONFINE
+
     if confine is not None and confine not in CONFINE:
         fail(f"--confine can't be {confine!r}: say {', '.join(CONFINE)}", EXIT_USAGE)
     options = NodeOptions(

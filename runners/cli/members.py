@@ -25,8 +25,6 @@ from runners.cli.common import (
     run_async,
 )
 from runners.client import Client
-from runners.members.audit import faults_in
-from runners.members.joining import join as join_fleet
 from schemas.members import (
     AuditEntry,
     InviteAnswer,
@@ -86,6 +84,8 @@ def join(
 
     The key is made here and never leaves this machine. For a node, `shoal node --join LINE` does this and starts it.
     """
+    from runners.members.joining import join as join_fleet
+
     path, credentials = run_async(join_fleet(line, store, name))
     console.print(f"joined as {credentials.role} {credentials.name}; kept in {path}", markup=False, soft_wrap=True)
 
@@ -143,6 +143,8 @@ def audit(
 
     entries, known = run_async(work())
     if known is not None:
+        from runners.members.audit import faults_in
+
         faults = faults_in(entries, known.entries, known.digest)
         for fault in faults:
             console.print(fault, markup=False, soft_wrap=True)

@@ -2,13 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from runners.cli.common import EXIT_FAILED, LOOKS, JsonOption, console, example, fail, print_json, told
-from runners.replaying import Difference, Outcome, Taken, journals_in, maker, replay
+
+if TYPE_CHECKING:
+    from runners.replaying import Difference, Outcome, Taken
 
 
 def replay_run(
@@ -23,6 +25,8 @@ def replay_run(
     Journals are bounded, so a replay begins at the oldest snapshot that is kept. Ends with status 1 at a difference. The
     run may be going on; nothing of it is touched.
     """
+    from runners.replaying import journals_in, maker, replay  # no other command should wait for all agents
+
     with told():
         outcomes = [replay(name, path, maker(name, run)) for name, path in journals_in(run, agent).items()]
     if as_json:
@@ -34,7 +38,7 @@ def replay_run(
         fail("a core came to something else than it had: a set's order, a clock, or a changed program", EXIT_FAILED)
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: "Outcome") -> None:
     span = f"from input {outcome.first} ({_clock(outcome.since)}) to {_clock(outcome.until)}"
     unknown = outcome.inputs - outcome.compared
     how = "the same decisions" if outcome.difference is None else "NOT the same decisions"
@@ -46,7 +50,7 @@ def _print(outcome: Outcome) -> None:
         _print_difference(outcome.difference)
 
 
-def _print_difference(difference: Difference) -> None:
+def _print_difference(difference: "Difference") -> None:
     lines = [f"  {difference.what}", *(f"  before  {_line(each)}" for each in difference.before)]
     if difference.input is not None:
         lines.append(f"  input   {_line(difference.input)}")
@@ -55,7 +59,7 @@ def _print_difference(difference: Difference) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _line(taken: Taken) -> str:
+def _line(taken: "Taken") -> str:
     return f"{taken.number} {_clock(taken.at)} {taken.kind} {_json(taken.input)}"
 
 

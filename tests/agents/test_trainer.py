@@ -81,12 +81,8 @@ def test_the_final_model_has_the_last_round_in_it_although_the_desk_is_heard_fir
     assert [(work.round, work.final) for work in stored] == [(2, True)]
 
 
-@pytest.mark.parametrize(("opener", "sent"), [("b", ["1"]), ("a", [])])
-def test_a_difference_goes_on_its_way_unless_this_node_averages_it(opener: str, sent: list[str]) -> None:
-    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
-    tell(trainer, Woken(incarnation=1, resumed=False, at=NOW))
-    tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
-    tell(trainer, a_state(JobPhase.RUNNING, 0, 1))
+def enrol(trainer: Trainer) -> None:
+    """Tell it of a roster of two, and what both are to do."""
     tell(trainer, Roster(id="sel:1", job="j", version=1, nodes=("a", "b"), reducers=("b", "a"), quorum=1, reason="r"))
     share = Share(microbatch=4, local_steps=3, encoding="int8")
     tell(
@@ -96,6 +92,15 @@ def test_a_difference_goes_on_its_way_unless_this_node_averages_it(opener: str, 
             round_seconds=1.0, deadline_seconds=3.0, strategy="hybrid", reason="r",
         ),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("opener", "sent"), [("b", ["1"]), ("a", [])])
+def test_a_difference_goes_on_its_way_unless_this_node_averages_it(opener: str, sent: list[str]) -> None:
+    trainer = Trainer(TrainerSettings(), random.Random(1), job="j", node="a")
+    tell(trainer, Woken(incarnation=1, resumed=False, at=NOW))
+    tell(trainer, works.ModelBuilt(digest="0", parameters=10, device="cpu"))
+    tell(trainer, a_state(JobPhase.RUNNING, 0, 1))
+    enrol(trainer)
     assert asked(tell(trainer, opened(opener)), works.LocalRound)
     done = works.LocalRoundDone(
         round=1, base_digest="0", samples=12, steps=3, microbatch=4, loss=1.0, seconds=1.0, encoding="int8", key="1",
@@ -124,14 +129,6 @@ def test_pieces_that_others_reduce_may_be_sent_while_the_next_are_made(
     tell(trainer, works.ModelBuilt(digest="0", parameters=5_000_000, device="cpu"))
     state = a_state(JobPhase.RUNNING, 0, 1)
     tell(trainer, msgspec.structs.replace(state, request=msgspec.structs.replace(state.request, reducers=0)))
-    tell(trainer, Roster(id="sel:1", job="j", version=1, nodes=("a", "b"), reducers=("b", "a"), quorum=1, reason="r"))
-    share = Share(microbatch=4, local_steps=3, encoding="int8")
-    tell(
-        trainer,
-        Assignment(
-            id="ctl:1", job="j", version=1, roster_version=1, shares={"a": share, "b": share}, average_encoding="int8",
-            round_seconds=1.0, deadline_seconds=3.0, strategy="hybrid", reason="r",
-        ),
-    )  # fmt: skip
+    enrol(trainer)
     (work,) = asked(tell(trainer, opened("b", shards=shards)), works.LocalRound)
     assert work.ahead == ahead
