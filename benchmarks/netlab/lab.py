@@ -220,6 +220,11 @@ class NetLab:
 
         return probes.probe(start, near, far, address_of(far), seconds, *(kinds or ("rtt", "tcp")))
 
+    @property
+    def router_pid(self) -> int | None:
+        """The router's process; None while the laboratory is down."""
+        return self._router.pid if self._router is not None else None
+
     def processes(self, node: int) -> list[int]:
         """Ids of all processes on a node."""
         return [int(pid) for pid in _run("ip", "netns", "pids", self.namespace(node), check=False).stdout.split()]

@@ -1,6 +1,7 @@
 """The command line of the training benchmarks."""
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -36,6 +37,9 @@ EXAMPLE = """examples:
   python -m benchmarks.training table                          ratios with their spread, the noise, and the peers' figures
   python -m benchmarks.training plots --goals docs/goals.png   pictures of runs, and the ratios against their goals
 """
+
+
+PADDED = 5  # times what a step costs alone: four workers, their server and the router then fit on two cores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +85,12 @@ def _options() -> argparse.ArgumentParser:
     )
     options.add_argument("--settings", type=Path, metavar="TOML", help="a shoal.toml for Shoal's agents and nodes")
     options.add_argument("--site", default="", metavar="NAME", help="all of Shoal's nodes stand there: `shoal node --site`")
+    options.add_argument(
+        "--step-ms",
+        metavar="MS",
+        help="pad steps to this, not to the task's own; `auto`: five times what a step costs here, as the tasks' own were "
+        "where they were chosen. Peers' cached figures don't hold then: take another --out",
+    )
     options.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of a peer's driver")
     options.add_argument("--nice", type=int, metavar="N", help="priority of all processes, where the machine is shared")
     options.add_argument("--json", action="store_true", help="results as lines of JSON")
@@ -111,7 +121,25 @@ def setting_of(asked: argparse.Namespace, seed: int) -> Setting:
         settings=asked.settings,
         out=asked.out,
         site=asked.site,
+        step_ms=step_ms(asked.step_ms, asked.task),
     )
+
+
+@functools.cache
+def step_ms(words: str | None, task: str) -> float | None:
+    """What steps are padded to, in ms; None for the task's own.
+
+    Raises:
+        LabError: it is neither `auto` nor a number.
+    """
+    if words == "auto":
+        from benchmarks.training.reference import step_seconds  # torch, which the others do without
+
+        return round(PADDED * 1e3 * step_seconds(task), 0)
+    try:
+        return float(words) if words is not None else None
+    except ValueError:
+        raise LabError(f"--step-ms {words}: give milliseconds, or auto") from None
 
 
 def run(tool: str, asked: argparse.Namespace, seed: int) -> Result:

@@ -16,7 +16,7 @@ from benchmarks.training.race import Setting
 from benchmarks.training.reference import reference_steps
 from benchmarks.training.results import Result, megabytes
 from benchmarks.training.scenarios import COORDINATOR, Event, Scenario
-from benchmarks.training.tasks import CACHE, TASKS, WORKERS
+from benchmarks.training.tasks import CACHE, WORKERS
 
 LOOK_EVERY = 0.05  # seconds between looks at the workers' logs
 FLOWER_PORT = 8000
@@ -50,7 +50,7 @@ def run_peer(name: str, setting: Setting, variables: dict[str, Any]) -> Result:
     Raises:
         LabError: the laboratory can't be had, or the peer isn't installed.
     """
-    peer, task, scenario = PEERS[name], TASKS[setting.task], setting.scenario
+    peer, task, scenario = PEERS[name], setting.trained, setting.scenario
     bin_ = bin_of(name)
     steps = WORKERS * reference_steps(setting.task, setting.seed)
     folder = (setting.out / f"{name}-{scenario.name}-{setting.task}-{setting.congestion}-{setting.seed}").resolve()
@@ -92,7 +92,7 @@ def run_peer(name: str, setting: Setting, variables: dict[str, Any]) -> Result:
         date=time.strftime("%Y-%m-%d"),
         command=" ".join(sys.argv[1:]),
         curve=curve,
-        details={"variables": variables, "samples": reached and reached.get("samples")},
+        details={"variables": variables, "samples": reached and reached.get("samples"), "step_ms": task.step_ms},
     )
 
 
@@ -117,6 +117,7 @@ def environment_of(setting: Setting, folder: Path, begin: float, variables: dict
         "PYTHONUNBUFFERED": "1",
         "WORLD_SIZE": str(WORKERS),
         "TASK": setting.task,
+        "STEP_MS": str(setting.trained.step_ms),
         "SEED": str(setting.seed),
         "BUDGET_S": str(setting.budget),
         "T0": repr(begin),

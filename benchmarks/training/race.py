@@ -8,17 +8,18 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.netlab import NetLab
 from benchmarks.netlab.lab import Congestion
 from benchmarks.training.fleet import Fleet
+from benchmarks.training.processors import difference, processor_seconds
 from benchmarks.training.reference import reference_steps
 from benchmarks.training.results import Result, megabytes
 from benchmarks.training.scenarios import Event, Scenario
-from benchmarks.training.tasks import TASKS, WORKERS
+from benchmarks.training.tasks import TASKS, WORKERS, Task
 from benchmarks.training.where import Where, where
 
 JOB = "race"
@@ -44,6 +45,14 @@ class Setting:
     lab: str = "race"
     site: str = ""
     """All workers are told that they stand there; empty: nobody is told anything."""
+    step_ms: float | None = None
+    """What a step is padded to, if not what the task says."""
+
+    @property
+    def trained(self) -> Task:
+        """What everybody trains, in steps of the time asked for."""
+        task = TASKS[self.task]
+        return task if self.step_ms is None else replace(task, step_ms=self.step_ms)
 
 
 def request_of(setting: Setting) -> dict[str, Any]:
@@ -68,7 +77,7 @@ def run_shoal(setting: Setting) -> Result:
     Raises:
         LabError: the laboratory or the fleet could not be had, or the job never began.
     """
-    task = TASKS[setting.task]
+    task = setting.trained
     steps = WORKERS * reference_steps(setting.task, setting.seed)
     folder = (setting.out / f"shoal-{setting.scenario.name}-{setting.task}-{setting.congestion}-{setting.seed}").resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -82,9 +91,10 @@ def run_shoal(setting: Setting) -> Result:
             lab.set(worker, profile)
         fleet.submit(request_of(setting))
         start = fleet.wait_for("RoundOpened", BEGIN_WITHIN)["at"]
-        before = lab.stats()
+        before, used = lab.stats(), processor_seconds(lab)
         reached = _train(fleet, lab, setting, start)
         end = reached if reached is not None else time.time()
+        used = difference(used, processor_seconds(lab))
         load, memory, after = os.getloadavg()[0], fleet.peak_memory(), lab.stats()
         lab.heal()
         lab.set("all", "perfect")
@@ -118,8 +128,10 @@ def run_shoal(setting: Setting) -> Result:
             "samples_of_ideal": found.counted / (steps * task.batch),
             "capacity_used": found.counted / task.batch / _capacity(setting, end - start),
             "stall": stall(fleet.heard, start, setting.scenario),
+            "processor_seconds": used,
             "steps_overran": _overran(found, setting),
             "request": setting.request,
+            "step_ms": task.step_ms,
             "site": setting.site,
         },
     )
@@ -127,7 +139,7 @@ def run_shoal(setting: Setting) -> Result:
 
 def _overran(found: Where, setting: Setting) -> float:
     """Mean time of a step over what it is padded to: above 1 the machine had too few free cores for a fair run."""
-    nominal = TASKS[setting.task].step_ms / 1e3
+    nominal = setting.trained.step_ms / 1e3
     speeds = {f"worker-{worker}": slowdown for worker, slowdown in enumerate(setting.scenario.slowdown)}
     steps = [(node.step_seconds / nominal / speeds[node.node], node.samples) for node in found.nodes]
     return sum(over * samples for over, samples in steps) / max(1, sum(samples for _, samples in steps))
@@ -135,7 +147,7 @@ def _overran(found: Where, setting: Setting) -> float:
 
 def _capacity(setting: Setting, seconds: float) -> float:
     """Steps that the workers could have taken in the time of a run, those that were dead left out."""
-    task, low, high = TASKS[setting.task], 0.0, 1.0
+    task, low, high = setting.trained, 0.0, 1.0
     while setting.scenario.ideal_seconds(high, task) < seconds:
         high *= 2
     for _ in range(50):

@@ -6,7 +6,9 @@ on this Python's standard library, whose sources are the text.
 
 import json
 import platform
+import statistics
 import sys
+import time
 
 import torch
 
@@ -14,6 +16,7 @@ from benchmarks.training.tasks import CACHE, TASKS, WORKERS, loss_of
 
 VALIDATE_EVERY = 10  # steps, as the peers do
 MOST_STEPS = 20_000
+STEPS_TIMED = 40  # some seconds; what the first ones set up doesn't show in a median
 
 
 def reference_curve(task: str, seed: int) -> list[tuple[int, float]]:
@@ -30,6 +33,23 @@ def reference_curve(task: str, seed: int) -> list[tuple[int, float]]:
 def reference_steps(task: str, seed: int) -> int:
     """Steps of each worker to the target."""
     return reference_curve(task, seed)[-1][0]
+
+
+def step_seconds(name: str) -> float:
+    """What a step of one worker costs on this machine, on one thread: the median of many."""
+    torch.set_num_threads(1)
+    task = TASKS[name]
+    data, model = task.data(), task.model()
+    optimizer = task.optimizer(model.parameters())
+    took = []
+    for step in range(STEPS_TIMED):
+        begun = time.perf_counter()
+        optimizer.zero_grad()
+        x, y = data.draw(0, 0, step, task.batch)
+        loss_of(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        took.append(time.perf_counter() - begun)
+    return statistics.median(took)
 
 
 def _train(name: str, seed: int) -> list[tuple[int, float]]:

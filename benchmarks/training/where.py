@@ -197,6 +197,11 @@ def told(result: Result) -> list[str]:
         f"{found['deadlines_missed']} closed at the deadline (the last one {found['deadline']:.1f} s); longest time "
         f"without a closed round {found['longest_gap']:.1f} s, from {found['gap_at']:.1f} s on",
     ]
+    if used := result.details.get("processor_seconds"):
+        most = sorted(used.items(), key=lambda one: -one[1])
+        lines.append(
+            "seconds of a processor: " + ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in most if seconds >= 0.1)
+        )
     if result.details["stall"] is not None:
         lines.append(f"the kill made rounds stand still for {result.details['stall']:.1f} s longer than usual")
     lines.append(
