@@ -157,6 +157,8 @@ class Closing(Agent[ReducerState]):
             return
         offer.status = "offered"
         offer.attempts += 1
+        for waiting in sites.freed(s):
+            yield from self._collect(waiting, now)
         if s.opened and offer.attempts < self.settings.collect_attempts and event.contributor in s.applied:
             again = CollectAgain(contributor=event.contributor, round=event.round)
             yield self.set_timer(again, now + self.settings.collect_retry_seconds)

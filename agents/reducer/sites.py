@@ -60,15 +60,19 @@ def is_counted(state: ReducerState, offer: ContributionOffered) -> bool:
 
 
 def is_behind(state: ReducerState, key: str) -> bool:
-    """Whether another offer of one of these differences came first."""
-    if not state.sites:
-        return False  # nobody speaks for others
-    message = state.offers[key].message
-    for other in state.offers:
+    """Whether another offer of one of these differences goes first: one that is collected or here, else the one that came
+    first, unless it could not be had and its node has no model any more."""
+    own = state.offers[key]
+    if not state.sites or own.status != "offered":
+        return False  # nobody speaks for others; or the others wait for this one
+    earlier = True
+    for other, offer in state.offers.items():
         if other == key:
-            return False
-        if _in_common(state.offers[other].message, message):
-            return True
+            earlier = False
+        elif _in_common(offer.message, own.message):
+            hopeless = offer.attempts > 0 and offer.message.node not in state.applied
+            if offer.status != "offered" or (earlier and not hopeless):
+                return True
     return False
 
 

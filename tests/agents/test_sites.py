@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from agents.base import StartWork
 from agents.inputs import Result
 from agents.node_selector.sites import group
+from agents.reducer.sites import is_behind
+from agents.reducer.state import Offer, ReducerState
 from agents.trainer import site_works as works
 from agents.trainer.works import Drop, LocalRound
 from schemas.decisions import NodeLost
@@ -302,6 +304,25 @@ def test_a_site_whose_average_is_refused_is_taken_apart_and_the_culprit_named() 
     assert ("c", 3) in refused
     assert ("d", 3) in cluster.counted(), "d's own was sound"
     assert ("c", 3) not in cluster.counted()
+
+
+def test_what_a_dead_node_offered_and_nobody_has_holds_up_nothing() -> None:
+    fields: dict[str, Any] = {"job": "j", "round": 1, "base_digest": "d", "loss": 1.0, "compute_seconds": 1.0}
+    fields |= {"encoding": "float32", "steps": 1, "key": "1", "size": 9, "digest": "d"}
+    own = ContributionOffered(node="b", samples=4, **fields)
+    given = tuple(SiteMember(node=node, samples=4, steps=1, loss=1.0) for node in "bc")
+    both = ContributionOffered(node="c", samples=8, members=given, **fields)
+    s = ReducerState(job="j", node="a", sites=[("b", "c")], applied={"a": 0, "b": 0, "c": 0})
+    s.offers = {"b/1": Offer(message=own), "c/1": Offer(message=both)}
+    assert is_behind(s, "c/1")
+    del s.applied["b"]
+    assert is_behind(s, "c/1"), "it may still be had"
+    s.offers["b/1"].attempts = 1
+    assert not is_behind(s, "c/1")
+    s.offers["c/1"].status = "collecting"
+    s.applied["b"] = 0
+    assert is_behind(s, "b/1"), "the node is back while the other is on its way: never both"
+    assert not is_behind(s, "c/1")
 
 
 def test_nobody_takes_the_place_of_a_node_of_another_site() -> None:
