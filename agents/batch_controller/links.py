@@ -20,6 +20,7 @@ int4 and topk are nobody's usual encoding: a node comes to them, one after the o
 was measured to take too much of a round.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from agents.batch_controller.settings import BatchControllerSettings
@@ -110,11 +111,11 @@ def encoding_for(
     """How a node sends its difference: by the link's grade, and coarser where the upload takes too long.
 
     Never finer than the grade says: a link that gets worse in mid-transfer would hold the node up for long, and error
-    feedback makes up for what is lost. From `present` one level at a time: to the coarser one where the upload takes
-    too much of a round, back to the finer one where it would take half of that. A rate has to double in between, and rates
-    that vary by less move nothing. `upload_share` (of `upload_shares`) is empty where the link wasn't measured: then
-    `present` stays, where there is one. With a grade that has just changed (`regraded`), `present` was chosen for another
-    link: back at once to the finest that fits.
+    feedback makes up for what is lost. From `present` to a coarser one where the upload takes too much of a round
+    (`most_of_a_round`; beyond int8 one level at a time), back to the finer one where it would take half of what may be. A
+    rate has to double in between, and rates that vary by less move nothing. `upload_share` (of `upload_shares`) is empty
+    where the link wasn't measured: then `present` stays, where there is one. With a grade that has just changed
+    (`regraded`), `present` was chosen for another link: back at once to the finest that fits.
     """
     usual = FINEST_FIRST.index(_ENCODING[quality or UNKNOWN])
     level = FINEST_FIRST.index(present) if present is not None else usual
@@ -122,12 +123,31 @@ def encoding_for(
         return FINEST_FIRST[max(usual, level)]
     if regraded:
         finer = FINEST_FIRST[usual:level]
-        return next((encoding for encoding in finer if upload_share[encoding] <= settings.slow_share), present)
-    if upload_share[present] > settings.slow_share:
-        level = min(level + 1, max(level, FINEST_FIRST.index(settings.coarsest)))
-    elif level > usual and upload_share[FINEST_FIRST[level - 1]] <= settings.slow_share / 2:
-        level -= 1
-    return FINEST_FIRST[level]
+        fits = (encoding for encoding in finer if upload_share[encoding] <= most_of_a_round(encoding, settings))
+        return next(fits, present)
+    return FINEST_FIRST[step(level, usual, FINEST_FIRST.index(settings.coarsest), upload_share, settings)]
+
+
+def most_of_a_round(encoding: Encoding, settings: BatchControllerSettings) -> float:
+    """The part of a round that a transfer may take in an encoding before a coarser one is used."""
+    return settings.spared_share if encoding in ("float32", "float16") else settings.slow_share
+
+
+def step(
+    level: int, finest: int, coarsest: int, share: Mapping[Encoding, float], settings: BatchControllerSettings
+) -> int:
+    """From one level of `FINEST_FIRST` to the next, by the parts of a round that a transfer takes in each encoding: coarser
+    where it takes too much (at once to int8), finer where it would take half of what may be."""
+
+    def too_much(of: int, part: float = 1.0) -> bool:
+        return share[FINEST_FIRST[of]] > part * most_of_a_round(FINEST_FIRST[of], settings)
+
+    if too_much(level) and level < coarsest:
+        level += 1
+        while level < min(coarsest, FINEST_FIRST.index("int8")) and too_much(level):
+            level += 1
+        return level
+    return level - 1 if level > finest and not too_much(level - 1, 0.5) else level
 
 
 def average_as(encoding: Encoding) -> AverageEncoding:

@@ -78,9 +78,12 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     """Factor by which the deadline must differ to be published without any share that does."""
 
     # Encoding
+    spared_share: Fraction = 0.02
+    """Part of a round that an upload may take in float32 or float16 before a coarser encoding than the link's grade suggests
+    is used, int8 at most: with error feedback that costs nothing that was ever seen, its arithmetic takes a thousandth of
+    a round, and what it saves is computing time."""
     slow_share: Fraction = 0.25
-    """Part of a round that an upload may take before a coarser encoding than the link's grade suggests is used: with error
-    feedback a coarser one costs next to nothing, and what it saves is computing time."""
+    """The same of int8 and int4, where `coarsest` allows coarser ones: int4 and topk cost some rounds early in training."""
     coarsest: Encoding = "int8"
     """What `auto` goes to at most. `int4` and `topk` make uploads so small that a node on a moody link passes for one that
     can contribute to each round; what then keeps all waiting is the link's mood, which no number of bytes mends."""

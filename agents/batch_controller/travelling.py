@@ -41,17 +41,12 @@ def average_encoding(
 ) -> AverageEncoding:
     """How the average is sent: as the worst link's grade needs it (`usual`), and coarser where its way takes too long.
 
-    By the rule of `links.encoding_for`: from `present` one level at a time, to the coarser one where the average's way
-    takes more than `slow_share` of a round, back where in the finer one it would take half of that. Never coarser than
-    int8: all apply it, and what its encoding loses is owed by one process alone.
+    By the rule of `links.encoding_for`. Never coarser than int8: all apply it, and what its encoding loses is owed by one
+    process alone.
     """
     levels: Sequence[AverageEncoding] = ("float32", "float16", "int8")
     least = levels.index(usual)
     level = max(least, levels.index(present) if present is not None else least)
     if not parts or present is None:
         return levels[level]
-    if parts[levels[level]] > settings.slow_share:
-        level = min(level + 1, len(levels) - 1)
-    elif level > least and parts[levels[level - 1]] <= settings.slow_share / 2:
-        level -= 1
-    return levels[level]
+    return levels[links.step(level, least, levels.index("int8"), parts, settings)]
