@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,8 @@ class NetLab:
         self._pid_file = RUN / f"{lab}.pid"
         self._log = RUN / f"{lab}.log"
         self._router: subprocess.Popen[bytes] | None = None
+        self._handlers: dict[int, Any] = {}
+        """Of signals, as they were before."""
 
     def namespace(self, node: int) -> str:
         """The name of a node's network namespace."""
@@ -192,14 +195,25 @@ class NetLab:
                 time.sleep(0.02)
 
     def __enter__(self) -> Self:
+        """Up, and down whatever ends it: SIGTERM (of `timeout`, say) and SIGINT come as `KeyboardInterrupt`, in a shell's
+        background too, where SIGINT is ignored otherwise."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, signal.default_int_handler)
         try:
             return self.up()
         except BaseException:
-            self.down()
+            self._end()
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.down()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     # Programs.
 

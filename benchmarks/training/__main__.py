@@ -268,6 +268,9 @@ def main() -> int:
     except LabError as error:
         print(f"benchmarks.training: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("benchmarks.training: interrupted; namespaces and processes are gone", file=sys.stderr)
+        return 130
     return 0
 
 
