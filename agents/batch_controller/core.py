@@ -174,7 +174,7 @@ class BatchController(Decider):
         for _, job in sorted(self.state.jobs.items()):
             if event.node in job.roster:
                 known = self._known(job, event.node)
-                known.regraded = True
+                known.regraded = known.regraded or was is not None
                 deadlines.another_link(known)
                 if was is not None and GRADES.index(event.quality) > GRADES.index(was):
                     known.changed, known.rose, known.turns = LONG_AGO, None, 0  # bad news doesn't wait for a cooldown

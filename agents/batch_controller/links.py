@@ -133,9 +133,7 @@ def most_of_a_round(encoding: Encoding, settings: BatchControllerSettings) -> fl
     return settings.spared_share if encoding in ("float32", "float16") else settings.slow_share
 
 
-def step(
-    level: int, finest: int, coarsest: int, share: Mapping[Encoding, float], settings: BatchControllerSettings
-) -> int:
+def step(level: int, finest: int, coarsest: int, share: Mapping[Encoding, float], settings: BatchControllerSettings) -> int:
     """From one level of `FINEST_FIRST` to the next, by the parts of a round that a transfer takes in each encoding: coarser
     where it takes too much (at once to int8), finer where it would take half of what may be."""
 

@@ -78,7 +78,7 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     """Factor by which the deadline must differ to be published without any share that does."""
 
     # Encoding
-    spared_share: Fraction = 0.02
+    spared_share: Fraction = 0.01
     """Part of a round that an upload may take in float32 or float16 before a coarser encoding than the link's grade suggests
     is used, int8 at most: with error feedback that costs nothing that was ever seen, its arithmetic takes a thousandth of
     a round, and what it saves is computing time."""

@@ -138,7 +138,7 @@ class Custodian(Agent[TrainerState]):
     def store_instead(self, timer: StoreInstead, now: float) -> Effects:
         """The nodes before this one in the list were to store the model, and have not."""
         if not self.state.stored:
-            yield from self._store_final("the nodes before this one have not stored the model")
+            yield from self._store_final(now, "the nodes before this one have not stored the model")
 
     def _finish(self, now: float) -> Iterator[Effect]:
         """All rounds are applied: the first of the reducers' list stores the model, the others wait for it."""
@@ -148,20 +148,19 @@ class Custodian(Agent[TrainerState]):
         s.finishing = True
         place = s.roster.reducers.index(s.node)
         if place == 0:
-            yield from self._store_final("all rounds are closed")
+            yield from self._store_final(now, "all rounds are closed")
         else:
             yield self.set_timer(StoreInstead(), now + place * self.settings.store_patience_seconds)
 
-    def _store_final(self, reason: str) -> Iterator[Effect]:
+    def _store_final(self, now: float, reason: str) -> Iterator[Effect]:
         s = self.state
         s.stored = True
         if s.version < s.rounds and s.validations.newest < s.version:  # nobody knew that this round is the last
-            yield self._validate(s.version, "the job ends with this round")
+            yield self._validate(s.version, now, "the job ends with this round")
         yield self._work("store", works.StoreAnchor(round=s.version, final=True), reason)
 
-    def _validate(self, version: int, reason: str) -> StartWork:
-        validations = self.state.validations
-        validations.under_way, validations.newest = True, max(validations.newest, version)
+    def _validate(self, version: int, now: float, reason: str) -> StartWork:
+        self.state.validations.begin(version, now)
         return self._work(f"validate/{version}", works.Validate(round=version), reason)
 
     def _look_after(self, version: int, now: float) -> Iterator[Effect]:
@@ -170,7 +169,7 @@ class Custodian(Agent[TrainerState]):
         last = version >= s.rounds
         regular = s.validate_every > 0 and version % s.validate_every == 0
         if last or (regular and s.validations.due(now, s.validate_share, s.target_loss)):
-            yield self._validate(version, "a round is closed")
+            yield self._validate(version, now, "a round is closed")
         if s.checkpoint_every and version % s.checkpoint_every == 0 and not last:
             yield self._work("checkpoint", works.StoreAnchor(round=version, final=False), "a checkpoint is due")
 

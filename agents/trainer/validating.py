@@ -34,8 +34,24 @@ class Validations(msgspec.Struct, kw_only=True):
     seen: list[Seen] = []
     under_way: bool = False
     """This node makes one."""
+    since: float = 0.0
+    """When it began."""
     newest: int = 0
     """The newest round that was validated, or is being validated here."""
+
+    def begin(self, round_: int, now: float) -> None:
+        """This node makes one."""
+        self.under_way, self.since, self.newest = True, now, max(self.newest, round_)
+
+    def left(self, now: float) -> float:
+        """Seconds until the one that this node makes should be done; 0 where it makes none, or nobody has made one before."""
+        if not (self.under_way and self.seen):
+            return 0.0
+        return max(0.0, self.since + self._cost - now)
+
+    @property
+    def _cost(self) -> float:
+        return median_low([seen.seconds for seen in self.seen])
 
     def note(self, round_: int, seen: Seen) -> None:
         """One more."""
@@ -50,7 +66,7 @@ class Validations(msgspec.Struct, kw_only=True):
 
     def pause(self, share: float, target: float | None) -> float:
         """Seconds between the last validation, of which there must be one, and the next."""
-        cost = median_low([seen.seconds for seen in self.seen])
+        cost = self._cost
         pause = cost * (1.0 / share - 1.0)
         if target is not None and share < NEAR:
             pause = min(pause, max(self._left(target) / 2, cost * (1.0 / NEAR - 1.0)))

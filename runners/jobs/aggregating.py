@@ -12,6 +12,7 @@ from agents.reducer.works import Part, Treated
 from runners.jobs import robust
 from runners.jobs.anchor import weighted_average
 from runners.jobs.clipping import Clipper, Length
+from runners.jobs.codecs import Decoded
 from runners.jobs.vectors import Combination, Joined, Section, Vector, whole
 from schemas.aggregation import Aggregation
 from schemas.ids import NodeId
@@ -60,9 +61,19 @@ class Aggregator:
 
     def _weighted(self, gathered: Sequence[Gathered], *, clip: bool) -> tuple[Vector, tuple[Treated, ...]]:
         parts, deltas = [part for part, _ in gathered], [delta for _, delta in gathered]
-        norms = [robust.norms([Section(delta, *ends) for delta in deltas]) for ends in self._segments]
+        norms = list(zip(*map(self.lengths, deltas), strict=True))
         scales, told = self.judge(parts, norms, clip=clip)
         return self._mean([part.weight for part in parts], deltas, scales), told
+
+    def lengths(self, delta: Vector) -> tuple[float, ...]:
+        """The L2 norms of a difference's parameters and, where there are some, of its buffers; what a payload holds is measured
+        once."""
+        known = delta.lengths if isinstance(delta, Decoded) else None
+        if known is None:
+            known = tuple(robust.norms([Section(delta, *ends)])[0] for ends in self._segments)
+            if isinstance(delta, Decoded):
+                delta.lengths = known
+        return known
 
     def judge(
         self, parts: Sequence[Part], norms: Sequence[Sequence[float]], *, clip: bool
@@ -144,7 +155,8 @@ class Measured:
     def __getitem__(self, place: slice, /) -> Tensor:
         """See `Vector`."""
         numbers = self._of[place]
-        self._squares += float(numbers[: max(0, self._parameters - place.start)].double().square_().sum())
+        measured = numbers[: max(0, self._parameters - place.start)].double()
+        self._squares += float(measured.dot(measured))
         return numbers
 
 

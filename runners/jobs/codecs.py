@@ -125,6 +125,8 @@ class Decoded:
         encoding, self._count, statistics = _inspect(payload)
         self._memory = memoryview(payload)
         self._body = _body_of(self._count, encoding, statistics)
+        self.lengths: tuple[float, ...] | None = None
+        """L2 norms of its parts, once somebody has measured them: the bytes don't change."""
 
     def numel(self) -> int:
         """Elements."""

@@ -24,9 +24,10 @@ def norms(deltas: Sequence[Vector], centre: Vector | None = None) -> list[float]
     """The L2 norm of each, or of its difference to `centre`; summed in float64, where no float32 overflows."""
     totals = [0.0] * len(deltas)
     for part in chunks(deltas[0].numel()):
-        origin = 0.0 if centre is None else centre[part].double()
+        origin = None if centre is None else centre[part].double()
         for place, delta in enumerate(deltas):
-            totals[place] += float((delta[part].double() - origin).square_().sum())
+            numbers = delta[part].double() if origin is None else delta[part] - origin
+            totals[place] += float(numbers.dot(numbers))
     return [total**0.5 for total in totals]
 
 

@@ -4,6 +4,7 @@ All methods block and run one at a time in one worker thread; nothing here knows
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -283,7 +284,7 @@ class Session:
             CodecError: it isn't finite. All of it is looked at.
         """
         there = [Section(self.anchor.values, *ends) for ends in self.fragments.of(round_).ranges]
-        return length(delta) <= FAINT * length(Joined(there))
+        return math.hypot(*self.aggregator(round_).lengths(delta)) <= FAINT * length(Joined(there))
 
     def largest(self, round_: int = 0) -> int:
         """Bytes that a difference for a round may take: no encoding takes more than float32."""

@@ -296,7 +296,7 @@ def test_an_unmeasured_newcomer_is_judged_by_how_the_others_compare_to_their_hin
 
 
 def test_a_link_that_degrades_changes_the_nodes_share_and_says_why() -> None:
-    fleet = Fleet(EQUAL | {"d": (0.02, "fair")}, parameters=600_000, local_steps=40, batch="latency").begin()
+    fleet = Fleet(EQUAL | {"d": (0.02, "fair")}, parameters=6_000, local_steps=40, batch="latency").begin()
     fleet.train(8)
     before = fleet.share("d")
     assert (before.encoding, before.streams) == ("float16", 16)

@@ -220,14 +220,14 @@ def test_each_grade_has_its_encoding_and_connections(grade: str | None, encoding
 @pytest.mark.parametrize(
     ("grade", "present", "in_float16", "expected"),
     [
-        ("good", "float16", 0.019, "float16"),
+        ("good", "float16", 0.0095, "float16"),
         ("good", "float16", 0.8, "int8"),  # slower than its grade
         ("good", "float16", 99.0, "int8"),  # beyond that a level at a time
         ("good", None, 99.0, "float16"),
-        ("good", "int8", 0.012, "int8"),  # stays until the usual one would take half of what is too much
-        ("good", "int8", 0.009, "float16"),
-        ("excellent", "float32", 0.009, "float32"),  # 0.018 in float32
-        ("excellent", "float32", 0.015, "float16"),
+        ("good", "int8", 0.007, "int8"),  # stays until the usual one would take half of what is too much
+        ("good", "int8", 0.0045, "float16"),
+        ("excellent", "float32", 0.0045, "float32"),  # 0.009 in float32
+        ("excellent", "float32", 0.008, "float16"),
         ("excellent", "float32", 0.45, "int8"),
         ("good", "float16", 0.004, "float16"),  # never finer than its grade
         ("poor", "float16", 0.04, "int8"),
@@ -284,7 +284,7 @@ def test_the_encoding_comes_to_rest_and_is_not_moved_by_rates_that_vary_a_little
 @pytest.mark.parametrize(
     ("grade", "present", "in_float16", "expected"),
     [
-        ("good", "topk", 0.019, "float16"),  # a link that got better: all the way back
+        ("good", "topk", 0.0095, "float16"),  # a link that got better: all the way back
         ("good", "topk", 0.4, "int8"),
         ("critical", "topk", 2.0, "topk"),  # one that got worse: no slow uploads from the usual one on
         ("critical", "int8", 2.0, "int8"),
