@@ -14,7 +14,7 @@ from agents.batch_controller.settings import BatchControllerSettings
 from schemas.ids import NodeId
 
 GAIN = 0.01
-"""For which the number is changed: all that was measured holds for other numbers too, but a round at least is of two kinds."""
+"""For which the number is changed: all that was measured holds for other numbers too, but one round is of two kinds."""
 
 LEAST_ROUNDS = 2
 """Rounds that must have closed: the first has cold caches and a deadline of its own."""

@@ -44,7 +44,7 @@ class Validations(msgspec.Struct, kw_only=True):
         self.under_way, self.since, self.newest = True, now, max(self.newest, round_)
 
     def left(self, now: float) -> float:
-        """Seconds until the one that this node makes should be done; 0 where it makes none, or nobody has made one before."""
+        """Seconds until the one that this node makes should be done; 0 where it makes none, or none was made before."""
         if not (self.under_way and self.seen):
             return 0.0
         return max(0.0, self.since + self._cost - now)

@@ -66,8 +66,8 @@ class Aggregator:
         return self._mean([part.weight for part in parts], deltas, scales), told
 
     def lengths(self, delta: Vector) -> tuple[float, ...]:
-        """The L2 norms of a difference's parameters and, where there are some, of its buffers; what a payload holds is measured
-        once."""
+        """The L2 norms of a difference's parameters and, where there are some, of its buffers; what a payload holds is
+        measured once."""
         known = delta.lengths if isinstance(delta, Decoded) else None
         if known is None:
             known = tuple(robust.norms([Section(delta, *ends)])[0] for ends in self._segments)
