@@ -80,8 +80,8 @@ class BatchControllerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     # Encoding
     spared_share: Fraction = 0.01
     """Part of a round that an upload may take in float32 or float16 before a coarser encoding than the link's grade
-    suggests is used, int8 at most: with error feedback that costs nothing that was ever seen, its arithmetic takes a thousandth of
-    a round, and what it saves is computing time."""
+    suggests is used, int8 at most: with error feedback that costs nothing that was ever seen, its arithmetic takes a
+    thousandth of a round, and what it saves is computing time."""
     slow_share: Fraction = 0.25
     """The same of int8 and int4, where `coarsest` allows coarser ones: int4 and topk cost some rounds early in training."""
     coarsest: Encoding = "int8"

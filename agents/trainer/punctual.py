@@ -1,8 +1,8 @@
 """A node that begins late in a round takes fewer steps, so that nobody waits for it.
 
 Steps for a round can begin once it is open and its anchor is here. A node that is still busy then, with a validation, a
-round whose deadline it missed or one that was to be longer, has lost that time. With a whole share of steps it would be late
-again, or the others would wait for it; with what fits into the rest it is in time, and in step with them from then on.
+round whose deadline it missed or one that was to be longer, has lost that time. With a whole share of steps it would be
+late again, or the others would wait for it; with what fits into the rest it is in time, and in step with them from then on.
 
 Where a step more would end after the others' last by a part x of its time, all K nodes lose x of a step; without it this
 one loses 1 - x. So it is taken while K x is at most 1 - x.
