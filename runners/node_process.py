@@ -21,7 +21,7 @@ import msgspec
 
 from agents.node import NodeAgent, NodeAgentSettings, TrustChanged
 from agents.node.limits import CONFINE, Confine, JobLimits
-from bus import processes
+from bus import clock, processes
 from bus.credentials import Credentials, Secret, write_private
 from bus.locks import claim_node_name
 from bus.nats import NatsBus
@@ -112,6 +112,7 @@ async def run_node(options: NodeOptions) -> None:
     invitation = invitation_in(options.join) if options.join else None
     wanted = options.name or (invitation.wanted if invitation else None) or _sole_node(options)
     name = claim_node_name(options.store, wanted)
+    clock.skew_if_told(options.store / "nodes" / f"{name.name}.skew")
     try:
         address = await _address(options, name.name, invitation)
         async with _link(options, name.name, address) as url:

@@ -32,7 +32,7 @@ from agents.node.works import (
     SampleMachine,
     TrainingWork,
 )
-from bus import processes
+from bus import clock, processes
 from bus.port import BusError
 from runners.bounding import Bounding, make_scratch, remove_scratch
 from runners.bundles.errors import BundleError, NotTaken
@@ -351,6 +351,7 @@ class NodeWorks:
             app_dir=str(app_dir) if app_dir else None,
             slowdown=c.slowdown,
             step_time_ms=c.step_time_ms,
+            clock_skew=clock.skewed_by(),
             pace_file=str(self._pace),
             device=c.device,
         )

@@ -5,6 +5,7 @@ from schemas import (
     appraisal,
     bus,
     decisions,
+    drills,
     emulation,
     health,
     jobs,
@@ -32,6 +33,7 @@ MODULES = (
     appraisal,
     decisions,
     emulation,
+    drills,
     members,
     bus,
 )

@@ -7,6 +7,7 @@ import msgspec
 
 import schemas.catalogue  # noqa: F401 - the registry is complete only with every message module imported
 from schemas.decisions import ForceNode
+from schemas.drills import DrillMark
 from schemas.emulation import LinkOrder
 from schemas.jobs import CancelRequest
 from schemas.members import EnrolRequest, InviteRequest, MembersRequest, RenewRequest, RevokeRequest, Role
@@ -15,7 +16,7 @@ from schemas.wire import Delivery, registered, wire_of
 from schemas.writers import CLIENT, EMULATOR, EVERYONE, NODE, REDUCER, SPEAKERS, SPEAKING_AGENT, TRAINER, writer_of
 
 GATEKEEPER = "gatekeeper"
-ADMINISTRATIVE = frozenset({ForceNode, PauseNode, LinkOrder, InviteRequest, RevokeRequest, MembersRequest})
+ADMINISTRATIVE = frozenset({ForceNode, PauseNode, LinkOrder, DrillMark, InviteRequest, RevokeRequest, MembersRequest})
 """Of what clients may say, the part that is an operator's; a node's owner may pause that node from the node itself."""
 _PERSONAL = frozenset({EnrolRequest, RenewRequest})
 _OF_A_NODE = (NODE, TRAINER, REDUCER, EMULATOR, EVERYONE)

@@ -27,5 +27,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the node says what part of the time the process may compute in (`runners.jobs.pace`)."""
     bounds: Bounds = Bounds()
     """What its process gets of the machine."""
+    clock_skew: float = 0.0
+    """Seconds by which its clock is put ahead, where its node's is wrong on purpose."""
     device: str | None = None
     """A torch device; by default CUDA where there is some, else the CPU."""

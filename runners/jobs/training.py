@@ -18,6 +18,7 @@ import msgspec
 from agents.node.works import EXIT_IMPORT, EXIT_MEMORY, EXIT_RAISED
 from agents.reducer import Reducer, ReducerSettings
 from agents.trainer import Trainer, TrainerSettings, works
+from bus import clock
 from bus.credentials import Secret, read_secret
 from bus.nats import NatsBus
 from bus.port import BusError, Start
@@ -174,6 +175,7 @@ def take_part(path: Path) -> int:
         if spec.bounds.confined and isinstance(secret, Path):
             secret = read_secret(secret)  # the last time that it can; one that has to be renewed comes with a new process
         bounds.apply(spec.bounds)
+        clock.skew(spec.clock_skew)
         return loop.run(run(spec, secret))
     except ShoalError as error:
         if not isinstance(error, BusError):

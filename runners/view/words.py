@@ -16,6 +16,7 @@ from schemas.decisions import (
     NodeReleased,
     RolledBack,
 )
+from schemas.drills import DrillMark
 from schemas.emulation import EmulatedLinkChanged
 from schemas.health import FigureChanged, NodeHealth, WorkStalled
 from schemas.jobs import JobRefused, JobState, ModelStored
@@ -70,9 +71,8 @@ def _rarer(event: Message) -> Said | None:
     match event:
         case NetworkAlert():
             return Said(event.node, event.reason, event.kind != "recovered")
-        case EmulatedLinkChanged():
-            change = event.reason or event.do
-            return Said(event.node, f"emulated link, on order: {change} ({event.profile})", True)
+        case EmulatedLinkChanged() | DrillMark():
+            return _on_purpose(event)
         case ContributionRefused():
             return Said(event.contributor, f"its contribution to round {event.round} is refused: {event.reason}", True)
         case NodeRefused():
@@ -95,6 +95,13 @@ def _rarer(event: Message) -> Said | None:
         case ModelStored(final=True):
             return Said(event.node, f"stored the model, {event.size / 1e6:.1f} MB")
     return None
+
+
+def _on_purpose(event: EmulatedLinkChanged | DrillMark) -> Said | None:
+    if isinstance(event, EmulatedLinkChanged):
+        change = event.reason or event.do
+        return Said(event.node, f"emulated link, on order: {change} ({event.profile})", True)
+    return Said("drill", f"{event.part} {event.reason}", True) if event.reason else None
 
 
 def emulation(link: str, slowdown: float, step_ms: float) -> str:

@@ -29,9 +29,9 @@ PROMISED = {
         "events",
         "why",
     ),
-    *("schema", "doctor", "simulate", "replay"),
+    *("schema", "doctor", "simulate", "replay", "drill"),
 }
-WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo", "simulate", "replay")
+WITH_JSON = ("nodes", "trust", "submit", "jobs", "fetch", "events", "why", "doctor", "demo", "simulate", "replay", "drill")
 runner = CliRunner(env={"COLUMNS": "160"})  # wide enough to break no line
 
 
