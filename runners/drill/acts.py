@@ -5,13 +5,17 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 
+import psutil  # type: ignore[import-untyped]
+
 from bus import clock, processes
 from runners.drill.scene import PATIENCE, CantDrill, Scene
+from runners.drill.watching import NotHeard
 from runners.up import AGENTS
 from schemas.decisions import AgentStarted
 from schemas.emulation import LinkOrder
+from schemas.nodes import NodeHeartbeat
 
-_SENT_BEFORE = 0.1  # seconds in which is heard whatever a server had sent before its end
+_SENT_BEFORE = 0.1  # seconds in which is heard whatever was said before an end
 
 Act = Callable[[Scene], Awaitable[float]]
 
@@ -27,7 +31,7 @@ async def kill_job_process(scene: Scene) -> float:
 async def kill_reducer(scene: Scene) -> float:
     """The one that reduces; another takes over."""
     node, process = scene.worker(scene.parts(), only=await scene.reducer())
-    await scene.kill(process, f"{node}'s job process, which reduces")
+    await scene.kill(process, f"{node}'s job process, which reduces,")
     return await scene.contributes(node)
 
 
@@ -155,19 +159,28 @@ async def skew_clock(scene: Scene) -> float:
         clock.skew_next(told, scene.skew)
         words = f"starts again with its clock {abs(scene.skew):g} s {'ahead' if scene.skew > 0 else 'behind'}"
         await scene.kill(process, f"node {node}", words, gently=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(scene.seconds):
-                at = await scene.contributes(node)
-                scene.details.append(f"its work counted after {at - scene.begun:.1f} s, under the wrong time")
+        await asyncio.to_thread(processes.wait_gone, process.pid, PATIENCE)
+        await asyncio.sleep(_SENT_BEFORE)
+        await scene.watch.first(
+            NodeHeartbeat, scene.clock(), lambda m: m.node == node, what=f"{node}'s heart beats", within=PATIENCE
+        )
+        with contextlib.suppress(NotHeard):
+            at = await scene.watch.contributes(scene.job, node, scene.begun, scene.seconds)
+            scene.details.append(f"its work counts after {at - scene.begun:.1f} s, under the wrong time")
     finally:
         told.unlink(missing_ok=True)
         skewed = scene.parts().nodes.get(node)
         if skewed is not None and skewed.process.pid != process.pid:
-            skewed.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(processes.wait_gone, skewed.process.pid, PATIENCE)
+            with contextlib.suppress(psutil.Error):
+                skewed.process.send_signal(signal.SIGTERM)
         scene.notebook.note(skewed=())
-    scene.details.append("and again with the right one")
-    return await scene.contributes(node, since=scene.clock())
+    if skewed is None:
+        raise CantDrill(f"{node} ended by itself")
+    await asyncio.to_thread(processes.wait_gone, skewed.process.pid, PATIENCE)
+    righted = scene.clock()
+    back = await scene.contributes(node, since=righted)
+    scene.details.append(f"and with the right one {righted - scene.begun:.1f} s after that")
+    return back
 
 
 async def _end_server(scene: Scene, *, gently: bool) -> float:

@@ -156,7 +156,8 @@ def _surroundings(parts: Parts, links: Sequence[str], seconds: float, skew: floa
             name="skew-clock",
             does=f"a node starts again with its clock {abs(skew):g} s {'ahead' if skew > 0 else 'behind'}, "
             f"and with the right one after {seconds:g} s at most",
-            goal="rounds go on, and its work counts again", act=acts.skew_clock, lasts=seconds, impossible=watched,
+            goal="rounds go on, and its work counts again", act=acts.skew_clock, lasts=seconds,
+            back_limit=2 * BACK_WITHIN, impossible=watched,
         ),
     ]  # fmt: skip
 

@@ -18,7 +18,7 @@ trains. Each drill begins with all nodes at work, and ends when they are again. 
   deadline of a round; where the fault itself stops every round, and for as long as it lasts, that is added.
 - **back**: until the part itself is at work again: a node's work counts in a round that was opened after the fault, an
   agent has found its state, of the server every node's work counts. The goal is 60 s after the fault is over,
-  of standbys 2 s.
+  of standbys 2 s, where a node starts twice 120 s.
 - **lost**: nothing that was accepted may be. A record is stored four times a second all the while, and each that the server
   acknowledged must be there afterwards, once; every round of the job must be there once, as it was heard; no contribution
   may count twice; the desk must know every job that it knew. What is refused is told to who said it, so it isn't lost.

@@ -17,6 +17,7 @@ from runners.client import Client, connect
 from runners.up import AGENTS
 from schemas.anchors import CaughtUp
 from schemas.decisions import AgentStarted, NodeJoined, NodeLost
+from schemas.drills import DrillMark
 from schemas.jobs import JobPhase, ReportReady
 from schemas.nodes import NodeHeartbeat, WorkFailed
 from schemas.training import RoundClosed, RoundOpened
@@ -138,6 +139,25 @@ async def test_five_rounds_without_a_nodes_agent(fleet: ProcessFleet, job: str, 
     node.send(signal.SIGCONT)
     stopped.remove(node.pid)
     await news.heard(NodeHeartbeat, lambda m: m.node == "b", since=news.mark)
+
+
+async def test_a_drill(fleet: ProcessFleet, job: str, news: Story) -> None:
+    pid = fleet.agent("appraiser")
+    ran = ("--yes", "--json", "--only", "kill-appraiser", "--only", "kill-node")
+    said = await fleet.cli("drill", *ran, "--store", str(fleet.store))
+    assert said.code == 0, said.err
+    found = said.json()
+    assert found["job"] == job, "it goes by the job that runs"
+    killed, not_killed = found["results"]
+    assert killed["name"] == "kill-appraiser"
+    assert killed["accepted"] > 0
+    assert (killed["lost"], killed["missed"], found["wrong"]) == ([], [], [])
+    assert killed["curve"][0][0] < 0 < killed["curve"][-1][0]
+    assert "nobody else would start one again" in not_killed["skipped"], "these nodes aren't `shoal up`'s"
+    assert fleet.agent("appraiser") != pid
+    told = await news.heard(DrillMark, lambda m: m.part == "appraiser")
+    assert told.reason == "gets SIGKILL"
+    assert not (fleet.store / "drill.json").exists()
 
 
 async def test_after_all_that_it_completes(fleet: ProcessFleet, client: Client, job: str, news: Story) -> None:

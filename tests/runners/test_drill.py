@@ -16,13 +16,17 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bus import clock
+from bus.nats_fill import Streams
+from bus.server import EmbeddedServer
 from runners.cli.app import app
+from runners.client import connect
 from runners.drill import accounts, acts
 from runners.drill.catalogue import NO_FLEET, NoSuchDrill, chosen, plans
+from runners.drill.marking import Marks
 from runners.drill.page import page, report_in, spark
 from runners.drill.parts import Parts, find_parts, same_process
 from runners.drill.results import DrillReport, LossPoint, Result, Surroundings, judged
-from runners.drill.undo import Notebook, Owed
+from runners.drill.undo import Notebook, Owed, put_right
 from runners.drill.watching import NotHeard, Watch
 from schemas.decisions import AgentStarted
 from schemas.jobs import JobPhase
@@ -309,3 +313,32 @@ def test_the_page_says_what_was_found_and_holds_the_report() -> None:
 def test_a_flat_curve_and_none_are_drawn_too() -> None:
     assert spark(()) == ""
     assert spark([LossPoint(-1.0, 1, 0.5), LossPoint(0.0, 2, 0.5)]) == "▁|▁"
+
+
+# With a real server.
+
+
+async def test_marks_that_a_full_store_refused_arent_lost_and_the_next_drill_puts_it_right(tmp_path: Path) -> None:
+    async with (
+        EmbeddedServer(tmp_path) as server,
+        Streams(server.url, None) as streams,
+        await connect(server.url, name="drill") as client,
+    ):
+        marks = Marks(client)
+        await marks.say("the store", "is filled")
+        notebook = Notebook(tmp_path)
+        before = await streams.limits()
+        notebook.note(limits=before)
+        await streams.fill()
+        await marks.say("the store", "is full")
+        assert (marks.accepted, marks.refused) == ({1}, 1)
+        later = Notebook(tmp_path)  # the drill was killed just then
+        assert await put_right(later, client, streams) == ["the streams have their limits again"]
+        assert await streams.limits() == before
+        assert Notebook(tmp_path).owed == Owed()
+        async with marks.counting():
+            pass
+        await marks.say("the store", "has room again")
+        stored = await marks.stored()
+        assert 2 not in stored
+        assert accounts.marks_lost(marks.accepted, stored) == []
