@@ -15,7 +15,7 @@ from bus.credentials import Secret, member_of
 from bus.nats_history import read_stored
 from bus.nats_intake import Intake
 from bus.nats_link import Link, LinkState, OnState
-from bus.nats_log import NatsLog
+from bus.nats_log import NatsLog, make_logs
 from bus.nats_objects import ObjectStore
 from bus.nats_publish import StreamPublisher
 from bus.nats_pull import StoredReceipt, StreamReader
@@ -260,6 +260,10 @@ class NatsBus:
     async def prepare_objects(self) -> None:
         """Make the object store's bucket where it is missing; raises `Unreachable`."""
         await self._objects.make()
+
+    async def prepare_logs(self) -> None:
+        """Make the stream of logs where it is missing; raises `Unreachable`."""
+        await make_logs(self._link)
 
     async def round_trip(self, timeout: float) -> float | None:
         """See `bus.port.Bus.round_trip`."""

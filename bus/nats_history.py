@@ -16,6 +16,8 @@ from bus.port import Unreachable
 _BATCH = 500  # messages a pull: at 500 bytes each a quarter of a mebibyte, which is on its way while the last is decoded
 _ANSWER_TIMEOUT = 10.0  # seconds without anything of a batch, after which the read begins again where it stood
 _ATTEMPTS = 5  # beginnings without a single message between them
+_PAUSE = 2.0  # seconds between two such beginnings where servers may be choosing who leads the stream
+_BEHIND = 0.05  # seconds until a server that hasn't all of a stream yet is looked at again
 _FORGOTTEN_AFTER = 60.0  # seconds after which the server drops a read that was left in the middle
 
 
@@ -30,20 +32,40 @@ async def read_stored(link: Link, stream: str, filters: list[str], *, order_from
         Unreachable: the server stayed away.
     """
     position, idle_attempts = order_from, 0
+    newest: int | None = None
     while True:
         before = position
         try:
+            if link.clustered and newest is None:
+                newest = await _newest(link, stream, filters)
             async for msg, sequence in _read_from(link, stream, filters, position):
                 position = sequence + 1
                 yield msg
-            return
+            # The reads of a cluster are served by whichever server, and that one may be behind the stream's leader.
+            if newest is None or position > min(newest, await _newest(link, stream, filters)):
+                return
+            await asyncio.sleep(_BEHIND)
         except (_Broken, errors.Error) as error:
             idle_attempts = idle_attempts + 1 if position == before else 0
             if isinstance(error, NotFoundError):
                 return  # no such stream: nothing is stored
             if idle_attempts >= _ATTEMPTS:
                 raise Unreachable(f"{stream} on {link.address} can't be read ({error}): is the server up?") from error
+            if link.distant:
+                await asyncio.sleep(_PAUSE)
             await link.wait_up(_ANSWER_TIMEOUT)
+
+
+async def _newest(link: Link, stream: str, filters: list[str]) -> int:
+    """The sequence of the last message on these subjects, by the stream's leader; 0 where there is none."""
+
+    async def last(subject: str) -> int:
+        try:
+            return (await link.nc.jetstream().get_last_msg(stream, subject)).seq or 0
+        except NotFoundError:
+            return 0
+
+    return max(await asyncio.gather(*(last(subject) for subject in filters)))
 
 
 async def _read_from(link: Link, stream: str, filters: list[str], first: int) -> AsyncIterator[tuple[Msg, int]]:

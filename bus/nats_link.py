@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from nats import errors
 from nats.aio.client import Client, Server
@@ -20,6 +19,7 @@ from nats.aio.subscription import Subscription
 
 from bus.credentials import Access, Secret
 from bus.port import Unreachable
+from bus.several import address_of, in_turn, place_of
 
 log = logging.getLogger("shoal.bus")
 
@@ -74,7 +74,7 @@ class Link:
         """When (`time.monotonic`) the last absence ended."""
         self.on_back: list[Callable[[], None]] = []
         """Called after each reconnection, once subscriptions are restored."""
-        self._url = url
+        self._servers = in_turn(url, name)
         self._name = name
         self._access = Access(token)
         self._on_state = on_state
@@ -100,7 +100,8 @@ class Link:
         """Connect. Raises `Unreachable` at once where the first attempt fails."""
         try:
             await self.nc.connect(
-                self._url,
+                list(self._servers),
+                dont_randomize=True,
                 name=self._name,
                 **self._access.for_nats_py(self.nc),
                 error_cb=self._erred,
@@ -131,6 +132,10 @@ class Link:
         wait = min(_LAST_RETRY, _FIRST_RETRY * 2.0 ** min(self._attempts, 16))
         self._attempts += 1
         self._access.renew(self.nc)
+        if len(self._servers) > 1:
+            # Not those that servers tell of: it is known where this participant is to connect, and perhaps by which link.
+            given = {place_of(url) for url in self._servers}
+            servers = [server for server in servers if (server.uri.hostname, server.uri.port) in given]
         return servers[self._attempts % len(servers)], wait * random.uniform(0.5, 1.0)
 
     async def _erred(self, error: Exception) -> None:
@@ -217,6 +222,16 @@ class Link:
         self._listeners.pop(subscription._id, None)
         with contextlib.suppress(errors.Error):
             await subscription.unsubscribe()
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several, any of which may lead a stream."""
+        return is_clustered(self.nc)
+
+    @property
+    def distant(self) -> bool:
+        """Whether what is stored may be on another server than this one, which says nothing when that one is away."""
+        return self.clustered or not self.nc._server_info.get("jetstream")
 
     @property
     def max_payload(self) -> int:
@@ -364,10 +379,10 @@ def why_unreachable(address: str, said: str) -> str:
     return f"{address} can't be reached ({said}): check --server and the network, or start one with `shoal up`"
 
 
-def address_of(url: str) -> str:
-    """The URL as messages show it: without the token that may be in it."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+def is_clustered(nc: Client) -> bool:
+    """Whether the server that this client greeted last is one of a cluster."""
+    # nats-py has no public way to all of what the server says of itself.
+    return bool(nc._server_info.get("cluster"))
 
 
 # Offsets in `struct tcp_info` (linux/tcp.h), part of the kernel's ABI: fields are only ever added at its end.

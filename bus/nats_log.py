@@ -69,17 +69,22 @@ class NatsLog:
         if self._made:
             return
         await self._link.wait_up(_TIMEOUT)
-        await make_stream(
-            self._link,
-            StreamConfig(
-                name=JOURNAL,
-                description="Shoal: journals of agents that have standbys",
-                subjects=[PREFIX + "*"],
-                storage=StorageType.FILE,
-                discard=DiscardPolicy.OLD,
-                max_bytes=_BYTES,
-                duplicate_window=_DUPLICATES,
-                allow_direct=True,
-            ),
-        )
+        await make_logs(self._link)
         self._made = True
+
+
+async def make_logs(link: Link) -> None:
+    """Make the stream that all logs are in, where it is missing. Raises `Unreachable`, `BusError`."""
+    await make_stream(
+        link,
+        StreamConfig(
+            name=JOURNAL,
+            description="Shoal: journals of agents that have standbys",
+            subjects=[PREFIX + "*"],
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_bytes=_BYTES,
+            duplicate_window=_DUPLICATES,
+            allow_direct=True,
+        ),
+    )

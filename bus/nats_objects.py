@@ -142,11 +142,10 @@ class ObjectStore:
 
     async def _meta(self, name: str) -> _Meta | None:
         try:
-            found = await self._link.nc.jetstream().get_last_msg(STREAM, _meta_subject(name), direct=True)
+            # Of the stream's leader, which has whatever was put; another server may not have it yet.
+            found = await self._link.nc.jetstream().get_last_msg(STREAM, _meta_subject(name))
         except NotFoundError:
             return None
-        except errors.NoRespondersError:
-            return None  # no bucket yet
         except errors.Error as error:
             raise Unreachable(f"the object store on {self._link.address} does not answer: is the server up?") from error
         meta = _META.decode(found.data or b"{}")

@@ -24,6 +24,9 @@ _RESEND_AFTER = 3.0  # seconds without an acknowledgement on a standing connecti
 _SWEEP = 0.5  # seconds between looks at what is late, while anything is under way
 _RETRY_PAUSE = 0.05  # seconds before asking a server again whose stream isn't there yet
 _WRONG_LAST_SEQUENCE = (10071, 10164)  # JetStream's error codes for a lost compare-and-set
+# And, on a cluster, for what says no more than "not now": the first copy of this very message is still being agreed on, the
+# cluster has no leader at the moment.
+_NOT_NOW = (10158, 10008)
 
 
 class _Refusal(msgspec.Struct):
@@ -138,6 +141,8 @@ class StreamPublisher:
             entry.done.set_result(ack.seq)
         elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
             entry.done.set_exception(_Conflict())
+        elif ack.error.err_code in _NOT_NOW:
+            pass  # sent again, as what isn't acknowledged
         else:
             entry.done.set_exception(BusError(f"the stream refused {entry.subject}: {ack.error.description}"))
 
@@ -154,7 +159,8 @@ class StreamPublisher:
         js = self._link.nc.jetstream(timeout=self._timeout)
         for stream in STREAM_OF.values() if subject.startswith("shoal.") else (JOURNAL,):
             try:
-                found = await js.get_last_msg(stream, subject, direct=True)
+                # Of the stream's leader, not directly of whichever server is nearest: that one may not have it yet.
+                found = await js.get_last_msg(stream, subject)
                 return str((found.headers or {}).get(Header.MSG_ID.value, "")), int(found.seq or 0)
             except NotFoundError:
                 continue

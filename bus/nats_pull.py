@@ -22,9 +22,12 @@ from bus.port import BusError, Start
 log = logging.getLogger("shoal.bus")
 
 _BATCH = 128  # messages a pull asks for; two are always out, so the server is never idle while one is on its way
-_EXPIRES = 60.0  # seconds a pull stands open: an idle consumer costs two small messages a minute. No heartbeats: nats-py's
-# pings find a dead connection, and what the server drops with a living one ends in `_watch`.
+_EXPIRES = 60.0  # seconds a pull stands open: an idle consumer costs two small messages a minute. No heartbeats where the
+# server itself stores: nats-py's pings find a dead connection; what the server drops with a living one ends in `_watch`.
 _GRACE = 10.0  # seconds after which a pull that should have expired counts as lost
+# Seconds between heartbeats of a consumer that is on another server than the one connected to: when that one dies, or is
+# cut off, nothing else tells. Its absence is noticed after some two of them.
+_HEARTBEAT = 2.0
 _MAX_UNACKNOWLEDGED = 1024  # messages delivered and not acknowledged, after which the server waits for its receiver
 _FORGOTTEN_AFTER = 300.0  # seconds without a pull after which the server drops a subscription that isn't durable
 _RECOVERY_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to go on; the last one repeats
@@ -32,6 +35,10 @@ _CALM = 1.0  # seconds that a session must have lasted for the next one to begin
 _REPAIR_TIMEOUT = 5.0  # seconds that the server may take to answer when its streams are made again
 _FAREWELL = 1.0  # seconds for the removal of a consumer that is not durable; without it the server removes it later
 _RESET_SINCE = (2, 14)  # the server's version from which a consumer can be set back to its first unacknowledged message
+_PULL = msgspec.json.encode({"batch": _BATCH, "expires": int(_EXPIRES * 1e9)})
+_PULL_FROM_AFAR = msgspec.json.encode(
+    {"batch": _BATCH, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
+)
 _STATUS, _WAITING = "Status", "Nats-Pending-Messages"
 
 
@@ -123,8 +130,6 @@ class StreamReader:
         self._recovery: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._name}"
-        self._pull = msgspec.json.encode({"batch": _BATCH, "expires": int(_EXPIRES * 1e9)})
 
     async def open(self) -> None:
         """Returns when the server delivers. Raises nats-py's errors where it can't."""
@@ -227,9 +232,10 @@ class StreamReader:
         return {"filter_subject": None, "filter_subjects": self._filters}
 
     def _top_up(self) -> None:
+        wanted = _PULL_FROM_AFAR if self._link.distant else _PULL
         while self._outstanding <= _BATCH:
             self._outstanding += _BATCH
-            self._link.post(self._next, self._pull, self._inbox)
+            self._link.post(f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}", wanted, self._inbox)
 
     def _receive(self, msg: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -263,9 +269,11 @@ class StreamReader:
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._link.up and loop.time() - self._heard_at > _EXPIRES + _GRACE:
+        every, patience = (_HEARTBEAT, 2 * _HEARTBEAT) if self._link.distant else (_EXPIRES, _EXPIRES + _GRACE)
+        going_on = self._recovery is not None and not self._recovery.done()
+        if self._link.up and loop.time() - self._heard_at > patience and not (self._link.distant and going_on):
             self._recover()
-        self._watchdog = loop.call_later(_EXPIRES, self._watch)
+        self._watchdog = loop.call_later(every, self._watch)
 
     def _recover(self) -> None:
         """Begin again. An attempt under way may be waiting for an answer that a lost connection will never bring."""
@@ -288,6 +296,9 @@ class StreamReader:
                 await self._repair()
             except (errors.Error, BusError) as error:
                 log.debug("%s: not yet: %s", self._name, error)
+                if self._durable is None and self._link.clustered:
+                    # Consumers that aren't durable are on one server alone, which may be the one that is away.
+                    self._name = self._link.nc.new_inbox().rpartition(".")[2]
             await asyncio.sleep(_RECOVERY_PAUSES[min(attempt, len(_RECOVERY_PAUSES) - 1)])
 
     async def _repair(self) -> None:

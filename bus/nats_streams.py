@@ -1,6 +1,7 @@
 """The JetStream streams, made from the registry: one for RECORD, one for LAST_VALUE, one for AUDIT."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from nats.aio.client import Client
 from nats.errors import Error, NoRespondersError
@@ -10,7 +11,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 import schemas.catalogue  # noqa: F401 - the registry is complete only with every message module imported
-from bus.nats_link import Link
+from bus.nats_link import Link, is_clustered
 from bus.port import BusError, Unreachable
 from schemas.wire import Delivery, registered
 
@@ -34,6 +35,14 @@ _AUDIT_AGE = 366 * _DAY  # a year of who let whom in; the oldest entries go, and
 # effects. Receivers drop later duplicates by the message's `id`.
 _DUPLICATE_WINDOW = 120.0
 _MADE_TIMEOUT = 10.0  # seconds for the server to make a stream of its own
+COPIES = 3
+"""Of each stream on servers of a cluster: one may be lost, and the two left agree on what is stored."""
+# Seconds that the servers of a cluster may take to find each other, or to agree on another leader; they need some three.
+_FORMING = 30.0
+_ASK_AGAIN = 0.2  # seconds between attempts meanwhile
+# Seconds for an answer at first, doubled each time: a bad link takes longer, a server that knows of no leader for ever.
+_FIRST_PATIENCE = 1.0
+_TOO_FEW_SERVERS = (10005, 10074)  # JetStream's error codes for a stream that is to have more copies than it has servers
 
 
 def configs() -> list[StreamConfig]:
@@ -88,9 +97,12 @@ async def ensure_streams(nc: Client, timeout: float) -> None:
     Raises:
         Unreachable: the server has no JetStream, or refuses the streams.
     """
-    js = nc.jetstream(timeout=timeout)
+
+    async def make(js: JetStreamContext) -> None:
+        await asyncio.gather(*(_ensure(js, _copied(nc, config)) for config in configs()))
+
     try:
-        await asyncio.gather(*(_ensure(js, config) for config in configs()))
+        await _patiently(nc, make, timeout)
     except (ServiceUnavailableError, NoRespondersError) as error:
         raise Unreachable(
             "the server has no JetStream: start it with `shoal up`, or with `jetstream {}` configured"
@@ -101,8 +113,8 @@ async def ensure_streams(nc: Client, timeout: float) -> None:
         ) from error
     except APIError as error:
         raise Unreachable(
-            f"the server refuses Shoal's streams ({error.description}): raise its JetStream limits, "
-            "or remove older streams of these subjects with `nats stream rm`"
+            f"the server refuses Shoal's streams ({error.description}): raise its JetStream limits, remove older streams"
+            f" of these subjects with `nats stream rm`, or have at least {COPIES} servers with JetStream in a cluster"
         ) from error
 
 
@@ -113,13 +125,38 @@ async def make_stream(link: Link, config: StreamConfig) -> None:
         Unreachable: JetStream doesn't answer.
         BusError: the server refuses it.
     """
-    js = link.nc.jetstream(timeout=_MADE_TIMEOUT)
     try:
-        await _ensure(js, config)
+        await _patiently(link.nc, lambda js: _ensure(js, _copied(link.nc, config)), _MADE_TIMEOUT)
     except APIError as error:
         raise BusError(f"{config.name} can't be made ({error.description}): raise the server's JetStream limits") from error
     except Error as error:
         raise Unreachable(f"JetStream on {link.address} does not answer: is the server up?") from error
+
+
+def _copied(nc: Client, config: StreamConfig) -> StreamConfig:
+    return config.evolve(num_replicas=COPIES if is_clustered(nc) else 1)
+
+
+async def _patiently(nc: Client, make: Callable[[JetStreamContext], Awaitable[None]], timeout: float) -> None:
+    """Do it with `timeout` seconds for an answer; on a cluster again for as long as it may have no leader.
+
+    What is asked of servers that haven't found each other, or are choosing a leader, is not always answered.
+    """
+    if not is_clustered(nc):
+        await make(nc.jetstream(timeout=timeout))
+        return
+    loop = asyncio.get_running_loop()
+    until, patience = loop.time() + _FORMING, _FIRST_PATIENCE
+    while True:
+        try:
+            await make(nc.jetstream(timeout=patience))
+            return
+        except (ServiceUnavailableError, NoRespondersError, NatsTimeout, APIError) as error:
+            lasting = isinstance(error, APIError) and not isinstance(error, ServiceUnavailableError)
+            if (lasting and error.err_code not in _TOO_FEW_SERVERS) or loop.time() >= until:
+                raise
+        patience = min(timeout, 2 * patience)
+        await asyncio.sleep(_ASK_AGAIN)
 
 
 async def _ensure(js: JetStreamContext, wanted: StreamConfig) -> None:

@@ -58,6 +58,7 @@ def permissions_of(role: Role, name: str) -> Permissions:
         # They make the streams, end jobs' subjects and hold leases; both run where the server does.
         publish += [f"$JS.API.STREAM.{act}.*" for act in ("INFO", "CREATE", "UPDATE", "PURGE")]
         publish += ["$KV.>", "$JS.API.CONSUMER.>", "$JS.API.DIRECT.GET.>", "$JS.ACK.>"]
+        publish.append("$JS.API.STREAM.MSG.GET.*")
     denied = [] if role is Role.OPERATOR else _positions_of(agent for agent in AGENTS if agent != name)
     if role is not Role.OPERATOR:
         denied += [f"$JS.API.STREAM.{act}.{AUDIT}" for act in ("UPDATE", "PURGE")]
@@ -82,6 +83,7 @@ def _reading() -> list[str]:
     allowed = []
     for stream in _READABLE:
         allowed += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.>"]
+        allowed.append(f"$JS.API.STREAM.MSG.GET.{stream}")
         allowed += [f"$JS.API.CONSUMER.{act}.{stream}.*" for act in ("CREATE", "INFO", "DELETE", "RESET", "MSG.NEXT")]
         allowed += [f"$JS.API.CONSUMER.CREATE.{stream}.*.>", f"$JS.ACK.{stream}.*.>"]
     return allowed

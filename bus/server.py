@@ -30,6 +30,7 @@ from bus.server_config import (
     record,
     recorded,
 )
+from bus.server_parts import Part, compose
 from bus.server_process import PortTaken, RunningServer, ServerFailed
 from bus.server_security import ServerSecurity
 
@@ -41,6 +42,8 @@ _PORT_RACES = 5  # attempts at free ports; one lost race is rare, five running m
 class ServerExited:
     """The server ended unasked and will be started again."""
 
+    name: str = "nats-server"
+    """Which, where there are several."""
     code: int | None  # None: it didn't even come up
     last_lines: tuple[str, ...]
     restart_in: float  # seconds
@@ -51,6 +54,7 @@ class ServerExited:
 class ServerRestarted:
     """The server is back on its ports."""
 
+    name: str = "nats-server"
     pid: int
     down_s: float  # seconds from its end to its being usable again
 
@@ -76,6 +80,9 @@ class EmbeddedServer:
         origins: tuple[str, ...] = (),
         security: ServerSecurity | None = None,
         storage_key: str = "",
+        config: Path = CONFIG,
+        parts: tuple[Part, ...] = (),
+        name: str = "",
         policy: RestartPolicy | None = None,
         on_exit: Callable[[ServerExited], None] | None = None,
         on_restart: Callable[[ServerRestarted], None] | None = None,
@@ -90,6 +97,9 @@ class EmbeddedServer:
             origins: web pages that may connect (`http://host:port`); by default pages served at the WebSocket's own port.
             security: has it know its members, in place of a token; its files must have been written.
             storage_key: with which JetStream encrypts what it stores; empty: not at all.
+            config: what it is started with where it doesn't know members.
+            parts: what that has besides.
+            name: among the servers of a cluster, the same for good; by default it has another at each start.
             policy: of restarts.
             on_exit: told when the server ended unasked.
             on_restart: told when it is back.
@@ -103,6 +113,8 @@ class EmbeddedServer:
         self._listen = listen if security is not None else checked_address(listen, token)
         self._security = security
         self._storage_key = storage_key
+        self._config, self._parts = config, parts
+        self._name = name
         self._reloading = asyncio.Lock()
         self._wanted_port = port
         self._origins = origins
@@ -245,8 +257,9 @@ class EmbeddedServer:
 
     async def _launch(self, ports: Ports) -> RunningServer:
         assert self._binary is not None
-        # The name is new each time, so that the greeting shows it is this very server that answers at the port.
-        name = f"shoal-{secrets.token_hex(6)}"
+        # The name is new each time, so that the greeting shows it is this very server that answers at the port. The servers
+        # of a cluster know each other by it.
+        name = self._name or f"shoal-{secrets.token_hex(6)}"
         variables = environment(
             name=name,
             listen=self._listen,
@@ -256,7 +269,11 @@ class EmbeddedServer:
             origins=self._origins,
             storage_key=self._storage_key,
         )
-        config = CONFIG if self._security is None else self._security.config
+        for part in self._parts:
+            variables |= part.variables
+        config = self._security.config if self._security is not None else self._config
+        if self._parts and self._security is None:
+            config = compose(self.store / "server", (config, *(part.file for part in self._parts)))
         process = await processes.spawn(
             [str(self._binary.path), "-c", str(config)],
             env=variables,
@@ -266,7 +283,8 @@ class EmbeddedServer:
             pass_fds=(self._lock.fileno(),) if os.name == "posix" else (),
         )
         running = RunningServer(process, self.log_path)
-        await running.usable(self._listen, ports, name, self._security.tls if self._security is not None else None)
+        tls = self._security.tls if self._security is not None else None
+        await running.usable(self._listen, ports, name, tls, stores=self._config == CONFIG)
         if not is_loopback(self._listen):  # nothing gets lost there
             ask_for_child(process.pid, ports.nats)
         with contextlib.suppress(OSError):  # a full disk costs the note, not the server
@@ -286,7 +304,13 @@ class EmbeddedServer:
                 again = self._history.exited(started=started, now=time.monotonic())
                 if self._on_exit is not None:
                     self._on_exit(
-                        ServerExited(code=code, last_lines=lines, restart_in=again.delay, crash_loop=again.crash_loop)
+                        ServerExited(
+                            name=self._name or "nats-server",
+                            code=code,
+                            last_lines=lines,
+                            restart_in=again.delay,
+                            crash_loop=again.crash_loop,
+                        )
                     )
                 await asyncio.sleep(again.delay)
                 started = time.monotonic()
@@ -295,4 +319,10 @@ class EmbeddedServer:
                 except (ServerFailed, OSError) as error:
                     code, lines = None, getattr(error, "last_lines", (str(error),))
             if self._on_restart is not None:
-                self._on_restart(ServerRestarted(pid=self._running.process.pid, down_s=time.monotonic() - down_since))
+                self._on_restart(
+                    ServerRestarted(
+                        name=self._name or "nats-server",
+                        pid=self._running.process.pid,
+                        down_s=time.monotonic() - down_since,
+                    )
+                )

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -203,7 +204,16 @@ def environment(
 
 def record(store: Path, *, listen: str, ports: Ports, pid: int) -> None:
     """Notes in `<store>/server.json` where the server is, whole or not at all. No secret is in it."""
-    facts = {"listen": listen, "port": ports.nats, "websocket_port": ports.websocket, "pid": pid}
+    _note(store, {"listen": listen, "port": ports.nats, "websocket_port": ports.websocket, "pid": pid})
+
+
+def record_several(store: Path, *, listen: str, ports: Sequence[Ports]) -> None:
+    """The same of the servers of a cluster."""
+    facts = {"listen": listen, "port": ports[0].nats, "websocket_port": ports[0].websocket}
+    _note(store, facts | {"ports": [one.nats for one in ports]})
+
+
+def _note(store: Path, facts: Mapping[str, object]) -> None:
     draft = store / f".server-{os.getpid()}.json"
     draft.write_text(json.dumps(facts))
     draft.replace(store / "server.json")
@@ -219,11 +229,13 @@ def recorded(store: Path) -> dict[str, Any]:
 
 
 def last_url(store: Path) -> str | None:
-    """The address, for clients on this machine, of the server that runs or last ran on `store`; None if none did."""
+    """Where clients on this machine reach the server or servers that run or last ran on `store`; None if none did."""
     facts = recorded(store)
     if not isinstance(facts.get("port"), int):
         return None
-    return f"nats://{bracketed(local_host(str(facts.get('listen', '127.0.0.1'))))}:{facts['port']}"
+    host = bracketed(local_host(str(facts.get("listen", "127.0.0.1"))))
+    ports = facts["ports"] if isinstance(facts.get("ports"), list) else [facts["port"]]
+    return ",".join(f"nats://{host}:{port}" for port in ports)
 
 
 def local_host(listen: str) -> str:

@@ -78,8 +78,16 @@ class RunningServer:
                     ):
                         self._reload.set_result(line)
 
-    async def usable(self, listen: str, ports: Ports, name: str, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
-        """Returns when the server answers at its port under its `name` and has JetStream; else it is killed.
+    async def usable(
+        self,
+        listen: str,
+        ports: Ports,
+        name: str,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        *,
+        stores: bool = True,
+    ) -> None:
+        """Returns when it answers at its port under its `name`, and has JetStream if it `stores`; else it is killed.
 
         Raises:
             PortTaken: one of the ports is another process's.
@@ -88,7 +96,7 @@ class RunningServer:
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._said_ready(ports)
-                await _greeted(listen, ports.nats, name, tls() if tls is not None else None)
+                await _greeted(listen, ports.nats, name, tls() if tls is not None else None, stores)
         except TimeoutError as error:
             await self.kill()
             raise ServerFailed(f"not ready within {START_TIMEOUT:.0f} s", self.last_lines(), self._log_path) from error
@@ -146,7 +154,7 @@ class RunningServer:
         return tuple(line.decode("utf-8", "replace") for line in self._tail)
 
 
-async def _greeted(listen: str, port: int, name: str, tls: ssl.SSLContext | None) -> None:
+async def _greeted(listen: str, port: int, name: str, tls: ssl.SSLContext | None, stores: bool) -> None:
     """Reads the INFO line that a nats-server sends first; `ValueError` unless it is `name`'s and JetStream is on."""
     reader, writer = await asyncio.open_connection(local_host(listen), port, ssl=tls)
     try:
@@ -159,5 +167,5 @@ async def _greeted(listen: str, port: int, name: str, tls: ssl.SSLContext | None
     info = json.loads(body)
     if info.get("server_name") != name:
         raise ValueError(f"another NATS server, {info.get('server_name')!r}, answers at port {port}")
-    if not info.get("jetstream"):
+    if stores and not info.get("jetstream"):
         raise ValueError("JetStream is off")

@@ -1,6 +1,5 @@
 """The files with which the server knows its members: written whole, read by it at its start and at each reload."""
 
-import shutil
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,6 +8,7 @@ from bus.credentials import write_private
 from bus.members_conf import render
 from bus.permissions import Permissions
 from bus.server_config import CONFIG
+from bus.server_parts import compose
 
 _FOLDER = "server"
 _TLS = """tls {{
@@ -31,11 +31,12 @@ class ServerSecurity:
         tls: makes the context by which this machine connects; None: without TLS.
     """
 
-    def __init__(self, store: Path, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
-        """Nothing is written yet."""
+    def __init__(self, store: Path, tls: Callable[[], ssl.SSLContext] | None = None, parts: tuple[Path, ...] = ()) -> None:
+        """Nothing is written yet. `parts`: files of configuration besides nats.conf (`bus.server_parts`)."""
         self._folder = store.resolve() / _FOLDER
         self.config = self._folder / "nats.conf"
         self.tls = tls
+        self._parts = parts
 
     def write(
         self,
@@ -55,7 +56,4 @@ class ServerSecurity:
             paths = {"certificate": certificate, "key": certificate.with_suffix(".key"), "authority": authority}
             tls = _TLS.format(**{name: path.resolve().as_posix() for name, path in paths.items()})
         write_private(self._folder / "tls.conf", tls.encode())
-        # The server takes included files from the folder of the one that names them.
-        shutil.copyfile(CONFIG, self._folder / "base.conf")
-        includes = "".join(f'include "{name}.conf"\n' for name in ("base", "members", "tls"))
-        write_private(self.config, includes.encode())
+        compose(self._folder, (CONFIG, *self._parts), ("members", "tls"))

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from bus.congestion import ask_for_bbr
 from bus.credentials import Access, BadCredentials, Secret
-from bus.nats_link import address_of, why_unreachable
+from bus.nats_link import why_unreachable
 from bus.port import Unreachable
 from bus.server_config import is_loopback
+from bus.several import address_of, in_turn, place_of
 from bus.tensor_wire import Connection, Heard
 
 log = logging.getLogger("shoal.bus")
@@ -23,7 +24,6 @@ _FIRST_RETRY, _LAST_RETRY = 0.05, 2.0  # seconds between attempts to come back, 
 _CLOSE_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
 _PING_INTERVAL = 10.0  # seconds; a host that vanishes is noticed after three unanswered pings
 _UNANSWERED = 3
-_DEFAULT_PORT = 4222
 WRITE_AHEAD = 512 * 1024  # bytes, two chunks, that a node's lanes together leave to their sockets
 _FAILURES = (OSError, TimeoutError, ValueError, BadCredentials)  # of an attempt to connect; ssl's errors are OSErrors
 
@@ -39,9 +39,11 @@ class Lane:
     """
 
     def __init__(self, url: str, name: str, token: Secret) -> None:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        self._servers = in_turn(url, name)
+        parts = urlsplit(self._servers[0])
         self._address = address_of(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or _DEFAULT_PORT
+        self._places = [place_of(one) for one in self._servers]
+        self._at = 0  # which of them is tried, or was reached
         self._tls = parts.scheme == "tls"
         self._in_url = credentials(parts.username, parts.password)
         self._access = Access(token)
@@ -59,25 +61,28 @@ class Lane:
         self._write_ahead = WRITE_AHEAD
 
     async def open(self) -> None:
-        """Connect. Raises `Unreachable` where the first attempt fails."""
-        try:
-            await self._connect()
-        except _FAILURES as error:
-            raise Unreachable(why_unreachable(self._address, str(error) or type(error).__name__)) from error
+        """Connect. Raises `Unreachable` where the first attempt, or that at the last of several servers, fails."""
+        for left in reversed(range(len(self._places))):
+            try:
+                await self._connect()
+                return
+            except _FAILURES as error:
+                if not left:
+                    raise Unreachable(why_unreachable(self._address, str(error) or type(error).__name__)) from error
+                self._at += 1
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
+        host, port = self._places[self._at % len(self._places)]
         connection = Connection(self._heard, self._ended, self._write_ahead)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                transport, _ = await loop.create_connection(
-                    lambda: connection, self._host, self._port, ssl=self._access.tls()
-                )
-                if not is_loopback(self._host):  # nothing gets lost there
+                transport, _ = await loop.create_connection(lambda: connection, host, port, ssl=self._access.tls())
+                if not is_loopback(host):  # nothing gets lost there
                     self.bbr = ask_for_bbr(transport)
                 info = await connection.info
                 if transport.get_extra_info("ssl_object") is None and (self._tls or info.get("tls_required")):
-                    await self._encrypt(connection)
+                    await self._encrypt(connection, host)
                 connection.write(b"CONNECT " + json.dumps(self._greeting(str(info.get("nonce", "")))).encode() + b"\r\n")
                 await self._subscribe_all(connection)
         except BaseException:
@@ -101,10 +106,10 @@ class Lane:
             if told == self._patterns:
                 return
 
-    async def _encrypt(self, connection: Connection) -> None:
+    async def _encrypt(self, connection: Connection, host: str) -> None:
         context = ssl.create_default_context()
         transport = await asyncio.get_running_loop().start_tls(
-            connection.transport, connection, context, server_hostname=self._host
+            connection.transport, connection, context, server_hostname=host
         )
         if transport is None:
             raise ConnectionResetError("the connection ended while it was being encrypted")
@@ -141,6 +146,7 @@ class Lane:
         while True:
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(_LAST_RETRY, wait * 2)
+            self._at += 1
             try:
                 await self._connect()
             except _FAILURES as error:

@@ -8,6 +8,7 @@ import msgspec
 
 from bus.credentials import Secret
 from bus.server_config import last_url
+from bus.several import each_of, place_of
 from runners.members.files import joined_as, known_at, own_file
 from schemas.errors import ShoalError
 
@@ -37,23 +38,38 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     """A server and what it takes to get in."""
 
     url: str
-    """Without the token, so that it can be shown."""
+    """Without the token, so that it can be shown; of several servers, all, with commas between."""
     token: Secret = None
     """A token, or the file with this machine's credentials."""
 
     @property
     def host(self) -> str:
-        """The server's host."""
-        return urlsplit(self.url).hostname or "127.0.0.1"
+        """The server's host; of several the first's, and so the port."""
+        return place_of(each_of(self.url)[0])[0]
 
     @property
     def port(self) -> int:
         """The server's port."""
-        return urlsplit(self.url).port or 4222
+        return place_of(each_of(self.url)[0])[1]
+
+    @property
+    def places(self) -> str:
+        """`HOST:PORT` of each server, with commas between."""
+        return ",".join(f"{host}:{port}" for host, port in map(place_of, each_of(self.url)))
 
 
 def parse_server(server: str) -> Address:
-    """`nats://[TOKEN@]HOST[:PORT]`, or `HOST[:PORT]`. Raises `BadServer`, also for a user with a password."""
+    """`nats://[TOKEN@]HOST[:PORT]`, or `HOST[:PORT]`, or several of them with commas between.
+
+    Raises `BadServer`, also for a user with a password.
+    """
+    found = [_parse_one(one) for one in server.split(",")]
+    tokens = [one.token for one in found if one.token is not None]
+    return Address(url=",".join(one.url for one in found), token=tokens[0] if tokens else None)
+
+
+def _parse_one(server: str) -> Address:
+    server = server.strip()
     text = server if "://" in server else f"nats://{server}"
     try:
         parts = urlsplit(text)

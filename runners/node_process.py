@@ -217,7 +217,7 @@ async def _link(options: NodeOptions, name: str, address: Address) -> AsyncItera
     if options.link is None:
         yield address.url
         return
-    argv = [sys.executable, "-m", "bus.shaping", "--upstream", f"{address.host}:{address.port}"]
+    argv = [sys.executable, "-m", "bus.shaping", "--upstream", address.places]
     argv += ["--profile", options.link, "--cc", options.cc, "--node", name]
     variable = "SHOAL_CREDENTIALS" if isinstance(address.token, Path) else "SHOAL_TOKEN"
     environment = {variable: str(address.token)} if address.token else {}

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bus.credentials import write_private
 from bus.locks import name_after_host
 from bus.nats import NatsBus
 from bus.port import BusError
-from bus.server import EmbeddedServer, ServerExited, ServerRestarted
+from bus.server import ServerExited, ServerRestarted
 from runners.address import TOKEN_FILE, Address, find_server
 from runners.bundles.keys import own_signer
 from runners.members.files import has_register
+from runners.servers import Servers, files_besides, make_servers, servers_wanted
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
@@ -34,6 +36,8 @@ AGENTS = (
     "appraiser",
     "recorder",
 )
+GIVEN_TOKEN = "given-token"
+"""The file with the token of a server that isn't one of our own: its own processes read it there."""
 # Seconds for the desk to answer after its start; it takes one, a crowded machine may take ten times as long.
 READY_WITHIN = 30.0
 # Seconds between asking a desk that isn't there yet.
@@ -62,6 +66,8 @@ class UpOptions:
     """Encrypted connections, with certificates both ways; needs `secure`."""
     storage_key: str = ""
     """With which JetStream encrypts what it stores."""
+    cluster: int = 0
+    """Servers that keep everything together; 0: as many as the store has had, one at first."""
     nodes: int = 0
     server: str | None = None
     """A server that runs already; by default one of our own is started."""
@@ -76,27 +82,22 @@ class Fleet:
 
     def __init__(self, options: UpOptions) -> None:
         self.options = options
-        self.server: EmbeddedServer | None = None
+        self.server: Servers | None = None
         self.members: Membership | None = None
         if options.server is None and (options.secure or has_register(options.store)):
             from runners.members import membership  # all commands import this module, which needn't wait for it
 
-            self.members = membership.Membership(options.store, AGENTS, tls=options.tls, listen=options.listen)
-        if options.server is None:
-            self.server = EmbeddedServer(
-                options.store,
-                listen=options.listen,
-                port=options.port,
-                token=options.token,
-                security=self.members.security if self.members is not None else None,
-                storage_key=options.storage_key,
-                on_exit=self._server_ended,
-                on_restart=self._server_back,
+            self.members = membership.Membership(
+                options.store, AGENTS, tls=options.tls, listen=options.listen, besides=files_besides(options)
             )
+        if options.server is None:
+            security = self.members.security if self.members is not None else None
+            self.server = make_servers(options, security, self._server_ended, self._server_back)
         self.supervisor = Supervisor(
             options.store, server=self.server, on_exit=self._child_ended, on_restart=self._child_back
         )
         self.address: Address | None = None
+        self._token_file = options.store / TOKEN_FILE
 
     async def start(self) -> Address:
         """Start everything; returns once the desk answers."""
@@ -109,6 +110,11 @@ class Fleet:
                 self.address = Address(url=self.server.url, token=self.members.operator)
         else:
             self.address = find_server(options.server, store=options.store)
+            if isinstance(self.address.token, str):
+                self._token_file = options.store / GIVEN_TOKEN
+                write_private(self._token_file, self.address.token.encode())
+        if options.server is None and servers_wanted(options):
+            await self._prepare(self.address)
         # Seven Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
         # accepts meanwhile is stored, and the others find it.
         from runners.replica_settings import replicas_of  # likewise
@@ -165,8 +171,16 @@ class Fleet:
         if self.address is None:
             raise AssertionError("the server is started first")
         common = ("--server", self.address.url, "--store", str(self.options.store))
-        token_file = self.options.store / TOKEN_FILE
-        return (*common, "--token-file", str(token_file)) if isinstance(self.address.token, str) else common
+        return (*common, "--token-file", str(self._token_file)) if isinstance(self.address.token, str) else common
+
+    async def _prepare(self, address: Address) -> None:
+        """Make all streams while all servers of a cluster are there: each gets its copies on three of them."""
+        bus = await NatsBus.connect(address.url, source="up", token=address.token)
+        try:
+            await bus.prepare_objects()
+            await bus.prepare_logs()
+        finally:
+            await bus.close()
 
     async def _desk_answers(self, address: Address) -> None:
         bus = await NatsBus.connect(address.url, source="up", token=address.token)
@@ -191,10 +205,10 @@ class Fleet:
         self.options.warn(f"{event.name}: runs again after {event.down_s:.1f} s")
 
     def _server_ended(self, event: ServerExited) -> None:
-        self.options.warn(f"nats-server ended and starts again in {event.restart_in:.1f} s")
+        self.options.warn(f"{event.name} ended and starts again in {event.restart_in:.1f} s")
 
     def _server_back(self, event: ServerRestarted) -> None:
-        self.options.warn(f"nats-server: runs again after {event.down_s:.1f} s")
+        self.options.warn(f"{event.name}: runs again after {event.down_s:.1f} s")
 
 
 async def bring_up(options: UpOptions) -> str | None:

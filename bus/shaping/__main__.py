@@ -31,11 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     die_with_parent(os.getppid())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        host, port = _address(arguments.upstream)
+        (host, port), *others = (_address(one) for one in arguments.upstream.split(","))
         if arguments.node:
             token(arguments.node)
         changes = schedule_in(arguments.schedule.read_bytes()) if arguments.schedule else ()
-        proxy = ShapingProxy(host, port, profile_named(arguments.profile), CongestionControl(arguments.cc), arguments.seed)
+        profile, control = profile_named(arguments.profile), CongestionControl(arguments.cc)
+        proxy = ShapingProxy(host, port, profile, control, arguments.seed, others=others)
     except (ShoalError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -68,8 +69,8 @@ async def _serve(proxy: ShapingProxy, arguments: argparse.Namespace, changes: tu
 async def _follow_orders(control: LinkControl, arguments: argparse.Namespace) -> None:
     """Obey the bus too, where there is a node to go by."""
     if arguments.node:
-        host, port = _address(arguments.upstream)
-        url = f"nats://[{host}]:{port}" if ":" in host else f"nats://{host}:{port}"
+        places = (_address(one) for one in arguments.upstream.split(","))
+        url = ",".join(f"nats://[{host}]:{port}" if ":" in host else f"nats://{host}:{port}" for host, port in places)
         await OrderReader(control, url, arguments.node, _secret()).run()
 
 
@@ -132,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         "It takes orders as lines of JSON on standard input.",
         epilog="example: python -m bus.shaping --upstream 127.0.0.1:4222 --profile poor --cc bbr",
     )
-    parser.add_argument("--upstream", required=True, metavar="HOST:PORT", help="the server at the link's other end")
+    upstream = "the server at the link's other end; of several, with commas between, the first that listens"
+    parser.add_argument("--upstream", required=True, metavar="HOST:PORT", help=upstream)
     parser.add_argument("--profile", required=True, metavar="NAME", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--cc", choices=[c.value for c in CongestionControl], default="cubic", help="default: cubic")
     parser.add_argument(

@@ -6,6 +6,7 @@ import logging
 import random
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bus.shaping.congestion import CongestionControl, handshake_delay, tcp_path
@@ -56,12 +57,15 @@ class ShapingProxy:
         profile: LinkProfile,
         cc: str | CongestionControl = CongestionControl.CUBIC,
         seed: int = 0,
+        *,
+        others: Sequence[tuple[str, int]] = (),
     ) -> None:
+        """`others`: servers, tried in turn where the first doesn't listen."""
         self.profile = profile
         self.control = CongestionControl(cc)
         self.port = 0
         """The port it listens on, known after `start`."""
-        self._upstream = (upstream_host, upstream_port)
+        self._upstream = ((upstream_host, upstream_port), *others)
         self._seed = seed
         rng = random.Random(f"{seed}:link")
         self._round_trip = RoundTrip(profile.round_trip, profile.jitter_ms / 1e3, rng)
@@ -196,18 +200,24 @@ class ShapingProxy:
         return connection.client
 
     async def open_upstream(self, connection: "_Connection", rng: random.Random) -> None:
-        """Reach the server over the link. Raises `OSError` where it doesn't listen."""
+        """Reach a server over the link. Raises `OSError` where none listens."""
         await self._connected.wait()
         await asyncio.sleep(handshake_delay(self._path, rng))
         loop = asyncio.get_running_loop()
-        family, _, _, _, address = (await loop.getaddrinfo(*self._upstream, type=socket.SOCK_STREAM))[0]
-        sock = _socket(family)
-        try:
-            await loop.sock_connect(sock, address)
-            await loop.create_connection(lambda: connection.server, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        for left, place in zip(reversed(range(len(self._upstream))), self._upstream, strict=True):
+            family, _, _, _, address = (await loop.getaddrinfo(*place, type=socket.SOCK_STREAM))[0]
+            sock = _socket(family)
+            try:
+                await loop.sock_connect(sock, address)
+                await loop.create_connection(lambda: connection.server, sock=sock)
+                return
+            except OSError:
+                sock.close()
+                if not left:
+                    raise
+            except BaseException:
+                sock.close()
+                raise
 
     def forget(self, connection: "_Connection") -> None:
         """A connection is over."""

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from bus.cluster import MOST
 from bus.server_config import ensure_token, is_loopback, storage_key
 from bus.shaping.congestion import CongestionControl
 from bus.shaping.profiles import PROFILES
@@ -111,6 +112,12 @@ def up(
     encrypt: Annotated[
         bool, typer.Option("--encrypt", help="Encrypt what the server stores; the key is in the store.")
     ] = False,
+    cluster: Annotated[
+        int,
+        typer.Option(
+            "--cluster", metavar="N", min=0, max=MOST, help="So many servers (3 or 5) that keep all together; any may die."
+        ),
+    ] = 0,
     replicas: Annotated[
         int | None,
         typer.Option("--replicas", metavar="N", min=1, max=5, help="Processes of each agent: one leads, others stand by."),
@@ -124,7 +131,7 @@ def up(
 
     The first line on standard output is `ready nats://127.0.0.1:PORT`, once jobs can be submitted.
     """
-    if server is not None and (listen is not None or port or secure or tls or encrypt):
+    if server is not None and (listen is not None or port or secure or tls or encrypt or cluster):
         fail("all but --nodes and --store are for a server of its own: leave out --server", EXIT_USAGE)
     with told():
         members = secure or tls or has_register(store)
@@ -138,6 +145,7 @@ def up(
         secure=secure or tls,
         tls=tls,
         storage_key=key,
+        cluster=cluster,
         nodes=nodes,
         replicas=replicas,
         server=server,
@@ -331,7 +339,11 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         rich_help_panel=MACHINES,
         epilog=example(
-            "shoal up", "shoal up --nodes 1", "shoal up --listen 192.168.1.5", "shoal up --tls --listen 192.168.1.5"
+            "shoal up",
+            "shoal up --nodes 1",
+            "shoal up --listen 192.168.1.5",
+            "shoal up --tls --listen 192.168.1.5",
+            "shoal up --cluster 3 --replicas 2",
         ),
     )(up)
     app.command(

@@ -2,11 +2,11 @@
 
 import contextlib
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from bus.credentials import Credentials, read_secret, write_private
+from bus.several import each_of, place_of
 from runners.members.register import OPERATOR, Register
 from schemas.errors import ShoalError
 from schemas.members import Role
@@ -73,9 +73,8 @@ def joined_as(store: Path, role: Role | None = None) -> list[tuple[Path, Credent
 
 def known_at(store: Path, url: str) -> Path | None:
     """The credentials of this machine for the server at `url`."""
-    wanted = urlsplit(url)
+    wanted = {place_of(one) for one in each_of(url)}
     for path, held in joined_as(store):
-        there = urlsplit(held.server)
-        if (there.hostname, there.port) == (wanted.hostname, wanted.port):
+        if not wanted.isdisjoint(place_of(one) for one in each_of(held.server)):
             return path
     return None

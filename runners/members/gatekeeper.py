@@ -17,13 +17,13 @@ from bus.nats import NatsBus
 from bus.nkeys import KeyPair, checked_public
 from bus.permissions import permissions_of_invited
 from bus.port import BusError, Interest, Receipt, Start, Subscription
-from bus.server import EmbeddedServer
 from bus.server_security import ServerSecurity
 from runners.bundles.keys import own_signer
 from runners.members.authority import Authority
 from runners.members.files import load_register, member_file, save_register
 from runners.members.invitation import Invitation, line_of
 from runners.members.register import OPERATOR, Known, NotAllowed
+from runners.servers import Servers
 from runners.settings import FILE
 from schemas.decisions import ForceNode
 from schemas.errors import DecodeError, ShoalError
@@ -62,7 +62,7 @@ class Gatekeeper:
         self._security = security
         self._authority = authority
         self._register = load_register(store)
-        self._server: EmbeddedServer | None = None
+        self._server: Servers | None = None
         self._bus: NatsBus | None = None
         self._hearing: dict[str, Known] = {}  # used invitations whose bearers have not heard the answer yet
         self._one_at_a_time = asyncio.Lock()
@@ -109,7 +109,7 @@ class Gatekeeper:
             await self._obeyed()
         return path
 
-    async def serve(self, server: EmbeddedServer, bus: NatsBus) -> None:
+    async def serve(self, server: Servers, bus: NatsBus) -> None:
         """Answer from now on; `bus` is the gatekeeper's own."""
         self._server, self._bus = server, bus
         stored = [entry async for entry in bus.history([Interest(AuditEntry)])]

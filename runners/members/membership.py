@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 
 from bus.nats import NatsBus
-from bus.server import EmbeddedServer
 from bus.server_config import primary_address
 from bus.server_security import ServerSecurity
 from runners.members.authority import LIFETIME, RENEW_AFTER, Authority
 from runners.members.files import member_file
 from runners.members.gatekeeper import Gatekeeper
 from runners.members.register import OPERATOR
+from runners.servers import Servers
 from schemas.roles import GATEKEEPER
 
 _LOOK_AGAIN = 3600.0  # seconds between looks at the wall clock: a host that slept has missed what its timer was for
@@ -20,8 +20,12 @@ _LOOK_AGAIN = 3600.0  # seconds between looks at the wall clock: a host that sle
 class Membership:
     """Attributes: `security`: for the server; `operator`: the file with the operator's credentials."""
 
-    def __init__(self, store: Path, agents: tuple[str, ...], *, tls: bool, listen: str) -> None:
+    def __init__(
+        self, store: Path, agents: tuple[str, ...], *, tls: bool, listen: str, besides: tuple[Path, ...] = ()
+    ) -> None:
         """Makes what is missing: keys, with `tls` the authority and certificates, and the server's files.
+
+        `besides`: files of configuration that the server has besides nats.conf.
 
         Raises:
             BadRegister: the register is damaged.
@@ -30,7 +34,7 @@ class Membership:
         tls = tls or (store / "tls" / "authority.pem").exists()
         address = primary_address() if listen in ("0.0.0.0", "::") else listen
         self._authority = Authority(store, (address,)) if tls else None
-        self.security = ServerSecurity(store, self._authority.context if self._authority is not None else None)
+        self.security = ServerSecurity(store, self._authority.context if self._authority is not None else None, besides)
         self.operator = member_file(store, OPERATOR)
         self._store = store
         self._gatekeeper = Gatekeeper(store, self.security, self._authority)
@@ -38,7 +42,7 @@ class Membership:
         self._bus: NatsBus | None = None
         self._renewing: asyncio.Task[None] | None = None
 
-    async def serve(self, server: EmbeddedServer) -> None:
+    async def serve(self, server: Servers) -> None:
         """Answer invitations and the like; the streams and the object store are there on return."""
         operator = await NatsBus.connect(server.url, source=OPERATOR, token=self.operator)
         await operator.prepare_objects()

@@ -18,7 +18,10 @@ from schemas.wire import Message, seal
 CARRIERS = {
     "nats": "carriers_nats",
     "simulated": "carriers_simulated",
+    "cluster": "carriers_cluster",
 }
+SLOW = frozenset({"cluster"})
+"""Those that take seconds to be there: for `-m search`."""
 
 
 class Carrier(Protocol):
