@@ -60,12 +60,12 @@ class EmbeddedCluster:
         token: str | None = None,
         security: ServerSecurity | None = None,
         storage_key: str = "",
-        parts: tuple[Part, ...] = (),
+        parts: Callable[[int], tuple[Part, ...]] = lambda number: (),
         policy: RestartPolicy | None = None,
         on_exit: Callable[[ServerExited], None] | None = None,
         on_restart: Callable[[ServerRestarted], None] | None = None,
     ) -> None:
-        """Nothing is started yet. Arguments as of `EmbeddedServer`; `parts` are the first server's.
+        """Nothing is started yet. Arguments as of `EmbeddedServer`; `parts` are of each server by its number, from 1.
 
         Raises:
             BadCluster: an even number, too few or too many; or the store has a single server's data, or other servers'.
@@ -86,7 +86,7 @@ class EmbeddedCluster:
                 token=token,
                 security=security,
                 storage_key=storage_key,
-                parts=(cluster_part(name, _ROUTES, ports[number - 1], secret, ports), *(parts if number == 1 else ())),
+                parts=(cluster_part(name, _ROUTES, ports[number - 1], secret, ports), *parts(number)),
                 name=f"{name}-{number}",
                 policy=policy,
                 on_exit=on_exit,

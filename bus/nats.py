@@ -354,6 +354,8 @@ class NatsBus:
         if self._repairing is None or self._repairing.done():
             self._repairing = asyncio.get_running_loop().create_task(ensure_streams(self._nc, _SETUP_TIMEOUT))
         await asyncio.wait([self._repairing])
+        if not self._repairing.cancelled():
+            self._repairing.exception()  # who waits for a stream looks for it again
 
 
 class _Subscription:

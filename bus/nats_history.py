@@ -36,12 +36,12 @@ async def read_stored(link: Link, stream: str, filters: list[str], *, order_from
     while True:
         before = position
         try:
-            if link.clustered and newest is None:
+            if link.distant and newest is None:
                 newest = await _newest(link, stream, filters)
             async for msg, sequence in _read_from(link, stream, filters, position):
                 position = sequence + 1
                 yield msg
-            # The reads of a cluster are served by whichever server, and that one may be behind the stream's leader.
+            # In a cluster any server serves reads, and that one may be behind the stream's leader.
             if newest is None or position > min(newest, await _newest(link, stream, filters)):
                 return
             await asyncio.sleep(_BEHIND)

@@ -6,7 +6,6 @@ import enum
 import logging
 import random
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from nats.aio.subscription import Subscription
 
 from bus.credentials import Access, Secret
 from bus.port import Unreachable
+from bus.segments import segments_of
 from bus.several import address_of, in_turn, place_of
 
 log = logging.getLogger("shoal.bus")
@@ -381,23 +381,5 @@ def why_unreachable(address: str, said: str) -> str:
 
 def is_clustered(nc: Client) -> bool:
     """Whether the server that this client greeted last is one of a cluster."""
-    # nats-py has no public way to all of what the server says of itself.
-    return bool(nc._server_info.get("cluster"))
-
-
-# Offsets in `struct tcp_info` (linux/tcp.h), part of the kernel's ABI: fields are only ever added at its end.
-_TOTAL_RETRANS = 100  # bytes; u32
-_DATA_SEGS_OUT = 156  # bytes; u32, since Linux 4.6
-
-
-def segments_of(connection: socket.socket | None) -> tuple[int, int] | None:
-    """(segments sent again, data segments sent) of a TCP connection since it was made; None where the system won't say."""
-    if connection is None or not hasattr(socket, "TCP_INFO"):
-        return None
-    try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DATA_SEGS_OUT + 4)
-    except (OSError, ValueError):  # of a connection that has just ended, uvloop's socket has no descriptor any more
-        return None
-    if len(info) < _DATA_SEGS_OUT + 4:
-        return None
-    return struct.unpack_from("=I", info, _TOTAL_RETRANS)[0], struct.unpack_from("=I", info, _DATA_SEGS_OUT)[0]
+    # nats-py has no public way to all that the server says of itself. A site's server calls itself a cluster of its own.
+    return nc._server_info.get("cluster", "") not in ("", nc._server_info.get("server_name"))

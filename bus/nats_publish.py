@@ -23,6 +23,7 @@ _WINDOW = 512  # publishes without an acknowledgement: the rate is flat from 256
 _RESEND_AFTER = 3.0  # seconds without an acknowledgement on a standing connection; a bad link's round trip is under two
 _SWEEP = 0.5  # seconds between looks at what is late, while anything is under way
 _RETRY_PAUSE = 0.05  # seconds before asking a server again whose stream isn't there yet
+_DISTANT_PAUSE = 0.5  # seconds before it where the stream is on other servers, which may be away for long
 _WRONG_LAST_SEQUENCE = (10071, 10164)  # JetStream's error codes for a lost compare-and-set
 # And, on a cluster, for what says no more than "not now": the first copy of this very message is still being agreed on, the
 # cluster has no leader at the moment.
@@ -148,7 +149,7 @@ class StreamPublisher:
 
     async def _find_stream(self, entry: _UnderWay) -> None:
         """Nobody took the message: JetStream is still starting, or the store is a new one without our streams."""
-        await asyncio.sleep(_RETRY_PAUSE)
+        await asyncio.sleep(_DISTANT_PAUSE if self._link.distant else _RETRY_PAUSE)
         with contextlib.suppress(Unreachable):
             await self._repair()
         if not entry.done.done():

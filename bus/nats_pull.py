@@ -296,7 +296,7 @@ class StreamReader:
                 await self._repair()
             except (errors.Error, BusError) as error:
                 log.debug("%s: not yet: %s", self._name, error)
-                if self._durable is None and self._link.clustered:
+                if self._durable is None and self._link.distant:
                     # Consumers that aren't durable are on one server alone, which may be the one that is away.
                     self._name = self._link.nc.new_inbox().rpartition(".")[2]
             await asyncio.sleep(_RECOVERY_PAUSES[min(attempt, len(_RECOVERY_PAUSES) - 1)])

@@ -152,8 +152,8 @@ async def _patiently(nc: Client, make: Callable[[JetStreamContext], Awaitable[No
             await make(nc.jetstream(timeout=patience))
             return
         except (ServiceUnavailableError, NoRespondersError, NatsTimeout, APIError) as error:
-            lasting = isinstance(error, APIError) and not isinstance(error, ServiceUnavailableError)
-            if (lasting and error.err_code not in _TOO_FEW_SERVERS) or loop.time() >= until:
+            refused = isinstance(error, APIError) and not isinstance(error, ServiceUnavailableError)
+            if (refused and getattr(error, "err_code", None) not in _TOO_FEW_SERVERS) or loop.time() >= until:
                 raise
         patience = min(timeout, 2 * patience)
         await asyncio.sleep(_ASK_AGAIN)

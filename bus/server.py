@@ -272,8 +272,9 @@ class EmbeddedServer:
         for part in self._parts:
             variables |= part.variables
         config = self._security.config if self._security is not None else self._config
-        if self._parts and self._security is None:
-            config = compose(self.store / "server", (config, *(part.file for part in self._parts)))
+        files = [part.file for part in self._parts if part.file is not None]
+        if files and self._security is None:
+            config = compose(self.store / "server", (config, *files))
         process = await processes.spawn(
             [str(self._binary.path), "-c", str(config)],
             env=variables,

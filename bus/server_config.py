@@ -196,6 +196,7 @@ def environment(
         "SHOAL_NATS_PORT": str(ports.nats),
         "SHOAL_NATS_TOKEN": json.dumps(token or ""),
         "SHOAL_NATS_STORAGE_KEY": json.dumps(storage_key),
+        "SHOAL_NATS_DOMAIN": json.dumps(""),
         "SHOAL_NATS_STORE": json.dumps(str(store), ensure_ascii=False),
         "SHOAL_NATS_WEBSOCKET_PORT": str(ports.websocket),
         "SHOAL_NATS_ORIGINS": json.dumps(origins or here),

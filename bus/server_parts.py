@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.credentials import write_private
+from bus.several import place_of
 
 _FOLDER = Path(__file__).parent
+_DOMAIN = "shoal"  # of JetStream, as in leaf.conf
+_LEAF_USER = "leaf"  # as in leaves.conf
 LEAF = _FOLDER / "leaf.conf"
 """In place of nats.conf: the server of a site that keeps nothing itself."""
 CLUSTER = _FOLDER / "cluster.conf"
@@ -17,9 +20,9 @@ LEAVES = _FOLDER / "leaves.conf"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A file of configuration, and the variables that the server reads for it. Secrets are among these alone."""
+    """A file of configuration, where it needs one, and variables that the server reads. Secrets are among these alone."""
 
-    file: Path
+    file: Path | None
     variables: Mapping[str, str]
 
 
@@ -40,8 +43,21 @@ def cluster_part(name: str, host: str, port: int, secret: str, routes: Iterable[
 
 def leaves_part(port: int, secret: str) -> Part:
     """Other sites are let in at `port`, beside where clients are, with this secret."""
-    variables = {"SHOAL_NATS_LEAF_PORT": str(port), "SHOAL_NATS_LEAF_SECRET": json.dumps(secret)}
+    variables = {
+        "SHOAL_NATS_DOMAIN": json.dumps(_DOMAIN),
+        "SHOAL_NATS_LEAF_PORT": str(port),
+        "SHOAL_NATS_LEAF_SECRET": json.dumps(secret),
+    }
     return Part(file=LEAVES, variables=variables)
+
+
+def remotes_part(urls: Iterable[str], secret: str) -> Part:
+    """For `LEAF`: where the fleet lets sites in, as `nats://HOST:PORT`, and its secret."""
+    remotes = []
+    for url in urls:
+        host, port = place_of(url)
+        remotes.append(f"nats-leaf://{_LEAF_USER}:{secret}@{f'[{host}]' if ':' in host else host}:{port}")
+    return Part(file=None, variables={"SHOAL_NATS_LEAF_REMOTES": json.dumps(remotes)})
 
 
 def compose(folder: Path, files: Iterable[Path], made: Iterable[str] = ()) -> Path:

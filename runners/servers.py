@@ -6,8 +6,9 @@ from typing import Protocol
 
 from bus.cluster import EmbeddedCluster, size_of
 from bus.server import EmbeddedServer, ServerExited, ServerRestarted
-from bus.server_parts import CLUSTER
+from bus.server_parts import CLUSTER, Part, leaves_part
 from bus.server_security import ServerSecurity
+from bus.several import each_of
 
 Servers = EmbeddedServer | EmbeddedCluster
 
@@ -36,6 +37,10 @@ class ServerOptions(Protocol):
         """With which JetStream encrypts."""
 
     @property
+    def leaves(self) -> int:
+        """The port, of the first server, at which other sites are let in; 0: they aren't."""
+
+    @property
     def cluster(self) -> int:
         """Servers; 0 for what the store has had so far."""
 
@@ -58,6 +63,10 @@ def make_servers(
 ) -> Servers:
     """The server or servers; nothing is started yet. Raises as they do."""
     count = servers_wanted(options)
+
+    def besides(number: int) -> tuple[Part, ...]:
+        return (leaves_part(options.leaves + number - 1, options.token or ""),) if options.leaves else ()
+
     if count:
         return EmbeddedCluster(
             options.store,
@@ -67,6 +76,7 @@ def make_servers(
             token=options.token,
             security=security,
             storage_key=options.storage_key,
+            parts=besides,
             on_exit=on_exit,
             on_restart=on_restart,
         )
@@ -77,6 +87,13 @@ def make_servers(
         token=options.token,
         security=security,
         storage_key=options.storage_key,
+        parts=besides(1),
         on_exit=on_exit,
         on_restart=on_restart,
     )
+
+
+def leaf_url(server: Servers, port: int) -> str:
+    """Where servers of other sites connect, with the token: a secret. `port`: of the first server."""
+    urls = each_of(server.join_url)
+    return ",".join(f"{url.rpartition(':')[0]}:{port + number}" for number, url in enumerate(urls))

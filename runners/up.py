@@ -16,7 +16,7 @@ from bus.server import ServerExited, ServerRestarted
 from runners.address import TOKEN_FILE, Address, find_server
 from runners.bundles.keys import own_signer
 from runners.members.files import has_register
-from runners.servers import Servers, files_besides, make_servers, servers_wanted
+from runners.servers import Servers, files_besides, leaf_url, make_servers, servers_wanted
 from runners.supervisor import ChildExited, ChildRestarted, ChildSpec, Supervisor
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
@@ -66,6 +66,8 @@ class UpOptions:
     """Encrypted connections, with certificates both ways; needs `secure`."""
     storage_key: str = ""
     """With which JetStream encrypts what it stores."""
+    leaves: int = 0
+    """The port at which other sites are let in; 0: none. Needs a token."""
     cluster: int = 0
     """Servers that keep everything together; 0: as many as the store has had, one at first."""
     nodes: int = 0
@@ -152,6 +154,13 @@ class Fleet:
         signer = own_signer(self.options.store).public
         return f"on another machine: shoal node --server {self.server.join_url} --trust {signer}"
 
+    @property
+    def leaf_line(self) -> str | None:
+        """How another site joins; None if none can."""
+        if self.server is None or not self.options.leaves:
+            return None
+        return f"at another site: shoal leaf --server {leaf_url(self.server, self.options.leaves)}"
+
     def _name_of(self, number: int) -> tuple[str, ...]:
         """A node's key belongs to a name, so that its name is given where there are keys; else it takes a free one."""
         if self.members is None:
@@ -224,6 +233,8 @@ async def bring_up(options: UpOptions) -> str | None:
         options.say(f"ready {address.url}")
         if fleet.join_line:
             options.say(fleet.join_line)
+        if fleet.leaf_line:
+            options.say(fleet.leaf_line)
         await asyncio.Event().wait()
 
     try:

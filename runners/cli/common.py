@@ -111,6 +111,17 @@ def print_line(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_now(line: str) -> None:
+    """A line on standard output that whoever reads it gets at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def print_error(line: str) -> None:
+    """A line on standard error."""
+    errors.print(line, markup=False, soft_wrap=True)
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: `4.2 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 60:

@@ -1,6 +1,5 @@
 """Commands about machines: up, node, agent, nodes, doctor."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +21,12 @@ from runners.cli.common import (
     ServerOption,
     StoreOption,
     console,
-    errors,
     example,
     fail,
     joined,
+    print_error,
     print_json,
+    print_now,
     run_async,
     size,
     told,
@@ -93,35 +93,40 @@ JobMemoryOption = Annotated[
     float | None, typer.Option("--job-memory", metavar="GB", min=0.5, help="Memory that each job's process may take.")
 ]
 
+ListenOption = Annotated[
+    str | None, typer.Option("--listen", metavar="ADDR", help="Let other machines in, at this address; makes a token.")
+]
+ServerPortOption = Annotated[
+    int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of the server; 0 for the last one or a free one.")
+]
+SecureOption = Annotated[
+    bool, typer.Option("--secure", help="A key for each member instead of a token: `shoal invite` lets others in.")
+]
+TlsOption = Annotated[bool, typer.Option("--tls", help="Encrypt connections, with certificates both ways and --secure.")]
+EncryptOption = Annotated[bool, typer.Option("--encrypt", help="Encrypt what the server stores; the key is in the store.")]
+LeavesOption = Annotated[
+    int, typer.Option("--leaves", metavar="PORT", min=0, max=65535, help="Let whole sites in here, by `shoal leaf`.")
+]
+ClusterOption = Annotated[
+    int,
+    typer.Option("--cluster", metavar="N", min=0, max=MOST, help="So many servers (3 or 5) that keep all; any may die."),
+]
+ReplicasOption = Annotated[
+    int | None,
+    typer.Option("--replicas", metavar="N", min=1, max=5, help="Processes of each agent: one leads, others stand by."),
+]
+
 
 def up(
-    listen: Annotated[
-        str | None, typer.Option("--listen", metavar="ADDR", help="Let other machines in, at this address; makes a token.")
-    ] = None,
-    port: Annotated[
-        int,
-        typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of the server; 0 for the last one or a free one."),
-    ] = 0,
+    listen: ListenOption = None,
+    port: ServerPortOption = 0,
     nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=0, help="Nodes to start on this machine, too.")] = 0,
-    secure: Annotated[
-        bool, typer.Option("--secure", help="A key for each member instead of a token: `shoal invite` lets others in.")
-    ] = False,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt connections, with certificates both ways and --secure.")
-    ] = False,
-    encrypt: Annotated[
-        bool, typer.Option("--encrypt", help="Encrypt what the server stores; the key is in the store.")
-    ] = False,
-    cluster: Annotated[
-        int,
-        typer.Option(
-            "--cluster", metavar="N", min=0, max=MOST, help="So many servers (3 or 5) that keep all together; any may die."
-        ),
-    ] = 0,
-    replicas: Annotated[
-        int | None,
-        typer.Option("--replicas", metavar="N", min=1, max=5, help="Processes of each agent: one leads, others stand by."),
-    ] = None,
+    secure: SecureOption = False,
+    tls: TlsOption = False,
+    encrypt: EncryptOption = False,
+    leaves: LeavesOption = 0,
+    cluster: ClusterOption = 0,
+    replicas: ReplicasOption = None,
     store: StoreOption = DEFAULT_STORE,
     server: Annotated[
         str | None, typer.Option("--server", metavar="URL", help="A server that runs already, instead of one of its own.")
@@ -131,11 +136,14 @@ def up(
 
     The first line on standard output is `ready nats://127.0.0.1:PORT`, once jobs can be submitted.
     """
-    if server is not None and (listen is not None or port or secure or tls or encrypt or cluster):
+    if server is not None and (listen is not None or port or secure or tls or encrypt or cluster or leaves):
         fail("all but --nodes and --store are for a server of its own: leave out --server", EXIT_USAGE)
     with told():
         members = secure or tls or has_register(store)
-        token = ensure_token(store) if listen is not None and not is_loopback(listen) and not members else None
+        if leaves and members:
+            fail("--leaves is for a fleet with a token: the nodes of one with members connect by themselves", EXIT_USAGE)
+        wanted = leaves or (listen is not None and not is_loopback(listen))
+        token = ensure_token(store) if wanted and not members else None
         key = storage_key(store, make=encrypt) if server is None else ""
     options = UpOptions(
         store=store,
@@ -145,12 +153,13 @@ def up(
         secure=secure or tls,
         tls=tls,
         storage_key=key,
+        leaves=leaves,
         cluster=cluster,
         nodes=nodes,
         replicas=replicas,
         server=server,
-        say=_say,
-        warn=_warn,
+        say=print_now,
+        warn=print_error,
     )
     signalled = run_async(bring_up(options))
     if signalled == "SIGINT":
@@ -325,15 +334,6 @@ def _print_check(check: Check) -> None:
         console.print(f"       {check.mend}", style="dim", markup=False, soft_wrap=True)
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _warn(line: str) -> None:
-    errors.print(line, markup=False, soft_wrap=True)
-
-
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the app."""
     app.command(
@@ -344,6 +344,7 @@ def add_to(app: typer.Typer) -> None:
             "shoal up --listen 192.168.1.5",
             "shoal up --tls --listen 192.168.1.5",
             "shoal up --cluster 3 --replicas 2",
+            "shoal up --listen 203.0.113.5 --leaves 7422",
         ),
     )(up)
     app.command(

@@ -10,11 +10,13 @@ import pytest
 from nats.js.api import StreamConfig
 
 from bus.nats import NatsBus, TooLarge
-from bus.nats_link import LinkState, address_of, segments_of
+from bus.nats_link import LinkState
 from bus.nats_streams import LATEST, RECORD, configs
 from bus.port import BusError, Interest, Unreachable
+from bus.segments import segments_of
 from bus.server import EmbeddedServer
 from bus.server_config import find_binary
+from bus.several import address_of
 from schemas.bus import BusDisturbed
 from schemas.nodes import NodeHeartbeat, NodeLeaving
 from schemas.wire import Delivery, Message, registered

@@ -16,7 +16,7 @@ from runners.client import connect
 from schemas.jobs import JobPhase
 
 pytestmark = pytest.mark.search  # the processes of a whole fleet of its own: as much as all fleets of the suite together
-ROUNDS = 200  # more than pass until both have been killed
+ROUNDS = 40  # more than pass until both have been killed
 
 
 async def leader_of(url: str, stream: str) -> str:
