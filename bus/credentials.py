@@ -13,7 +13,7 @@ from nats.aio.client import Client
 
 from bus.nkeys import KeyPair
 from bus.tls import client_context
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 
 _MEMBERS_INBOX = 4  # words of a request's inbox: `_INBOX`, the member, the connection, the request; others have no member
 
@@ -120,14 +120,14 @@ def member_of(inbox: str) -> str:
 
 def read_secret(path: Path) -> str | Credentials:
     """A token or credentials from a file. Raises `BadCredentials`, and `OSError` where it can't be read."""
-    text = path.read_text().strip()
-    if not text.startswith("{"):
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+    data = path.read_bytes().strip()
+    if not data.startswith(b"{"):
+        if not re.fullmatch(rb"[A-Za-z0-9_-]+", data):
             raise BadCredentials(str(path), "neither a token nor JSON")
-        return text
+        return data.decode()
     try:
-        return msgspec.json.decode(text, type=Credentials)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(data, type=Credentials)
+    except FAULTS as error:
         raise BadCredentials(str(path), str(error)) from None
 
 

@@ -4,17 +4,15 @@ import logging
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from bus.port import Handler
 from schemas.bus import MessageRejected
+from schemas.errors import FAULTS
 from schemas.wire import Message, Wire, fault, registered, wire_for
 
 log = logging.getLogger("shoal.bus")
 
 _REPORT_INTERVAL = 1.0  # seconds between reports of a flood, besides the 1st, 2nd, 4th, 8th... of each subject
 _SUBJECTS = 1024  # subjects whose rejections are counted apart: a flood on ever new ones mustn't fill the memory
-_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Intake:
@@ -39,7 +37,7 @@ class Intake:
                 return
             try:
                 message = decode(data)
-            except _FAULTS as error:
+            except FAULTS as error:
                 self.reject(subject, data, *fault(error))
                 return
             if subject_of(message) != subject:
@@ -60,7 +58,7 @@ class Intake:
             return None
         try:
             message: Message = wire.decode_bytes(data)
-        except _FAULTS as error:
+        except FAULTS as error:
             self.reject(subject, data, *fault(error))
             return None
         if wire.subject_of(message) != subject:

@@ -21,6 +21,7 @@ from bus.nats_link import Link
 from bus.nats_publish import StreamPublisher
 from bus.nats_streams import make_stream
 from bus.port import BusError, Unreachable
+from schemas.errors import FAULTS
 
 BUCKET = "shoal-objects"
 STREAM = f"OBJ_{BUCKET}"
@@ -148,7 +149,10 @@ class ObjectStore:
             return None
         except errors.Error as error:
             raise Unreachable(f"the object store on {self._link.address} does not answer: is the server up?") from error
-        meta = _META.decode(found.data or b"{}")
+        try:
+            meta = _META.decode(found.data or b"{}")
+        except FAULTS:
+            raise CorruptObject(name) from None
         return None if meta.deleted else meta
 
     async def make(self) -> None:

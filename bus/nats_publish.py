@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 from bus.nats_link import Link
 from bus.nats_streams import JOURNAL, STREAM_OF
 from bus.port import BusError, SubjectTaken, Unreachable
+from schemas.errors import FAULTS
 
 log = logging.getLogger("shoal.bus")
 
@@ -135,7 +136,7 @@ class StreamPublisher:
             return
         try:
             ack = _ACK.decode(msg.data)
-        except msgspec.DecodeError as error:
+        except FAULTS as error:
             entry.done.set_exception(BusError(f"{entry.subject} is answered by something that is no stream: {error}"))
             return
         if ack.error is None:

@@ -86,10 +86,16 @@ def coordinates(reply: str) -> tuple[int, int, int, int]:
 
     `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<waiting>`; newer servers put a domain and
     an account before the stream and a random token at the end (ADR-15).
+
+    Raises:
+        BusError: it is no such subject: the message comes from somebody else.
     """
     tokens = reply.split(".")
     at = 4 if len(tokens) == 9 else 6
-    return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 4])
+    try:
+        return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 4])
+    except (IndexError, ValueError):
+        raise BusError(f"{reply[:80]!r} is no place in a stream: somebody else writes to this inbox") from None
 
 
 class StreamReader:
@@ -242,7 +248,11 @@ class StreamReader:
         if not msg.reply:
             self._told(msg)
             return
-        deliveries, sequence, delivery, _ = coordinates(msg.reply)
+        try:
+            deliveries, sequence, delivery, _ = coordinates(msg.reply)
+        except BusError as error:
+            log.warning("%s: a message was dropped: %s", self._name, error)
+            return
         if self._next_delivery and delivery != self._next_delivery:
             log.info("%s: deliveries were lost on the way; going back to the first unacknowledged", self._name)
             self._recover()
@@ -261,7 +271,8 @@ class StreamReader:
         """A status instead of a message: a pull has expired, or something is wrong with the consumer."""
         headers = msg.headers or {}
         if headers.get(_STATUS) == "408":
-            self._outstanding -= int(headers.get(_WAITING, _BATCH))
+            waiting = headers.get(_WAITING, "")
+            self._outstanding -= int(waiting) if waiting.isascii() and waiting.isdigit() else _BATCH
             self._top_up()
         elif headers.get(_STATUS) != "100":
             log.debug("%s: %s", self._name, headers)

@@ -224,7 +224,7 @@ def recorded(store: Path) -> dict[str, Any]:
     """What `record` last noted, be that server running or not; empty if there is nothing."""
     try:
         facts = json.loads((store / "server.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -232,7 +232,7 @@ def recorded(store: Path) -> dict[str, Any]:
 def last_url(store: Path) -> str | None:
     """Where clients on this machine reach the server or servers that run or last ran on `store`; None if none did."""
     facts = recorded(store)
-    if not isinstance(facts.get("port"), int):
+    if facts.get("port") not in range(1, 65_536):
         return None
     host = bracketed(local_host(str(facts.get("listen", "127.0.0.1"))))
     ports = facts["ports"] if isinstance(facts.get("ports"), list) else [facts["port"]]

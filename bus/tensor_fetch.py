@@ -16,6 +16,7 @@ from bus.tensor_incoming import Inbox, Pull
 from bus.tensor_laggard import FEWEST, laggard, slots_without
 from bus.tensor_lanes import Lanes
 from bus.tensor_outgoing import Answer, Ask
+from schemas.errors import FAULTS
 
 _LOOK = 2.0  # seconds of silence after which the holder is asked whether it is still there
 _LOST_AFTER = 10.0  # seconds of silence after which chunks under way count as lost: more than one takes on the worst link
@@ -212,7 +213,7 @@ class Fetch:
         self._alive_at = time.monotonic()
         try:
             answer = msgspec.json.decode(reply, type=Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except FAULTS as error:
             raise TensorUnavailable(f"{self._what} can't be had: {self._holder} answers nonsense ({error})") from None
         if not answer.found:
             raise TensorUnavailable(f"{self._what} can't be had: {answer.reason}")

@@ -29,6 +29,7 @@ WINDOW = 16 * 1024 * 1024
 _HEADER = struct.Struct(">4sQI8s")
 HEADER_SIZE = _HEADER.size
 _MAGIC = b"ShT1"
+_LONGEST_NUMBER = 20  # digits of 2^64: no tensor is as long
 
 
 Data = bytes | memoryview
@@ -119,6 +120,11 @@ def slot_of(index: int) -> int:
 def speaker_of(subject: str) -> str:
     """Who speaks of another's tensor: the last word of such a subject, to which the server holds it."""
     return subject.rpartition(".")[2]
+
+
+def number_in(word: str) -> int:
+    """The number that a word of a subject is; -1 where it is none, as in digits of another script or hundreds of them."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= _LONGEST_NUMBER else -1
 
 
 def header_of(payload: memoryview) -> Header | None:

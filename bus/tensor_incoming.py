@@ -12,14 +12,16 @@ import msgspec
 from nats.aio.msg import Msg
 
 from bus.tensor_assembly import Incoming
-from bus.tensor_frames import HEADER_SIZE, Header, header_of, speaker_of
+from bus.tensor_frames import HEADER_SIZE, Header, header_of, number_in, speaker_of
 from bus.tensor_lanes import Lanes, Listening
+from schemas.errors import FAULTS
 
 Key = tuple[str, str, str]
 """(sender, kind, name)"""
 
 _ACK_EVERY = 1024 * 1024  # bytes: sixteen acknowledgements a window
 _ACK_WITHIN = 0.2  # seconds: on a slow link the sender learns of each chunk
+_MOST_UNASKED = 1024  # tensors, and words of those who are too fast: what is small must not be many
 _REJOIN_AFTER = 30.0  # seconds until a follower that was asked to leave comes back though nobody told it to
 
 
@@ -65,6 +67,7 @@ class Inbox:
     Attributes:
         pulls: what was asked for, by token.
         rejected: messages that were no chunks, or chunks of another tensor than their name says.
+        evicted: tensors that came unasked and had to make room for others; whoever wants one asks for it.
     """
 
     def __init__(self, lanes: Lanes, job: str, node: str, budget: int, complete: Callable[[Incoming], None]) -> None:
@@ -78,7 +81,7 @@ class Inbox:
         self._followed: dict[str, Followed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.pulls: dict[str, Pull] = {}
-        self.rejected = 0
+        self.rejected = self.evicted = 0
 
     async def open(self) -> None:
         """Listen to what is sent to this node alone."""
@@ -142,13 +145,15 @@ class Inbox:
             return incoming
         if incoming is not None and incoming.wanted:
             return None  # whoever waits has said which content it must be
-        held = sum(other.total for other in self._incoming.values() if not other.wanted)
-        for old in [key for key, other in self._incoming.items() if not other.wanted]:
-            if held + header.total <= self._budget:
-                break
-            held -= self._incoming.pop(old).total
-        if header.total > self._budget:
+        if not 0 < header.total <= self._budget:
             return None
+        unasked = [key for key, other in self._incoming.items() if not other.wanted]
+        held, count = sum(self._incoming[key].total for key in unasked), len(unasked)
+        for old in unasked:
+            if held + header.total <= self._budget and count < _MOST_UNASKED:
+                break
+            held, count = held - self._incoming.pop(old).total, count - 1
+            self.evicted += 1
         incoming = self._incoming[key] = Incoming(header.total, header.content)
         return incoming
 
@@ -200,7 +205,7 @@ class Inbox:
 
     def _take(self, incoming: Incoming, offset: str, payload: memoryview, header: Header) -> bool:
         """Put a chunk into its place; whether it has one."""
-        index, rest = divmod(int(offset), incoming.chunk) if offset.isdigit() else (-1, 0)
+        index, rest = divmod(number_in(offset), incoming.chunk)
         if rest or len(payload) <= HEADER_SIZE or len(payload) - HEADER_SIZE != incoming.size_of(index):
             self.rejected += 1
             return False
@@ -232,7 +237,7 @@ class Inbox:
     async def _told_to_leave(self, msg: Msg) -> None:
         try:
             word = msgspec.json.decode(msg.data, type=Leave)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except FAULTS:
             self.rejected += 1
             return
         if word.sender != speaker_of(msg.subject):
@@ -246,7 +251,8 @@ class Inbox:
             if not followed.left:
                 await self._join(word.kind)
             return
-        followed.left.add(key)
+        if len(followed.left) < _MOST_UNASKED:
+            followed.left.add(key)
         incoming = self._incoming.get(key)
         if incoming is not None:
             incoming.broadcasting = None

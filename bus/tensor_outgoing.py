@@ -16,6 +16,7 @@ from bus.tensor_frames import CHUNK, SLOTS, WINDOW, Data, Held, Kept, slot_of, s
 from bus.tensor_incoming import Ack, Leave
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
+from schemas.errors import FAULTS
 from schemas.ids import token
 
 log = logging.getLogger("shoal.bus")
@@ -228,7 +229,7 @@ class Outbox:
             return
         try:
             ack = msgspec.json.decode(msg.data, type=Ack)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except FAULTS:
             return
         if ack.follower == follower:
             flow.heard(follower, ack.position)
@@ -250,7 +251,7 @@ class Outbox:
             if ask.op == "get" and ask.to != speaker_of(msg.subject):
                 raise msgspec.ValidationError("it asks in another's name")
             answer = await self._latest(ask) if ask.op == "latest" else self._answer(ask)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except FAULTS as error:
             answer = Answer(found=False, reason=f"that is no request for a tensor: {error}")
         except Exception as error:
             log.exception("a tensor that was asked for could not be made")

@@ -19,6 +19,7 @@ log = logging.getLogger("shoal.bus")
 Heard = Callable[[str, memoryview, int], None]
 """Takes (subject, payload, status). The payload is only good during the call; the status is 503 for "nobody listens"."""
 
+_LARGEST = 64 * 1024 * 1024  # bytes of a message: what a nats-server lets its own limit be set to; one that says more lies
 _SCRATCH = 16 * 1024  # bytes for control lines: the longest is 4 KiB; a payload's beginning that comes along is copied once
 
 
@@ -139,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self._filled += nbytes
         try:
             self._parse()
-        except (ValueError, IndexError, ConnectionResetError) as error:
+        except (ValueError, IndexError, RecursionError, ConnectionResetError) as error:
             self._filled = self._need = 0
             self.abort(f"it doesn't speak NATS: {error}")
 
@@ -182,8 +183,11 @@ class Connection(asyncio.BufferedProtocol):
                 if self.unanswered and not (pong := self.unanswered.popleft()).done():
                     pong.set_result(None)
             case b"INFO":
+                info = json.loads(rest)
+                if not isinstance(info, dict):
+                    raise ValueError("a greeting without facts")
                 if not self.info.done():
-                    self.info.set_result(json.loads(rest))
+                    self.info.set_result(info)
             case b"-ERR":
                 self.error = rest.decode(errors="replace").strip("' ")
                 log.warning("the server says: %s", self.error)
@@ -196,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
         """The line of a message: subject, subscription, perhaps where to reply, perhaps the size of headers, size."""
         size = int(words[-1])
         self._headers = int(words[-2]) if with_headers else 0
-        if not 0 <= self._headers <= size:
+        if not 0 <= self._headers <= size <= _LARGEST:
             raise ValueError("sizes that can't be")
         self._subject, self._sid = words[0].decode(), int(words[1])
         self._need, self._have = size + 2, 0

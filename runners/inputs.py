@@ -41,7 +41,8 @@ class InputCodec:
         """The input again; None where this version of the core no longer has a handler for the kind.
 
         Raises:
-            msgspec.DecodeError: the kind has changed since the bytes were written.
+            msgspec.DecodeError, UnicodeDecodeError, RecursionError: the kind has changed since the bytes were written, or
+                they are damaged (`schemas.errors.FAULTS`).
         """
         decoder = self._decoders.get(name)
         if decoder is None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 
 # Bytes of entries before a snapshot replaces them: some 40,000 inputs, read back in about a second.
 LIMIT = 8 * 1024 * 1024
@@ -321,7 +321,7 @@ def frames_in(data: bytes) -> Iterator[tuple[Record, int]]:
             return
         try:
             record = _DECODER.decode(body)
-        except msgspec.DecodeError:
+        except FAULTS:
             return
         yield record, end
         start = end

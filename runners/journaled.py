@@ -20,6 +20,7 @@ from runners.steps import Input, Step, identity_of, lasting
 from runners.timers import Timers
 from runners.undo import Undo, pack_random, seal_effects, unpack_random
 from schemas.decisions import InputFailed
+from schemas.errors import FAULTS
 
 # Characters of an error's text that are passed on: a line or two, and no message grows without bound.
 LONGEST_REASON = 1000
@@ -253,13 +254,13 @@ class JournaledCore:
         try:
             self.agent.state = msgspec.msgpack.decode(kept.state, type=type(self.agent.state))
             timers = [(self._codec.unpack(each.kind, each.body), each) for each in kept.timers]
-        except msgspec.DecodeError as error:
+            unpack_random(self.agent.rng, kept.random)
+        except (*FAULTS, ValueError) as error:
             raise self._unreadable(f"its state is of another version: {error}") from error
         self.timers = Timers()
         for timer, each in timers:
             if isinstance(timer, Timer):
                 self.timers.set(timer, each.at, each.cause)
-        unpack_random(self.agent.rng, kept.random)
         self._undo = Undo(self.agent, self.source)
         self._seen.restore(kept.seen)
         self._number, self._sequence, self.incarnation, self._now = kept.number, kept.sequence, kept.incarnation, kept.now
@@ -275,7 +276,7 @@ class JournaledCore:
             self._seen.add(entry.id)
         try:
             event = self._codec.unpack(entry.kind, entry.body)
-        except msgspec.DecodeError as error:
+        except FAULTS as error:
             raise self._unreadable(f"a {entry.kind} in it is of another version: {error}") from error
         if event is None:
             return None

@@ -12,6 +12,7 @@ from bus import processes
 from runners.jobs.measuring import MeasuringSpec
 from runners.jobs.spec import JobSpec
 from runners.process_group import ProcessGroup
+from schemas.errors import FAULTS
 from schemas.measuring import NodeMeasured
 
 SAID = 2000  # characters of a child's last words that are looked at
@@ -32,7 +33,7 @@ async def measured(
             found = msgspec.json.decode(result.read_bytes(), type=NodeMeasured)
         elif not problem:
             problem = "its measurement ended without a result"
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *FAULTS) as error:
         problem = f"it could not be measured: {error}"
     finally:
         for path in (told, result, part):

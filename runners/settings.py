@@ -1,12 +1,12 @@
 """Settings of agents from `shoal.toml`, one section an agent; what isn't there has its default."""
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from runners.toml_file import NotToml, read_toml
 from schemas.errors import ShoalError
 
 FILE = "shoal.toml"
@@ -44,10 +44,10 @@ def load_settings(kind: type[S], section: str, store: Path, **facts: Any) -> S:
 
 def _section(path: Path, section: str) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text())
+        document = read_toml(path)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NotToml as error:
         raise BadSettings(path, f"is no TOML: {error}") from error
     found = document.get(section, {})
     if not isinstance(found, dict):

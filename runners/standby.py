@@ -14,8 +14,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
-
 from agents.base import Agent
 from bus.port import Bus, BusError, Responder, Subscription, Superseded
 from runners.host import Host
@@ -23,6 +21,7 @@ from runners.journal import Done, Entry, JournalUnreadable, Snapshot, frames_in
 from runners.journaled import JournaledCore, Recovery, settings_of
 from runners.shared_journal import RETRY, Page, SharedJournal, decode_page
 from runners.steps import Step, lasting
+from schemas.errors import FAULTS
 from schemas.wire import Message
 
 # Seconds without a page after which a leader counts as gone: four beats; with the takeover itself (some 0.2 s) the standby
@@ -287,7 +286,7 @@ class _Reader:
             page: Page = decode_page(data)
             if page.index > journal.index:
                 self._take(page, sequence)
-        except msgspec.DecodeError as error:
+        except FAULTS as error:
             self.error = JournalUnreadable(journal.folder, f"page {sequence} of its log is no page: {error}")
         except JournalUnreadable as error:
             self.error = error

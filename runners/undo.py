@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from agents.base import Agent, Effect, Publish
+from schemas.errors import FAULTS
 from schemas.wire import seal
 
 # Inputs between copies: a copy of a fleet's state (some 100 us) is spread over so many; handling them again takes a few ms.
@@ -69,6 +70,9 @@ def pack_random(rng: random.Random) -> bytes:
 
 
 def unpack_random(rng: random.Random, data: bytes) -> None:
-    """Bring a generator to a state that `pack_random` gave."""
-    version, numbers, gauss = msgspec.msgpack.decode(data)
-    rng.setstate((version, tuple(numbers), gauss))
+    """Bring a generator to a state that `pack_random` gave. Raises `ValueError` for anything else."""
+    try:
+        version, numbers, gauss = msgspec.msgpack.decode(data, type=tuple[int, tuple[int, ...], float | None])
+        rng.setstate((version, numbers, gauss))
+    except (*FAULTS, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"no state of a generator: {error}") from error

@@ -1,5 +1,12 @@
 """The root of Shoal's errors. Every error carries its data as attributes and says what to do about it."""
 
+from typing import Final
+
+import msgspec
+
+FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for bytes that are not what they should be: no such value, no text, nested too deep."""
+
 
 class ShoalError(Exception):
     """Anything that Shoal raises on purpose. `str(error)` is one line for a user: what happened, and the mend."""

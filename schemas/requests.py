@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.errors import DecodeError
+from schemas.errors import FAULTS, DecodeError
 from schemas.wire import Answer, Request, decode
 
 R = TypeVar("R", bound=Request)
@@ -62,6 +62,6 @@ def _explained(kind: type[msgspec.Struct], data: bytes, error: DecodeError) -> t
 def _is_json(data: bytes) -> bool:
     try:
         msgspec.json.decode(data, type=Any)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except FAULTS:
         return False
     return True

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from schemas.errors import DecodeError, SchemaError
+from schemas.errors import FAULTS, DecodeError, SchemaError
 from schemas.ids import EventId
 
 
@@ -155,7 +155,7 @@ def decode(kind: type[M], data: bytes) -> M:
     """
     try:
         message: M = wire_of(kind).decode_bytes(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except FAULTS as error:
         raise DecodeError(*fault(error)) from error
     return message
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 from bus.shaping.profiles import profile_named
 from bus.shaping.proxy import ShapingProxy
 from schemas.emulation import LinkOrder
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 
 # An hour of outage or a minute of round trip is more than any experiment asks for; beyond them it is a wrong unit.
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -81,7 +81,7 @@ def order_in(line: bytes) -> Order:
     """The order in a line of JSON. Raises `BadOrder`, `UnknownProfile`."""
     try:
         order: Order = _DECODE(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except FAULTS as error:
         raise BadOrder(str(error)) from error
     return order
 

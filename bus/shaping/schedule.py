@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from bus.shaping.control import LinkControl, Order
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 
 
 class BadSchedule(ShoalError):
@@ -33,7 +33,7 @@ def schedule_in(text: bytes) -> tuple[LinkChange, ...]:
     """The changes in a JSON list. Raises `BadSchedule`, `UnknownProfile`."""
     try:
         return msgspec.json.decode(text, type=tuple[LinkChange, ...])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except FAULTS as error:
         raise BadSchedule(str(error)) from error
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from runners.bundles.errors import BundleError
 from schemas.bundles import MAX_BUNDLE
+from schemas.errors import FAULTS
 
 _FORMAT: Final = b"shoal-bundle 1\n"
 MAX_FILES: Final = 4096
@@ -69,12 +70,12 @@ def unpack(content: bytes) -> dict[str, bytes]:
         raise BundleError("the bundle is of another format", "use the same version of Shoal everywhere")
     try:
         listed = _NAMES.decode(head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except FAULTS as error:
         raise BundleError(f"the bundle's table of contents can't be read ({error})", _ASK_AGAIN) from None
-    if check_sizes(dict(listed)) != _FORMAT + head + b"\n":
-        raise BundleError("the bundle's table of contents is not laid out as it should be", _ASK_AGAIN)
     if any(size < 0 for _, size in listed) or sum(size for _, size in listed) != len(body):
         raise BundleError("the bundle's table of contents and its length disagree", _ASK_AGAIN)
+    if check_sizes(dict(listed)) != _FORMAT + head + b"\n":
+        raise BundleError("the bundle's table of contents is not laid out as it should be", _ASK_AGAIN)
     files, at = {}, 0
     for name, size in listed:
         files[name] = body[at : at + size]

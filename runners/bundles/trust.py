@@ -30,7 +30,7 @@ class Trusted(msgspec.Struct, frozen=True, kw_only=True):
 def trusted(store: Path) -> list[Trusted]:
     """Those in the store's file, in the order in which they were added. Lines that hold no key are passed over."""
     try:
-        lines = (store / TRUST_FILE).read_text().splitlines()
+        lines = (store / TRUST_FILE).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
     found = []

@@ -1,11 +1,9 @@
 """Commands about jobs: submit, jobs, cancel, logs, fetch."""
 
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import msgspec
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -32,8 +30,10 @@ from runners.cli.common import (
 from runners.cli.following import follow_job
 from runners.client import Client, Refused, SentBundle
 from runners.fetching import Fetched, fetch_ended, fetch_job
-from runners.report_schema import Report
+from runners.job_file import BadJobFile, read_job_file
+from runners.report import from_json
 from runners.report_text import summary
+from schemas.errors import FAULTS
 from schemas.jobs import JobPhase, JobState, JobSummary
 from schemas.nodes import WorkFailed, WorkPrinted
 
@@ -249,7 +249,10 @@ def _print_fetched(fetched: Fetched) -> None:
     """The report in short, and the files."""
     for file in fetched.files:
         if file.name == "report.json":
-            console.print(summary(msgspec.json.decode(file.read_bytes(), type=Report)), markup=False, soft_wrap=True)
+            try:
+                console.print(summary(from_json(file.read_bytes())), markup=False, soft_wrap=True)
+            except FAULTS as error:  # a node wrote it
+                errors.print(f"{file} is no report: {error}", markup=False)
     for file in fetched.files:
         console.print(f"{file}  {size(file.stat().st_size)}", markup=False, soft_wrap=True)
     for what in fetched.missing:
@@ -258,11 +261,9 @@ def _print_fetched(fetched: Fetched) -> None:
 
 def _read_request(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        fail(f"no file {path}: write one (see examples/digits.toml)", EXIT_USAGE)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        fail(f"{path} is no TOML: {error}", EXIT_USAGE)
+        return read_job_file(path)
+    except BadJobFile as error:
+        fail(str(error), EXIT_USAGE)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,9 +1,7 @@
 """`shoal doctor --fleet` on a terminal: ask, wait, and say what the fleet would make of the job."""
 
-import tomllib
 from pathlib import Path
 
-import msgspec
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,9 +9,9 @@ from agents.appraiser import words
 from runners.cli.common import EXIT_FAILED, EXIT_USAGE, console, errors, fail, joined, print_json, run_async
 from runners.doctor_fleet import Figures, FleetFigures, measure_fleet
 from runners.fleet_forecast import Forecast
+from runners.job_file import BadJobFile, read_job_file, request_in
 from schemas.errors import DecodeError
 from schemas.jobs import JobRequest
-from schemas.requests import decode_request
 
 DEFAULT_WORKLOAD = "runners.jobs.default_workload:workload"
 """Part of Shoal, so that every node has it."""
@@ -40,11 +38,9 @@ def doctor_fleet(server: str | None, store: Path, job: Path | None, seconds: flo
 
 def _read(path: Path) -> JobRequest:
     try:
-        return decode_request(JobRequest, msgspec.json.encode(tomllib.loads(path.read_text())))
-    except FileNotFoundError:
-        fail(f"no file {path}: write one (see examples/digits.toml)", EXIT_USAGE)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        fail(f"{path} is no TOML: {error}", EXIT_USAGE)
+        return request_in(read_job_file(path))
+    except BadJobFile as error:
+        fail(str(error), EXIT_USAGE)
     except DecodeError as error:
         fail(f"{path}: {error}", EXIT_USAGE)
 

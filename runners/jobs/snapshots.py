@@ -154,5 +154,5 @@ def _about(data: bytes | memoryview) -> _About:
         if metadata["format"] != _FORMAT:
             raise SnapshotError(f"format {metadata['format']!r}, not {_FORMAT!r}", mend)
         return msgspec.json.decode(metadata["anchor"], type=_About)
-    except (struct.error, ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise SnapshotError(f"not a snapshot of an anchor ({error!r})", mend) from error

@@ -101,7 +101,7 @@ def entries_of(data: Bytes) -> dict[str, Entry]:
             )
             for name, said in header.items()
         }
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its header is none of safetensors ({error!r})") from error
     at = first
     for name, entry in sorted(found.items(), key=lambda item: (item[1].start, item[1].stop)):

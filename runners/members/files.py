@@ -8,7 +8,7 @@ import msgspec
 from bus.credentials import Credentials, read_secret, write_private
 from bus.several import each_of, place_of
 from runners.members.register import OPERATOR, Register
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 from schemas.members import Role
 
 _FOLDER = "members"
@@ -42,7 +42,7 @@ def load_register(store: Path) -> Register:
         return msgspec.json.decode(path.read_bytes(), type=Register)
     except FileNotFoundError:
         return Register()
-    except msgspec.DecodeError as error:
+    except FAULTS as error:
         raise BadRegister(path, str(error)) from None
 
 

@@ -14,7 +14,7 @@ from bus.port import Unreachable
 from runners.bundles.trust import trust
 from runners.members.files import member_file
 from runners.members.invitation import Invitation, invitation_in
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 from schemas.members import EnrolAnswer, EnrolRequest, Role
 from schemas.wire import encode, wire_of
 
@@ -89,7 +89,7 @@ async def _ask(invitation: Invitation, request: EnrolRequest) -> EnrolAnswer:
         return answer
     except errors.NoRespondersError:
         raise Unreachable(f"nobody enrols at {link.address}: is its `shoal up` running?") from None
-    except (TimeoutError, errors.Error, msgspec.DecodeError) as error:
+    except (TimeoutError, errors.Error, *FAULTS) as error:
         raise Unreachable(f"{link.address} gave no answer ({error}): ask for another invitation") from error
     finally:
         await link.close()

@@ -10,7 +10,7 @@ import msgspec
 from bus.credentials import Credentials, Secret, read_secret, write_credentials
 from bus.nats import NatsBus
 from bus.port import BusError
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 from schemas.members import EnrolAnswer, RenewRequest
 from schemas.wire import encode, wire_of
 
@@ -32,7 +32,7 @@ async def renew_if_due(bus: NatsBus, secret: Secret) -> bool:
     try:
         said = await bus.request(wire_of(RenewRequest).subject_of(request), encode(request), _ANSWER_WITHIN)
         answer = msgspec.json.decode(said, type=EnrolAnswer)
-    except (BusError, msgspec.DecodeError):
+    except (BusError, *FAULTS):
         return False
     if not answer.accepted or answer.certificate is None:
         return False

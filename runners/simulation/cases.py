@@ -13,7 +13,7 @@ from runners.simulation.cores import AGENTS
 from runners.simulation.liveness import Liveness
 from runners.simulation.schedule import FaultEvent, drawn
 from runners.simulation.world import REQUEST, Outcome, World, uncollected
-from schemas.errors import ShoalError
+from schemas.errors import FAULTS, ShoalError
 
 # Rounds of a minute or two among six nodes, as a fleet that speaks every ten seconds would have: what an hour costs is its
 # messages, and those of a round grow with the square of its nodes.
@@ -149,7 +149,7 @@ def load(path: Path) -> Case:
     """Read a case. Raises `BadCase`, and `OSError`."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Case)
-    except msgspec.DecodeError as error:
+    except FAULTS as error:
         raise BadCase(path, str(error)) from error
 
 
