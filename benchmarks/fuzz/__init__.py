@@ -1,0 +1,1 @@
+"""Bytes that nobody meant, given to everything that reads bytes which come from elsewhere."""
