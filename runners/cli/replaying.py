@@ -18,13 +18,28 @@ def replay_run(
         Path, typer.Argument(metavar="RUN", help="The directory of `shoal up` (--store), or one agent's journal in it.")
     ] = Path(".shoal"),
     agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only this agent.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy", metavar="KEY=VALUE", help="What would the batch controller have decided by it? Repeatable."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put what the agents of a run took in through the same cores again: they must decide the same, byte for byte.
 
     Journals are bounded, so a replay begins at the oldest snapshot that is kept. Ends with status 1 at a difference. The
     run may be going on; nothing of it is touched.
+
+    --policy supposes another `batch` (fixed, latency, throughput, hybrid, goodput), another `encoding`, or a setting of the
+    batch controller, and predicts what that would have made of each job's time, with a 90 % interval.
     """
+    if policy:
+        from runners.cli.supposing import show
+
+        with told():
+            show(run, agent, policy, as_json)
+        return
     from runners.replaying import journals_in, maker, replay  # no other command should wait for all agents
 
     with told():
@@ -74,5 +89,11 @@ def _clock(at: float) -> str:
 def add_to(app: typer.Typer) -> None:
     """Add this command to the app."""
     app.command(
-        "replay", rich_help_panel=LOOKS, epilog=example("shoal replay", "shoal replay .shoal --agent node_selector")
+        "replay",
+        rich_help_panel=LOOKS,
+        epilog=example(
+            "shoal replay",
+            "shoal replay .shoal --agent node_selector",
+            "shoal replay .shoal --policy batch=latency --policy encoding=int8",
+        ),
     )(replay_run)
