@@ -16,7 +16,19 @@ from schemas.health import Life, NodeHealth, ReachAsked, ReachTold
 from schemas.ids import NodeId
 
 SLOT = 0.05
-"""Seconds by which deadlines are rounded up: all nodes of one slot have one timer, twenty of which a second is nothing."""
+"""Seconds, for each second between a node's heartbeats, by which its deadlines are rounded up: all nodes of one slot have
+one timer, twenty of which an interval are nothing."""
+
+
+def slot_after(due: float, interval: float) -> int:
+    """The slot in which a node is looked at whose deadline is `due`: the first whole twentieth of its interval after it."""
+    grain = round(interval) or 1
+    return (int(due / SLOT) // grain + 1) * grain
+
+
+def is_in_time(slot: int, due: float, interval: float) -> bool:
+    """Whether a node that is filed there is looked at as soon after its deadline as `slot_after` has it."""
+    return slot * SLOT <= due + 1.01 * SLOT * (round(interval) or 1)
 
 
 class Look(Timer, frozen=True, kw_only=True):
@@ -35,17 +47,20 @@ class Doubting(Agent[FailureDetectorState]):
 
     def _file(self, name: NodeId, node: Watched, due: float) -> Iterator[Effect]:
         """Look at a node then, or sooner; its heartbeats move `due` alone, and it is filed anew when it is looked at."""
-        node.due = due
-        slot = int(due / SLOT) + 1
-        if node.slot and node.slot <= slot:
+        if self._is_filed(node, due):
             return
-        node.slot = slot
+        slot = node.slot = slot_after(due, node.interval)
         nodes = self.state.slots.get(slot)
         if nodes is None:
             self.state.slots[slot] = [name]
             yield SetTimer(timer=Look(slot=slot), at=slot * SLOT)
         else:
             nodes.append(name)
+
+    def _is_filed(self, node: Watched, due: float) -> bool:
+        """Note when to look at a node next; whether it is looked at by then anyway."""
+        node.due = due
+        return 0 < node.slot * SLOT <= due or 0 < node.slot <= slot_after(due, node.interval)
 
     @on(Look)
     def look(self, timer: Look, now: float) -> Effects:

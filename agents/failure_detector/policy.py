@@ -57,8 +57,10 @@ def unknown(interval: float, settings: FailureDetectorSettings) -> Gaps:
 def learn(gaps: Gaps, gap: float, interval: float) -> None:
     """Take in the time between two heartbeats, seconds."""
     gaps.count += 1
-    gaps.mean += max(1.0 / gaps.count, MEAN_WEIGHT) * (gap - gaps.mean)
-    gaps.worst = max(gap, gaps.worst - FORGET * max(0.0, gaps.worst - gaps.high))
+    gaps.mean += (1.0 / gaps.count if gaps.count < 1.0 / MEAN_WEIGHT else MEAN_WEIGHT) * (gap - gaps.mean)
+    if gaps.worst > gaps.high:
+        gaps.worst -= FORGET * (gaps.worst - gaps.high)
+    gaps.worst = max(gaps.worst, gap)
     step = STEP * gaps.excess
     if gap > gaps.high:
         gaps.excess = max(FINEST * interval, gaps.excess + TAIL_WEIGHT * (gap - gaps.high - gaps.excess))

@@ -50,10 +50,11 @@ class Progress(Doubting):
         pace.armed = False
         if not pace.computing or pace.told:
             return
+        if pace.gaps.count < self.settings.stall_signs:
+            return  # its pace is not known; the next sign of it asks for another look
         since = max(pace.at, node.present_since, self.state.ears.since)
         limit = policy.stalling(pace, self.settings)
-        known = pace.gaps.count >= self.settings.stall_signs
-        if now - since < limit or not known or node.doubt is not None:
+        if now - since < limit or node.doubt is not None:
             pace.armed = True
             yield self.set_timer(timer, max(since + limit, now + SIGN))
             return

@@ -60,14 +60,18 @@ def deviation(series: Series) -> float:
 
 def take(series: Series, value: float, settings: FailureDetectorSettings) -> Kind | None:
     """Take a value in; gives what is to be said of the figure now, if that is news."""
-    distance = value - series.median
-    odd = abs(distance) > max(settings.odd_deviations * deviation(series), settings.odd_part * abs(series.median))
+    distance, size = value - series.median, abs(series.median)
+    far = abs(distance) > settings.odd_part * size  # seldom, and the deviation need not be looked at otherwise
+    odd = far and abs(distance) > settings.odd_deviations * deviation(series)
     series.odd = 0 if not odd else max(1, series.odd + 1) if distance > 0 else min(-1, series.odd - 1)
     series.calm = 0 if odd else series.calm + 1
     _learn(series, value, odd=odd)
-    trend = _trend(series, value, settings)
+    series.block += value
+    trend = None if series.count % settings.block_values else _trend(series, settings)
     if series.count <= settings.figure_values:
         return None
+    if trend is None and not series.odd and series.said not in ("high", "low"):
+        return None  # nearly always
     kind: Kind | None = None
     if series.said not in ("high", "low") and abs(series.odd) >= settings.odd_values:
         kind = "high" if series.odd > 0 else "low"
@@ -83,18 +87,17 @@ def take(series: Series, value: float, settings: FailureDetectorSettings) -> Kin
 def _learn(series: Series, value: float, *, odd: bool) -> None:
     series.count += 1
     pace = EARLY_PACE if series.count <= EARLY else ODD_PACE if odd else 1.0
-    scale = max(series.mad, FINEST * abs(series.median)) or abs(value) * FINEST
-    step = pace * STEP * scale
-    series.median += step if value > series.median else -step if value < series.median else 0.0
-    apart = abs(value - series.median)
-    series.mad = max(0.0, series.mad + (step if apart > series.mad else -step))
+    middle, mad = series.median, series.mad
+    finest = FINEST * abs(middle)
+    step = pace * STEP * ((mad if mad > finest else finest) or abs(value) * FINEST)
+    if value != middle:
+        middle = series.median = middle + step if value > middle else middle - step
+    mad += step if abs(value - middle) > mad else -step
+    series.mad = mad if mad > 0.0 else 0.0
 
 
-def _trend(series: Series, value: float, settings: FailureDetectorSettings) -> Kind | None:
-    """At the end of each block: whether the last ones rise or fall; `usual` where they don't."""
-    series.block += value
-    if series.count % settings.block_values:
-        return None
+def _trend(series: Series, settings: FailureDetectorSettings) -> Kind | None:
+    """At the end of a block: whether the last ones rise or fall; `usual` where they don't, None where they are too few."""
     series.blocks = [*series.blocks[1 - BLOCKS :], series.block / settings.block_values]
     series.block = 0.0
     if len(series.blocks) < BLOCKS:

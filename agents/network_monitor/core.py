@@ -31,6 +31,9 @@ SPIKE_OVER_MS = 100.0
 NEWS_KEPT = 64
 """Changes that wait for the next summary; it names only a few of them."""
 
+_OF_NO_LINK = (SummaryDue, NetworkSummary)
+"""Inputs after which all links are as they were."""
+
 
 class NetworkMonitor(Foresight):
     """Grades every node's link by its probes, and says when a grade changes.
@@ -346,7 +349,7 @@ class NetworkMonitor(Foresight):
     def check_after(self, event: msgspec.Struct) -> None:
         """A word of one node, or on it, is of one link."""
         node = getattr(event, "node", None)
-        if node is None:
+        if node is None and not isinstance(event, _OF_NO_LINK):
             self.check()
             return
         self._check_fleet()

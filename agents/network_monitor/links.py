@@ -59,22 +59,40 @@ def flapping(link: Link, settings: NetworkMonitorSettings, now: float) -> bool:
     return sum(now - at < settings.flap_seconds for at in link.turns) >= settings.flap_turns
 
 
+DEMANDS = (
+    "history longer than its window",
+    "unanswered probes miscounted",
+    "late probes miscounted",
+    "too many late answers held",
+    "loss is no fraction",
+    "a negative round trip",
+    "score out of range",
+    "too many scores kept",
+    "too many turns kept",
+    "a lasting fall wasn't told",
+    "a lasting rise wasn't told",
+    "a grade goes with a version",
+    "nobody would notice its silence",
+)
+"""What `faults` finds broken, in its order."""
+
+
 def faults(link: Link, settings: NetworkMonitorSettings) -> list[str]:
     """What is wrong with a link's state, in words; nothing, if all is well."""
     estimate, history = link.estimate, link.estimate.history
-    demands = (
-        (len(history) <= settings.window, "history longer than its window"),
-        (estimate.unanswered == history.count(UNANSWERED), "unanswered probes miscounted"),
-        (estimate.sent_again == history.count(SENT_AGAIN), "late probes miscounted"),
-        (len(estimate.held) < MOST_HELD, "too many late answers held"),
-        (0 <= lost(link, settings) <= 1, "loss is no fraction"),
-        (estimate.smoothed_ms >= 0 and min(estimate.deviation_ms, estimate.jitter_ms) >= 0, "a negative round trip"),
-        (all(-1e-9 <= score <= 100 + 1e-9 for score in link.scores), "score out of range"),
-        (len(link.scores) <= settings.trend_window, "too many scores kept"),
-        (len(link.turns) <= TURNS_KEPT, "too many turns kept"),
-        (-settings.dwell_worse < link.crossing, "a lasting fall wasn't told"),
-        (link.crossing < settings.dwell_better * settings.flap_dwell, "a lasting rise wasn't told"),
-        ((link.version == 0) == (link.quality is None), "a grade goes with a version"),
-        (link.quality is LinkQuality.OFFLINE or link.watched, "nobody would notice its silence"),
+    holds = (
+        len(history) <= settings.window,
+        estimate.unanswered == history.count(UNANSWERED),
+        estimate.sent_again == history.count(SENT_AGAIN),
+        len(estimate.held) < MOST_HELD,
+        0 <= lost(link, settings) <= 1,
+        estimate.smoothed_ms >= 0 and min(estimate.deviation_ms, estimate.jitter_ms) >= 0,
+        not [score for score in link.scores if not -1e-9 <= score <= 100 + 1e-9],
+        len(link.scores) <= settings.trend_window,
+        len(link.turns) <= TURNS_KEPT,
+        -settings.dwell_worse < link.crossing,
+        link.crossing < settings.dwell_better * settings.flap_dwell,
+        (link.version == 0) == (link.quality is None),
+        link.quality is LinkQuality.OFFLINE or link.watched,
     )
-    return [what for holds, what in demands if not holds]
+    return [] if all(holds) else [what for held, what in zip(holds, DEMANDS, strict=True) if not held]

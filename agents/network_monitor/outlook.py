@@ -95,6 +95,9 @@ class Moment(NamedTuple):
     rate: int
 
 
+_NOTHING: Final = Moment(0, 0, 0, 0)
+
+
 def close(outlook: Outlook, probes: Sequence[float], now: float) -> list[Bins]:
     """End the bins that are over, the newest with these probes in it (milliseconds; below 0: lost).
 
@@ -104,11 +107,12 @@ def close(outlook: Outlook, probes: Sequence[float], now: float) -> list[Bins]:
     present = _moment(probes, outlook.rates)
     outlook.due, outlook.probes, outlook.rates = now + FINE.seconds, 0, []
     ended = [outlook.fine]
-    for moment in (*(Moment(0, 0, 0, 0),) * missed, present):
+    for moment in (*(_NOTHING,) * missed, present):
         _add(outlook.fine, moment, FINE)
-        for place, level in enumerate(moment):
-            outlook.sums[2 * place] += level
-            outlook.sums[2 * place + 1] += level > 0
+        if moment is not _NOTHING:
+            for place, level in enumerate(moment):
+                outlook.sums[2 * place] += level
+                outlook.sums[2 * place + 1] += level > 0
         if outlook.fine.count % round(COARSE.seconds / FINE.seconds) == 0:
             sums, outlook.sums = outlook.sums, [0] * 8
             outlook.coarse = outlook.coarse or Bins()
@@ -134,10 +138,10 @@ def _add(bins: Bins, moment: Moment, scale: Scale) -> None:
     bins.count += 1
     step(bins.round_trip, moment.round_trip, bins.count, scale)
     step(bins.rate, moment.rate, bins.count, scale)
-    for levels, level in ((bins.jitter, moment.jitter), (bins.loss, moment.loss)):
-        levels.append(level)
-        if len(levels) > scale.kept:
-            del levels[0]
+    bins.jitter.append(moment.jitter)
+    bins.loss.append(moment.loss)
+    if len(bins.loss) > scale.kept:
+        del bins.jitter[0], bins.loss[0]
 
 
 def step(series: Series, value: int, count: int, scale: Scale) -> None:
@@ -145,6 +149,8 @@ def step(series: Series, value: int, count: int, scale: Scale) -> None:
     series.levels.append(value)
     if len(series.levels) > scale.kept:
         del series.levels[0]
+    if not value and not series.level and not series.record.waiting:
+        return  # it was calm, and nothing new is known of it
     if calm(series.levels):
         if series.level:
             series.level = series.trend = series.period = 0.0
@@ -179,8 +185,8 @@ def faults(outlook: Outlook) -> list[str]:
     for name, bins, scale in (("fine", outlook.fine, FINE), ("coarse", outlook.coarse, COARSE)):
         if bins is None:
             continue
-        kept = (bins.round_trip.levels, bins.rate.levels, bins.jitter, bins.loss)
-        if any(len(levels) > scale.kept for levels in kept):
+        rtt, rate, most = bins.round_trip.levels, bins.rate.levels, scale.kept
+        if len(rtt) > most or len(rate) > most or len(bins.jitter) > most or len(bins.loss) > most:
             wrong.append(f"more {name} bins than are kept")
         for series in (bins.round_trip, bins.rate):
             record = series.record

@@ -4,17 +4,21 @@ from collections.abc import Iterator
 
 import msgspec
 
+from agents.inputs import ProbeReturned
 from agents.node_selector.fleet import Silence
 from agents.node_selector.policy import quorum_of
-from agents.node_selector.roster import rights
+from agents.node_selector.roster import right_beside
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Job, NodeSelectorState
+from schemas.health import DetectorWatching
 from schemas.ids import JobId
 from schemas.nodes import NodeHeartbeat
 from schemas.training import ContributionReceived, StepTimed, TrainingProgress
 
 MEASURES = (StepTimed, ContributionReceived, TrainingProgress)
 """What is measured of a job's nodes: it counts at the next choice, and changes no right and no roster by itself."""
+OF_NO_RIGHT = (*MEASURES, DetectorWatching, ProbeReturned)
+"""These, and how well it hears and who else watches: that decides of later silences, and changes nothing by itself."""
 
 
 def may_break(event: msgspec.Struct, state: NodeSelectorState) -> bool:
@@ -23,7 +27,7 @@ def may_break(event: msgspec.Struct, state: NodeSelectorState) -> bool:
         return event.node in state.joined
     if isinstance(event, Silence):
         return event.node not in state.nodes or not state.nodes[event.node].alive
-    return not isinstance(event, MEASURES)
+    return not isinstance(event, OF_NO_RIGHT)
 
 
 def broken(state: NodeSelectorState, settings: NodeSelectorSettings, kept: int) -> Iterator[str]:
@@ -58,13 +62,16 @@ def _broken_in(name: JobId, job: Job, state: NodeSelectorState, settings: NodeSe
         yield f"{name}: quorum {job.quorum} of {len(inside)}"
     if not all(exclusion.reason for exclusion in job.excluded):
         yield f"{name}: a node is out without a reason"
-    fair = rights(state, job)
     for node in job.nodes:
-        if node not in fair or not fair[node].eligible:
-            yield f"{name}: {node} is in, but {fair[node].reason if node in fair else 'unknown'}"
-    idle = [node for node, right in fair.items() if right.eligible and node not in inside and node not in state.joined]
+        right = right_beside(state, job, node) if node in state.nodes else None
+        if right is None or not right.eligible:
+            yield f"{name}: {node} is in, but {right.reason if right is not None else 'unknown'}"
+    short = len(inside) < job.request.min_nodes
+    # Who is out with a reason may be idle or not: that is asked only where it makes a difference.
+    outside = [node for node in state.nodes if node not in inside and (short or node not in out)]
+    idle = [node for node in outside if node not in state.joined and right_beside(state, job, node).eligible]
     unexplained = [node for node in idle if node not in out]
     if unexplained:
         yield f"{name}: {unexplained} are out and it is nowhere said why"
-    if len(inside) < job.request.min_nodes and idle:
+    if short and idle:
         yield f"{name}: {len(inside)} nodes although {idle} could take part"

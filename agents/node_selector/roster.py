@@ -88,6 +88,13 @@ def entitled(state: NodeSelectorState, job: Job) -> dict[NodeId, Right]:
     return {node: right_of(job, node, record, state.forced.get(node)) for node, record in state.nodes.items()}
 
 
+def right_beside(state: NodeSelectorState, job: Job, node: NodeId) -> Right:
+    """One node's right, as `rights` gives it for all."""
+    right = right_of(job, node, state.nodes[node], state.forced.get(node))
+    why = job.kept.get(node) if right.eligible else None
+    return right if why is None else Right(False, reason=why)
+
+
 def rights(state: NodeSelectorState, job: Job) -> dict[NodeId, Right]:
     """Everybody's right to take part in a job beside the other jobs."""
     fair = entitled(state, job)

@@ -21,6 +21,8 @@ LONG_ROUNDS: dict[str, Any] = {"rounds": 5, "local_steps": 2000, "max_nodes": 6}
 BEAT, PROBE = 10.0, 60.0
 # Heartbeats between a node's looks at its machine.
 LOOKS = 30
+# Seconds between the failure detector's looks at itself, half a heartbeat, and for which the selector counts on it.
+PULSE, PULSE_COUNTS = 5.0, 15.0
 _NUMBERS = re.compile(r"[0-9a-f]{8,}|\d+(\.\d+)?")
 
 
@@ -70,7 +72,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             beat=self.beat,
             probe=self.probe,
             schedule=self.schedule,
-            settings={"network_monitor": {"offline_after": 1.5 * self.probe}, "node": {"sample_every": LOOKS}},
+            settings={
+                "network_monitor": {"offline_after": 1.5 * self.probe},
+                "failure_detector": {"pulse_seconds": PULSE},
+                "node_selector": {"detector_seconds": PULSE_COUNTS},
+                "node": {"sample_every": LOOKS},
+            },
             request=request,
             jobs=self.jobs,
         )

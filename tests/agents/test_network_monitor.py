@@ -407,16 +407,18 @@ def test_a_forgotten_link_has_no_say_when_its_timer_comes() -> None:
     assert desk.tell(SummaryDue()) == []
 
 
-def test_after_a_probe_its_link_is_checked_and_after_anything_else_all() -> None:
+def test_after_a_probe_its_link_is_checked_after_a_summary_none_and_after_anything_else_all() -> None:
     desk = Desk()
     desk.run([20.0] * 6, "a")
     desk.run([20.0] * 6, "b")
     desk.core.state.links["b"].estimate.unanswered += 1
     probed = LinkProbed(node="a", sequence=7, rtt_ms=20.0)
     desk.core.check_after(probed)
+    desk.core.check_after(SummaryDue())
+    woken = Woken(incarnation=2, resumed=True, at=0.0)
     with pytest.raises(BrokenInvariant, match="b: unanswered probes miscounted"):
-        desk.core.check_after(SummaryDue())
+        desk.core.check_after(woken)
     with pytest.raises(BrokenInvariant, match="b: unanswered probes miscounted"):
         desk.core.check_after(msgspec.structs.replace(probed, node="b"))
     desk.core.state.links["b"].estimate.unanswered -= 1
-    desk.core.check_after(SummaryDue())
+    desk.core.check_after(woken)
