@@ -167,6 +167,10 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds_per_node: float
     bytes_per_node: float
     """Resident memory that the fleet added, over its nodes; at the end, streams and all."""
+    state_bytes_per_node: dict[str, float]
+    """Of each agent's state, as its snapshot has it, over the nodes."""
+    largest_message: int
+    """Bytes of the largest message that a stream stored; a server takes 1 MiB."""
 
 
 def region(nodes: int, seconds: float) -> Region:
@@ -194,8 +198,11 @@ def region(nodes: int, seconds: float) -> Region:
         request=REQUEST,
     )
     lost: set[str] = set()
+    largest = 0
 
     def watch(stored: Stored) -> None:
+        nonlocal largest
+        largest = max(largest, len(stored.data))
         if stored.wire.type is NodeLost:
             lost.add(stored.wire.decode_bytes(stored.data).node)
 
@@ -220,6 +227,10 @@ def region(nodes: int, seconds: float) -> Region:
         events_per_second=world.network.events / took,
         cpu_seconds_per_node=took / nodes,
         bytes_per_node=(resident() - before) / nodes,
+        state_bytes_per_node={
+            name: round(len(msgspec.msgpack.encode(each.agent.state)) / nodes) for name, each in world.fleet.agents.items()
+        },
+        largest_message=largest,
     )
 
 

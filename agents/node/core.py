@@ -186,8 +186,10 @@ class NodeAgent(GivingWay):
         here.roster_version = event.version
         here.enrolled = self.settings.node in event.nodes
         need, mine = self.state.need, self.settings.node
-        # A roster may have been drawn up before the selector heard that this node goes on.
-        yields = need.pauses or any((out.node, out.reason) == (mine, need.reason) for out in event.excluded)
+        # A roster may have been drawn up before the selector heard that this node goes on. (All who have never yielded are
+        # spared a look through everybody who is out, who are many in a large fleet.)
+        out_for_it = need.reason and any((out.node, out.reason) == (mine, need.reason) for out in event.excluded)
+        yields = need.pauses or bool(out_for_it)
         if here.enrolled or not event.nodes or not yields:
             here.last = set(event.nodes) <= {mine}
         if not here.enrolled:

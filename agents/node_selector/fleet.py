@@ -206,7 +206,14 @@ class Fleet(Agent[NodeSelectorState]):
         if node in self.state.joined:
             self.state.joined.remove(node)
         yield self.publish(NodeLost(node=node, silent_seconds=max(now - record.heard_at, 0.0), reason=why))
-        yield from self._review(now, f"{node} was lost: {why}", reasons=False)
+        if self._is_missed(node):
+            yield from self._review(now, f"{node} was lost: {why}", reasons=False)
+
+    def _is_missed(self, node: NodeId) -> bool:
+        """Whether a node's death may change a roster. That of one that a job alone in the fleet has no use for doesn't, and
+        a look at everybody for each of a hundred that die together would take seconds where there are thousands."""
+        jobs = list(self.state.jobs.values())
+        return len(jobs) > 1 or any(node in job.nodes or len(job.nodes) < max(1, job.request.min_nodes) for job in jobs)
 
     def _count_processes_out(self, node: NodeId) -> None:
         """Its job processes end: none of them can reduce."""

@@ -73,10 +73,11 @@ def share_out(state: NodeSelectorState, settings: NodeSelectorSettings, now: flo
 
     `again`: in the same review, once rosters have been drawn: what a job didn't take goes to others.
     """
-    claims = [_claim(state, name, job, settings) for name, job in state.jobs.items() if job.phase is not JobPhase.FINISHING]
+    going = {name: job for name, job in state.jobs.items() if job.phase is not JobPhase.FINISHING}
     if len(state.jobs) < 2:
-        state.shared_by = tuple(claim.job for claim in claims)
+        state.shared_by = tuple(going)
         return Divided(changed=_note(state, {}))
+    claims = [_claim(state, name, job, settings) for name, job in going.items()]
     early = now - state.shared_at < settings.share_seconds or any(map(_half_known, state.jobs.values()))
     settled = again or early
     terms = Terms(
