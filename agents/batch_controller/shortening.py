@@ -13,7 +13,7 @@ from agents.batch_controller.rounds import Pace
 from agents.batch_controller.settings import BatchControllerSettings
 from schemas.ids import NodeId
 
-GAIN = 0.01
+GAIN = 0.02
 """For which the number is changed: all that was measured holds for other numbers too, but one round is of two kinds."""
 
 LEAST_ROUNDS = 2

@@ -106,5 +106,5 @@ def test_alike_nodes_find_the_best_of_the_formula(step: float, cost: float, aske
 
 
 def test_a_small_gain_is_no_reason_to_change() -> None:
-    assert shortening.choose({1: 1.008, 10: 1.0}, 10) == 10
+    assert shortening.choose({1: 1.018, 10: 1.0}, 10) == 10
     assert shortening.choose({1: 1.04, 10: 1.0}, 10) == 1
