@@ -45,7 +45,7 @@ def page(report: DrillReport) -> str:
     own = ", submitted for the drill and cancelled afterwards" if report.own_job else ""
     done = [result for result in report.results if not result.skipped]
     bad = [result for result in done if not result.good]
-    standby = f", {where.replicas} processes of each agent" if where.replicas > 1 else ""
+    standby = f"; up to {where.replicas} processes of an agent" if where.replicas > 1 else ""
     head = [
         "# Reliability: what `shoal drill` found",
         "",

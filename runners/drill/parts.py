@@ -32,7 +32,7 @@ class Parts:
 
     Attributes:
         up: `shoal up`; None where none runs.
-        server: its nats-server.
+        server: its nats-server; of several the first.
         agents: by name, then by the replica's number (0: it has no standby).
         nodes: by name.
     """
@@ -62,11 +62,12 @@ class Parts:
 def find_parts(store: Path) -> Parts:
     """Look at a store's locks, and below who holds them."""
     store = store.resolve()
-    parts = Parts(store, up=_holder(store / "server.lock"))
+    # Of one server, or of several that `shoal up` keeps together.
+    locks = [store / "server.lock", *sorted((store / "servers").glob("*.lock"))]
+    parts = Parts(store, up=next((holder for holder in map(_holder, locks) if holder is not None), None))
     children = _children(parts.up) if parts.up is not None else []
-    for child in children:
-        if SERVER in Path((_command(child) or [""])[0]).name:
-            parts.server = child
+    servers = (child for child in children if SERVER in Path((_command(child) or [""])[0]).name)
+    parts.server = next(servers, None)
     for path in sorted((store / "agents").glob("*/lock")):
         process = _holder(path)
         if process is not None and process in children:  # of an agent apart nobody is sure to start another

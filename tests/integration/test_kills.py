@@ -145,13 +145,14 @@ async def test_a_drill(fleet: ProcessFleet, job: str, news: Story) -> None:
     pid = fleet.agent("appraiser")
     ran = ("--yes", "--json", "--only", "kill-appraiser", "--only", "kill-node")
     said = await fleet.cli("drill", *ran, "--store", str(fleet.store))
-    assert said.code == 0, said.err
     found = said.json()
     assert found["job"] == job, "it goes by the job that runs"
-    killed, not_killed = found["results"]
-    assert killed["name"] == "kill-appraiser"
+    not_killed, killed = found["results"]
+    assert (killed["name"], killed["does"]) == ("kill-appraiser", "appraiser gets SIGKILL")
     assert killed["accepted"] > 0
-    assert (killed["lost"], killed["missed"], found["wrong"]) == ([], [], [])
+    assert (killed["lost"], found["wrong"]) == ([], [])
+    assert killed["back"] is not None
+    assert said.code == int(bool(killed["missed"])), "how long it took depends on the machine"
     assert killed["curve"][0][0] < 0 < killed["curve"][-1][0]
     assert "nobody else would start one again" in not_killed["skipped"], "these nodes aren't `shoal up`'s"
     assert fleet.agent("appraiser") != pid

@@ -33,6 +33,7 @@ from schemas.jobs import JobPhase
 from schemas.training import Average, Contribution, RoundApplied, RoundClosed, RoundOpened
 from schemas.wire import Message, seal
 
+ROOT = Path(__file__).parents[2]
 WAIT = "import signal; signal.pause()"
 
 
@@ -313,6 +314,11 @@ def test_the_page_says_what_was_found_and_holds_the_report() -> None:
 def test_a_flat_curve_and_none_are_drawn_too() -> None:
     assert spark(()) == ""
     assert spark([LossPoint(-1.0, 1, 0.5), LossPoint(0.0, 2, 0.5)]) == "▁|▁"
+
+
+def test_the_page_in_docs_is_what_a_drill_has_written() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    assert text == page(report_in(text)), "docs/reliability.md is made by `shoal drill --report`, not by hand"
 
 
 # With a real server.
