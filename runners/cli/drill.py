@@ -32,7 +32,7 @@ from runners.cli.common import (
 if TYPE_CHECKING:
     from runners.drill.catalogue import Plan
     from runners.drill.results import DrillReport, Result
-    from runners.drill.session import DrillOptions, Ground
+    from runners.drill.session import DrillOptions
 
 INTERRUPTED = "interrupted: everything is put right"
 
@@ -70,6 +70,8 @@ def drill(
     It touches the processes of this store on this machine and no others, asks before it begins, does one thing at a time,
     and leaves everything as it was. Exit status 1: a goal was missed, or something was lost.
     """
+    if report is not None and not report.parent.is_dir():
+        fail(f"{report.parent} is no directory: make it, or give another --report", EXIT_USAGE)
     from runners.drill.session import DrillOptions  # no other command should wait for what drills need
 
     options = DrillOptions(
@@ -81,32 +83,39 @@ def drill(
         command=_command(sys.argv),
         say=lambda line: errors.print(line, markup=False, soft_wrap=True),
     )
+    names = tuple(only or ())
+    if list_ or not (yes or undo):
+        wanted, trains = run_async(_look(options, names))
+        if list_:
+            _list(wanted, as_json)
+            return
+        _ask(options, wanted, trains)
     try:
-        found = run_async(_work(options, tuple(only or ()), just_look=list_, yes=yes, undo=undo, as_json=as_json))
+        found = run_async(_work(options, names, undo=undo))
     except asyncio.CancelledError:  # SIGTERM
         fail(INTERRUPTED, EXIT_INTERRUPTED)
     if found is not None:
         _finish(found, report, as_json)
 
 
-async def _work(
-    options: DrillOptions, only: tuple[str, ...], *, just_look: bool, yes: bool, undo: bool, as_json: bool
-) -> DrillReport | None:
-    """All that needs the fleet; None where nothing was to be done."""
+async def _look(options: DrillOptions, only: tuple[str, ...]) -> tuple[tuple[Plan, ...], str | None]:
+    """What would be done, and the job to go by."""
     from runners.drill import session
     from runners.drill.catalogue import chosen
 
     async with session.ground(options) as here:
-        wanted = chosen(here.plans, only)
+        return chosen(here.plans, only), await session.job_of(here)
+
+
+async def _work(options: DrillOptions, only: tuple[str, ...], *, undo: bool) -> DrillReport | None:
+    """All that needs the fleet; None where nothing but what an earlier drill has left was to be put right."""
+    from runners.drill import session
+    from runners.drill.catalogue import chosen
+
+    async with session.ground(options) as here:
         if undo:
             return None
-        if just_look:
-            _list(wanted, as_json)
-            return None
-        job = await session.job_of(here)
-        if not yes:
-            await _ask(here, wanted, job)
-        return await session.drill(here, wanted, job, _tell)
+        return await session.drill(here, chosen(here.plans, only), await session.job_of(here), _tell)
 
 
 def _list(wanted: tuple[Plan, ...], as_json: bool) -> None:
@@ -120,16 +129,16 @@ def _list(wanted: tuple[Plan, ...], as_json: bool) -> None:
     console.print(table)
 
 
-async def _ask(here: Ground, wanted: tuple[Plan, ...], job: str | None) -> None:
+def _ask(options: DrillOptions, wanted: tuple[Plan, ...], job: str | None) -> None:
     """Go on only if a person says so."""
     can = [plan for plan in wanted if not plan.impossible]
-    whose = f"job {job} trains on" if job else "no job runs on, so that one of its own is submitted;"
-    errors.print(f"{len(can)} drills on the fleet of {here.options.store}, which {whose}", markup=False, soft_wrap=True)
+    whose = f"job {job} trains on" if job else "no job runs on, so that one of its own is submitted"
+    errors.print(f"{len(can)} drills on the fleet of {options.store}, which {whose}:", markup=False, soft_wrap=True)
     for plan in can:
         errors.print(f"  {plan.name}: {plan.does}", markup=False, soft_wrap=True)
     if not sys.stdin.isatty():
         fail("nobody to ask: --yes does it, --list only says what would be done", EXIT_USAGE)
-    if not await asyncio.to_thread(typer.confirm, "Do all this now?", err=True):
+    if not typer.confirm("Do all this now?", err=True):
         fail("nothing was done")
 
 

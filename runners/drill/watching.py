@@ -98,6 +98,8 @@ class Watch:
                     found = self.of(kind, since, where)
                     if found:
                         return found[0]
+                    if self._heard:  # what was looked through once isn't again with every message
+                        since = max(since, self._heard[-1].at)
                     await self._more.wait()
         raise NotHeard(what, within)
 
