@@ -35,6 +35,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     """Unique among all members; of a node the node's name."""
     seed: str
     """Of its nkey: never leaves the machine that made it."""
+    work_seed: str = ""
+    """Of a node: of the lesser nkey that the processes have which it runs for jobs."""
     server: str = ""
     """Where the fleet is, for who isn't told otherwise."""
     authority: str = ""
@@ -48,6 +50,14 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     def inbox(self) -> str:
         """The prefix of the subjects that it hears answers on; nobody else may listen there."""
         return inbox_of(self.name)
+
+    def for_work(self) -> "Credentials | None":
+        """What a node's processes get that it runs for jobs; None for one that has no such key."""
+        if not self.work_seed:
+            return None
+        return msgspec.structs.replace(
+            self, role="work", name=work_name(self.name), seed=self.work_seed, work_seed="", server=""
+        )
 
     def __repr__(self) -> str:
         return f"Credentials({self.role} {self.name})"  # no secret in a traceback
@@ -110,6 +120,11 @@ class Access:
 def inbox_of(name: str) -> str:
     """The prefix of a member's inboxes."""
     return f"_INBOX.{name}"
+
+
+def work_name(node: str) -> str:
+    """What the processes are called that a node runs for jobs; no member can have this name."""
+    return f"{node}+work"
 
 
 def member_of(inbox: str) -> str:

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bus.credentials import inbox_of
+from bus.credentials import inbox_of, work_name
 from bus.nats_log import PREFIX as LOGS
 from bus.nats_objects import BUCKET
 from bus.nats_objects import STREAM as OBJECTS
 from bus.nats_streams import AUDIT, LATEST, RECORD
 from schemas.members import Role
-from schemas.roles import Speech, invited, speech_of
+from schemas.roles import Speech, invited, speech_of, working
 from schemas.writers import SPEAKERS
 
 _READABLE = (RECORD, LATEST, AUDIT, OBJECTS)
@@ -47,10 +47,10 @@ def permissions_of(role: Role, name: str) -> Permissions:
         publish.append("_INBOX.>")
     if role in _WRITERS_OF_OBJECTS:
         # A new value's predecessor is purged by whoever puts it. The server doesn't look into the request for one.
-        publish += [f"$O.{BUCKET}.C.*", f"$O.{BUCKET}.M.*", f"$JS.API.STREAM.PURGE.{OBJECTS}"]
+        publish += _putting()
     if role is Role.NODE:
         publish += _own_tensors(name)
-        subscribe += [f"tensor.*.{name}.>", f"tensor.*.*.to.{name}.>", "tensor.*.*.*.*.*.*"]
+        subscribe += _heard_tensors(name)
     if role is Role.AGENT:  # what its replicas share
         publish.append(LOGS + name)
         subscribe.append(LOGS + name)
@@ -78,10 +78,27 @@ def permissions_of_invited(name: str) -> Permissions:
     return Permissions(publish=(*speech.says, own), subscribe=(own,))
 
 
-def _reading() -> list[str]:
+def permissions_of_work(name: str) -> Permissions:
+    """What the processes that a node runs for jobs may do: less than the node, and nothing but what a job needs."""
+    speech, own = working(name), inbox_of(work_name(name)) + ".>"
+    reading = [*_reading((RECORD, LATEST, OBJECTS)), f"$JS.API.STREAM.INFO.{AUDIT}"]  # whether the streams are there
+    return Permissions(
+        publish=(*speech.says, *reading, own, *_putting(), *_own_tensors(name)),
+        subscribe=(*speech.hears, own, *_heard_tensors(name)),
+        not_publish=tuple(_positions_of(AGENTS)),
+        answers=speech.answers,
+    )
+
+
+def _putting() -> list[str]:
+    """To put a value into the object store and to purge its predecessor."""
+    return [f"$O.{BUCKET}.C.*", f"$O.{BUCKET}.M.*", f"$JS.API.STREAM.PURGE.{OBJECTS}"]
+
+
+def _reading(streams: Iterable[str] = _READABLE) -> list[str]:
     """To look at streams, and to have consumers, whose random names nobody else knows, and to acknowledge to them."""
     allowed = []
-    for stream in _READABLE:
+    for stream in streams:
         allowed += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.>"]
         allowed.append(f"$JS.API.STREAM.MSG.GET.{stream}")
         allowed += [f"$JS.API.CONSUMER.{act}.{stream}.*" for act in ("CREATE", "INFO", "DELETE", "RESET", "MSG.NEXT")]
@@ -96,6 +113,10 @@ def _positions_of(agents: Iterable[str]) -> list[str]:
         denied += [f"$JS.API.CONSUMER.*.*.{agent}", f"$JS.API.CONSUMER.*.*.{agent}.>", f"$JS.ACK.*.{agent}.>"]
         denied.append(f"$JS.API.CONSUMER.MSG.NEXT.*.{agent}")
     return denied
+
+
+def _heard_tensors(name: str) -> list[str]:
+    return [f"tensor.*.{name}.>", f"tensor.*.*.to.{name}.>", "tensor.*.*.*.*.*.*"]
 
 
 def _own_tensors(name: str) -> list[str]:

@@ -22,7 +22,7 @@ import msgspec
 from agents.node import NodeAgent, NodeAgentSettings, TrustChanged
 from agents.node.limits import CONFINE, Confine, JobLimits
 from bus import clock, processes
-from bus.credentials import Credentials, Secret, write_private
+from bus.credentials import Credentials, Secret, read_secret, write_credentials, write_private
 from bus.locks import claim_node_name
 from bus.nats import NatsBus
 from bus.nats_link import LinkState
@@ -46,6 +46,10 @@ from schemas.members import Role
 
 # Seconds for the emulator of a link to be listening: a Python start on a crowded machine.
 LINK_WITHIN = 20.0
+OWN_KEY = (
+    "{name} joined before job processes had keys of their own, so they have the node's: `shoal revoke {name}`, "
+    "`shoal invite --name {name}`, and join again"
+)
 
 
 class LinkFailed(ShoalError):
@@ -183,7 +187,7 @@ async def _serve(
 
     asyncio.get_running_loop().add_signal_handler(TRUST_SIGNAL, look_again)
     running = asyncio.ensure_future(host.run())
-    certified = asyncio.ensure_future(keep_certified(bus, address.token))
+    certified = asyncio.ensure_future(keep_certified(bus, address.token, lambda: _kept_token(options, name, address)))
     stopping = asyncio.ensure_future(stop.wait())
     print(f"node {name} is up", flush=True)
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -271,14 +275,24 @@ def _limits(options: NodeOptions, limits: JobLimits) -> JobLimits:
 
 
 def _kept_token(options: NodeOptions, name: str, address: Address) -> Path | None:
-    """A file with the secret for job processes, readable by this user alone: a command line would show it to others."""
+    """A file with the secret for job processes, readable by this user alone: a command line would show it to others.
+
+    Of a member not its own, but one that lets them do what a job needs and nothing else.
+    """
     if address.token is None or isinstance(address.token, Credentials):
         return None
+    path = (options.store / "nodes" / f"{name}.token").resolve()
     if isinstance(address.token, Path):
-        return address.token.resolve()
+        held = read_secret(address.token)
+        work = held.for_work() if isinstance(held, Credentials) else None
+        if work is None:
+            if isinstance(held, Credentials):
+                print(OWN_KEY.format(name=name), file=sys.stderr, flush=True)
+            return address.token.resolve()
+        write_credentials(path, work)
+        return path
     if options.token_file is not None:
         return options.token_file.resolve()
-    path = (options.store / "nodes" / f"{name}.token").resolve()
     write_private(path, address.token.encode())
     return path
 

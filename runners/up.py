@@ -36,6 +36,10 @@ AGENTS = (
     "appraiser",
     "recorder",
 )
+OPEN_TO_ALL = (
+    "whoever has this token may submit jobs and speak as anybody, and what is sent can be read: for your own network."
+    " --secure gives each machine and person a key and a role, --tls encrypts as well (docs/security.md)"
+)
 GIVEN_TOKEN = "given-token"
 """The file with the token of a server that isn't one of our own: its own processes read it there."""
 # Seconds for the desk to answer after its start; it takes one, a crowded machine may take ten times as long.
@@ -233,6 +237,8 @@ async def bring_up(options: UpOptions) -> str | None:
         options.say(f"ready {address.url}")
         if fleet.join_line:
             options.say(fleet.join_line)
+            if fleet.members is None:
+                options.warn(OPEN_TO_ALL)
         if fleet.leaf_line:
             options.say(fleet.leaf_line)
         await asyncio.Event().wait()

@@ -146,6 +146,7 @@ SPECIAL: dict[tuple[str, str], Any] = {
     ("AuditEntry", "number"): 7,
     ("EnrolRequest", "name"): "i-1f2e3d4c",
     ("EnrolRequest", "key"): NKEY,
+    ("EnrolRequest", "work_key"): NKEY,
     ("RenewRequest", "certificate_key"): PEM,
     ("NodeMeasured", "problem"): "",
     ("NodeMeasured", "step_seconds"): [0.0123, 0.0119],

@@ -124,6 +124,8 @@ class EnrolRequest(Request, frozen=True, kw_only=True):
     """The joining machine's; the seed stays where it was made."""
     wanted: NodeId | None = None
     """The name to go by, where the invitation names none."""
+    work_key: Annotated[str, Meta(pattern=KEY_PATTERN)] | None = None
+    """Of a node: for the processes that it runs for jobs, which may do less than the node."""
     certificate_key: str | None = None
     """PEM: the public key to be certified, where the fleet has TLS."""
 

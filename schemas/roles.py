@@ -9,6 +9,7 @@ import schemas.catalogue  # noqa: F401 - the registry is complete only with ever
 from schemas.decisions import ForceNode
 from schemas.drills import DrillMark
 from schemas.emulation import LinkOrder
+from schemas.health import ReachNode
 from schemas.jobs import CancelRequest
 from schemas.members import EnrolRequest, InviteRequest, MembersRequest, RenewRequest, RevokeRequest, Role
 from schemas.nodes import PauseNode
@@ -18,6 +19,8 @@ from schemas.writers import CLIENT, EMULATOR, EVERYONE, NODE, REDUCER, SPEAKERS,
 GATEKEEPER = "gatekeeper"
 ADMINISTRATIVE = frozenset({ForceNode, PauseNode, LinkOrder, DrillMark, InviteRequest, RevokeRequest, MembersRequest})
 """Of what clients may say, the part that is an operator's; a node's owner may pause that node from the node itself."""
+_WATCHES = "failure_detector"
+"""The agent that asks nodes whether they live, as nodes ask one another for it."""
 _PERSONAL = frozenset({EnrolRequest, RenewRequest})
 _OF_A_NODE = (NODE, TRAINER, REDUCER, EMULATOR, EVERYONE)
 _SERVED_BY = {"jobs": "job_desk", "members": GATEKEEPER}
@@ -56,6 +59,17 @@ def speech_of(role: Role, name: str) -> Speech:
     return Speech(says=says, hears=("shoal.>",), deaf=deaf, answers=bool(served))
 
 
+def working(name: str) -> Speech:
+    """What the processes that a node runs for jobs say and hear: what trainers and reducers of that node do."""
+    says = {
+        wire.filter(**_own(Role.NODE, name, wire.fields))
+        for wire in registered()
+        if writer_of(wire.type) in (TRAINER, REDUCER, EVERYONE)
+    }
+    told = [wire.pattern for wire in registered() if wire.delivery is Delivery.TELEMETRY]
+    return Speech(says=tuple(sorted(says)), hears=tuple(sorted(told)), answers=True)
+
+
 def invited(name: str) -> Speech:
     """What an invitation lets its bearer say: that it joins."""
     return Speech(says=(wire_of(EnrolRequest).filter(name=name),), hears=())
@@ -84,9 +98,10 @@ def _says(role: Role, name: str) -> Iterator[str]:
             case Role.SUBMITTER:
                 allowed = (writer == CLIENT and kind not in _PERSONAL | ADMINISTRATIVE) or writer == EVERYONE
             case Role.NODE:
-                allowed = writer in _OF_A_NODE or kind is PauseNode
+                allowed = writer in _OF_A_NODE or kind is PauseNode or kind is ReachNode
             case _:
                 allowed = writer in (name, SPEAKING_AGENT, EVERYONE) and (writer != name or writer in SPEAKERS)
+                allowed = allowed or (kind is ReachNode and name == _WATCHES)
         if allowed:
             # A request has the name of who is to answer it in its subject.
             yield wire.pattern if wire.delivery is Delivery.REQUEST else wire.filter(**_own(role, name, wire.fields))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bus.credentials import Credentials, write_credentials
+from bus.credentials import Credentials, read_secret, write_credentials
 from bus.nats import NatsBus
 from bus.nkeys import KeyPair, checked_public
 from bus.permissions import permissions_of_invited
@@ -106,6 +106,11 @@ class Gatekeeper:
         """The credentials of a node of this host, which the server lets in from now on."""
         async with self._one_at_a_time:
             path = self._local(Role.NODE, name)
+            held = read_secret(path)
+            if isinstance(held, Credentials) and not (held.work_seed and self._register.members[name].work_key):
+                pair = KeyPair.generate()
+                write_credentials(path, msgspec.structs.replace(held, work_seed=pair.seed))
+                self._register.add_work_key(name, pair.public)
             await self._obeyed()
         return path
 
@@ -174,12 +179,13 @@ class Gatekeeper:
         request = decode_request(EnrolRequest, data)
         if request.name != invitation:
             raise NotAllowed("$.name", "that is another invitation's name")
-        checked_public(request.key)
+        for key in (request.key, *([request.work_key] if request.work_key else ())):
+            checked_public(key)
         async with self._one_at_a_time:
             if self._authority is not None:
                 self._authority.check(request.certificate_key or "")
             asked = self._register.invited.get(invitation)
-            member = self._register.enrol(invitation, request.key, request.wanted, time.time())
+            member = self._register.enrol(invitation, request.key, request.wanted, time.time(), request.work_key or "")
             if asked is not None:
                 self._hearing[invitation] = asked
             await self._obeyed()

@@ -45,9 +45,14 @@ async def join(line: str, store: Path, wanted: str | None = None) -> tuple[Path,
     """
     invitation = invitation_in(line)
     pair = KeyPair.generate()
+    work = KeyPair.generate() if invitation.role is Role.NODE else None
     private, public = _certificate_pair() if invitation.authority else ("", None)
     request = EnrolRequest(
-        name=invitation.name, key=pair.public, wanted=invitation.wanted or wanted, certificate_key=public
+        name=invitation.name,
+        key=pair.public,
+        work_key=work.public if work is not None else None,
+        wanted=invitation.wanted or wanted,
+        certificate_key=public,
     )
     answer = await _ask(invitation, request)
     if not answer.accepted or answer.role is None or answer.name is None:
@@ -56,6 +61,7 @@ async def join(line: str, store: Path, wanted: str | None = None) -> tuple[Path,
         role=answer.role.value,
         name=answer.name,
         seed=pair.seed,
+        work_seed=work.seed if work is not None else "",
         server=invitation.server,
         authority=invitation.authority,
         certificate=answer.certificate or "",

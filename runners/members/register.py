@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from bus.permissions import AGENTS, Permissions, permissions_of, permissions_of_invited
+from bus.permissions import AGENTS, Permissions, permissions_of, permissions_of_invited, permissions_of_work
 from schemas.errors import ShoalError
 from schemas.members import BEGINNING, AuditEntry, Member, Role, chained
 
@@ -27,6 +27,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     role: Role
     key: str
+    work_key: str = ""
+    """Of a node: the lesser key of the processes that it runs for jobs."""
     since: float
     """Seconds since the epoch."""
     until: float | None = None
@@ -70,8 +72,8 @@ class Register(msgspec.Struct, kw_only=True):
         seconds = (invitation.until or 0.0) - invitation.since
         self._did("invite", by, invitation.name, f"{invitation.role.value} {whom}, for {seconds:.0f} s", invitation.since)
 
-    def enrol(self, invitation: str, key: str, wanted: str | None, now: float) -> Known:
-        """Make the bearer of an invitation a member; the invitation is used up.
+    def enrol(self, invitation: str, key: str, wanted: str | None, now: float, work_key: str = "") -> Known:
+        """Make the bearer of an invitation a member; the invitation is used up. `work_key`: a node's, for its jobs.
 
         Raises:
             NotAllowed: it is used up, has ended, or is for another name; or the name is taken.
@@ -89,7 +91,9 @@ class Register(msgspec.Struct, kw_only=True):
         self._free(name, "$.wanted")
         if found.wanted is None and name in self.revoked:
             raise NotAllowed("$.wanted", f"{name} was revoked: an operator must invite it by its name")
-        member = Known(name=name, role=found.role, key=key, since=now)
+        if work_key and (found.role is not Role.NODE or work_key == key):
+            raise NotAllowed("$.work_key", "that is for nodes, and another key than the node's own")
+        member = Known(name=name, role=found.role, key=key, work_key=work_key, since=now)
         del self.invited[invitation]
         self.revoked.pop(name, None)
         self.members[name] = member
@@ -101,6 +105,10 @@ class Register(msgspec.Struct, kw_only=True):
         self.revoked.pop(name, None)
         self.members[name] = Known(name=name, role=role, key=key, since=now)
         self._did("enrol", OPERATOR, name, f"{role.value}, on the server's host", now)
+
+    def add_work_key(self, name: str, key: str) -> None:
+        """The lesser key of a node of the server's own host."""
+        self.members[name] = msgspec.structs.replace(self.members[name], work_key=key)
 
     def revoke(self, name: str, reason: str, by: str, now: float) -> None:
         """Put a member, or an invitation, out for good. Raises `NotAllowed` for nobody, and for agents."""
@@ -135,6 +143,8 @@ class Register(msgspec.Struct, kw_only=True):
         """(comment, public key, permissions) of all who may connect."""
         for one in self.members.values():
             yield f"{one.role.value} {one.name}", one.key, permissions_of(one.role, one.name)
+            if one.work_key:
+                yield f"jobs on {one.name}", one.work_key, permissions_of_work(one.name)
         for one in self.invited.values():
             yield f"invitation {one.name}", one.key, permissions_of_invited(one.name)
 

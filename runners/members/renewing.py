@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -40,11 +41,12 @@ async def renew_if_due(bus: NatsBus, secret: Secret) -> bool:
     return True
 
 
-async def keep_certified(bus: NatsBus, secret: Secret) -> None:
-    """Renew whenever it is time, until cancelled; at once over where there is no certificate."""
+async def keep_certified(bus: NatsBus, secret: Secret, renewed: Callable[[], object] = lambda: None) -> None:
+    """Renew whenever it is time, and say so, until cancelled; at once over where there is no certificate."""
     held = read_secret(secret) if isinstance(secret, Path) else None
     while isinstance(held, Credentials) and held.certificate:
         # A full disk, or a file that can't be read: the old certificate is good for weeks.
         with contextlib.suppress(ShoalError, OSError):
-            await renew_if_due(bus, secret)
+            if await renew_if_due(bus, secret):
+                renewed()
         await asyncio.sleep(_LOOK_AGAIN)

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import nats
 import nats.errors
 import pytest
 from nats.aio.client import Client
 
-from bus.credentials import Access, Credentials
+from bus.credentials import Access, Credentials, work_name
 from bus.nkeys import KeyPair
-from bus.permissions import AGENTS, permissions_of, permissions_of_invited
+from bus.permissions import AGENTS, permissions_of, permissions_of_invited, permissions_of_work
 from bus.server import EmbeddedServer
 from bus.server_security import ServerSecurity
 from schemas.members import Role
@@ -86,23 +87,34 @@ class Fleet:
 
     async def start(self) -> None:
         security = ServerSecurity(self.store)
-        keys = {name: KeyPair.generate() for name in SPEAKERS}
-        security.write((name, keys[name].public, may(name)) for name in SPEAKERS)
+        keys = {name: KeyPair.generate() for name in (*SPEAKERS, work_name("laptop"))}
+        security.write((name, pair.public, may(name)) for name, pair in keys.items())
         self.server = EmbeddedServer(self.store, security=security)
         await self.server.start()
         for name, role in SPEAKERS.items():
-            speaker = self.speakers[name] = Speaker()
-            access = Access(Credentials(role=role.value if role else "invited", name=name, seed=keys[name].seed))
-            how = access.for_nats_py(speaker.client)
-            await speaker.client.connect(self.server.url, error_cb=speaker.erred, allow_reconnect=False, **how)
+            held = Credentials(role=role.value if role else "invited", name=name, seed=keys[name].seed)
+            self.speakers[name] = await self.connected(held)
+        node = Credentials(role="node", name="laptop", seed=keys["laptop"].seed, work_seed=keys[work_name("laptop")].seed)
+        work = node.for_work()
+        assert work is not None
+        assert keys["laptop"].seed not in msgspec.json.encode(work).decode()
+        self.work = await self.connected(work)
+
+    async def connected(self, held: Credentials) -> Speaker:
+        speaker = Speaker()
+        how = Access(held).for_nats_py(speaker.client)
+        await speaker.client.connect(self.server.url, error_cb=speaker.erred, allow_reconnect=False, **how)
+        return speaker
 
     async def stop(self) -> None:
-        for speaker in self.speakers.values():
+        for speaker in (*self.speakers.values(), self.work):
             await speaker.client.close()
         await self.server.stop()
 
 
 def may(name: str):  # type: ignore[no-untyped-def]
+    if name == work_name("laptop"):
+        return permissions_of_work("laptop")
     role = SPEAKERS[name]
     return permissions_of_invited(name) if role is None else permissions_of(role, name)
 
@@ -119,9 +131,10 @@ def rightful(wire: Wire, speaker: str, own: bool) -> bool:
     match role:
         case Role.NODE:
             named = own or "node" not in wire.fields or wire.delivery is Delivery.REQUEST
-            return named and (writer in (NODE, TRAINER, REDUCER, EMULATOR) or kind.__name__ == "PauseNode")
+            return named and (writer in (NODE, TRAINER, REDUCER, EMULATOR) or kind.__name__ in ("PauseNode", "ReachNode"))
         case Role.AGENT:
-            return writer == speaker or (writer == SPEAKING_AGENT and own)
+            watching = speaker == "failure_detector" and kind.__name__ == "ReachNode"
+            return watching or writer == speaker or (writer == SPEAKING_AGENT and own)
         case Role.SUBMITTER:
             return writer == CLIENT and kind not in ADMINISTRATIVE
     return writer == CLIENT
@@ -219,6 +232,27 @@ def test_a_node_speaks_of_tensors_under_its_own_name(fleet: Fleet) -> None:
     assert not fleet.run(laptop.may_subscribe("tensor.j.*.to.attic.>"))
     assert not fleet.run(fleet.speakers["ann"].may_subscribe("tensor.>"))
     assert fleet.run(fleet.speakers["ann"].allowed("tensor.j.ann.average.1-1.0.0")) == []
+
+
+def test_a_jobs_process_says_what_its_job_needs_and_nothing_else(fleet: Fleet) -> None:
+    wanted = [
+        subject
+        for wire in WIRES
+        for subject, own in zip(subjects_of(wire, "laptop"), (True, "node" not in wire.fields), strict=True)
+        if own and writer_of(wire.type) in (TRAINER, REDUCER, EVERYONE)
+    ]
+    tried = [subject for wire in WIRES for subject in subjects_of(wire, "laptop")]
+    assert fleet.run(fleet.work.allowed(*tried)) == wanted
+
+
+def test_a_jobs_process_is_not_its_node(fleet: Fleet) -> None:
+    work = fleet.work
+    assert fleet.run(work.allowed(*ADMIN_OF_JETSTREAM)) == []
+    assert not fleet.run(work.may_subscribe("_INBOX.laptop.>"))
+    assert not fleet.run(work.may_subscribe("shoal.nodes.laptop.reach"))
+    assert fleet.run(work.may_subscribe(f"_INBOX.{work_name('laptop')}.>"))
+    tensors = ("tensor.j.laptop.average.1-1.0.0", "tensor.j.attic.fetch.laptop")
+    assert fleet.run(work.allowed(*tensors, "tensor.j.attic.average.1-1.0.0")) == list(tensors)
 
 
 def test_an_agent_s_replicas_share_a_log_that_no_other_agent_writes(fleet: Fleet) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bus.credentials import Credentials, read_secret
+from bus.credentials import Credentials, read_secret, write_credentials
 from bus.nats_link import LinkState
 from bus.port import Interest, Unreachable
 from runners.members.audit import faults_in
@@ -40,7 +40,12 @@ async def test_a_line_lets_one_node_in_once_and_a_revocation_ends_it(tmp_path: P
         assert (held.role, held.name) == ("node", "laptop")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert invitation_in(line).seed != held.seed
-        assert held.seed not in (tmp_path / "host" / "members" / "register.json").read_text()
+        register = (tmp_path / "host" / "members" / "register.json").read_text()
+        assert held.seed not in register
+        work = held.for_work()  # for the processes that it runs for jobs
+        assert work is not None
+        assert (work.role, work.name, work.work_seed) == ("work", "laptop+work", "")
+        assert held.seed not in (work.seed, register)
 
         with pytest.raises((Unreachable, NotEnrolled), match=r"invit"):
             await join(line, tmp_path / "thief", "thief")
@@ -52,12 +57,20 @@ async def test_a_line_lets_one_node_in_once_and_a_revocation_ends_it(tmp_path: P
             (lost if state is LinkState.LOST else refused if state is LinkState.REFUSED else asyncio.Event()).set()
 
         node = await fleet.connect(path, "node/laptop", changed)
+        lesser = tmp_path / "work.json"
+        write_credentials(lesser, work)
+        process = await fleet.connect(lesser, "trainer/j/laptop")
+        await process.put_object("j/checkpoint", b"learnt")
+        assert await node.get_object("j/checkpoint") == b"learnt"
         answer = await fleet.ask(RevokeRequest(name="laptop", reason="sold"), RevokeAnswer)
         assert answer.accepted
         async with asyncio.timeout(PATIENCE):
             await lost.wait()
             await refused.wait()  # it tries to come back, and is not let in
+        with pytest.raises(Unreachable):
+            await fleet.connect(lesser, "trainer/j/laptop")
         await node.close()
+        await process.close()
         with pytest.raises(Unreachable, match="refused"):
             await fleet.connect(path, "node/laptop")
         assert (await fleet.states())["laptop"] == "revoked"
