@@ -126,11 +126,16 @@ class NatsBus:
         """Messages received that were no messages."""
         return self._intake.rejected
 
+    @property
+    def dropped(self) -> int:
+        """Messages that had no room, on their way in or out, or no server to go to."""
+        return self._link.dropped
+
     async def publish(self, message: Message, *, dedup: str = "", first: bool = False) -> None:
         """See `bus.port.Bus.publish`. Telemetry is dropped while the server is away: the next one makes it good.
 
         Raises:
-            SubjectTaken, Unreachable: as in the port.
+            SubjectTaken, Unreachable, NoRoom: as in the port.
             TooLarge: more than the server takes in one message.
         """
         wire = wire_of(type(message))
@@ -143,6 +148,7 @@ class NatsBus:
                     await link.flush()
             else:
                 self._unsent += 1
+                link.dropped += 1
             return
         if len(data) > link.max_payload:
             raise TooLarge(subject, len(data), link.max_payload)

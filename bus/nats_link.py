@@ -31,6 +31,7 @@ _MAX_PINGS = 3
 _REFUSALS = 3  # in a row, until it is told: the first may be of a server that is just being set up
 _TOGETHER = 0.001  # seconds that telemetry may wait for more of it: nothing to a network, ten times a loop's turn
 _CAST_LIMIT = 256 * 1024  # bytes of it that may wait: a publisher that never lets the loop turn is made to wait itself
+_MOST_POSTS = 20_000  # that wait for a connection that takes no more: acknowledgements and answers, 100 bytes as a rule
 _FLUSH_PATIENCE = 2.0  # seconds that closing waits for the server to have taken what was sent
 _CLOSE_PATIENCE = 3.0  # seconds that closing takes at most: a server that ends at the same moment may leave it hanging
 _MAX_SUBJECTS = 65_536  # bytes of a publish that aren't payload; the server's limit is on payload and headers together
@@ -72,6 +73,8 @@ class Link:
         """Seconds that the last absence of the server took."""
         self.back_at = float("-inf")
         """When (`time.monotonic`) the last absence ended."""
+        self.dropped = 0
+        """Messages that came, or should have gone out, and had no room."""
         self.on_back: list[Callable[[], None]] = []
         """Called after each reconnection, once subscriptions are restored."""
         self._servers = in_turn(url, name)
@@ -144,8 +147,10 @@ class Link:
             self._refusals += 1
             if self._refusals == _REFUSALS:
                 self._tell(LinkState.REFUSED, why_unreachable(self.address, self._last_error))
-        if self.up and isinstance(error, errors.SlowConsumerError):
-            self._tell(LinkState.TROUBLE, f"slow_consumer: messages on {error.subject} were dropped: too many were waiting")
+        if isinstance(error, errors.SlowConsumerError):  # told once for each message
+            self.dropped += 1
+            said = f"{self.dropped} messages so far, the last on {error.subject}, were dropped: too many were waiting"
+            self._tell(LinkState.TROUBLE, f"slow_consumer: {said}")
         elif self.up and "permissions violation" in self._last_error.lower():
             self._tell(LinkState.TROUBLE, f"permission: {self._last_error.removeprefix('nats: ')}")
 
@@ -154,6 +159,7 @@ class Link:
             self.up = False
             self._is_up.clear()
             self._lost_at = time.monotonic()
+            self.dropped += len(self._posts) + len(self._casts)
             self._posts.clear()
             self._casts.clear()
             if not self.closed:
@@ -240,7 +246,8 @@ class Link:
 
     def post(self, subject: str, data: bytes = b"", reply: str = "") -> None:
         """Publish soon, in order, without waiting. Dropped while the server is away."""
-        if not self.up:
+        if not self.up or len(self._posts) >= _MOST_POSTS:
+            self.dropped += 1
             return
         self._posts.append((subject, data, reply))
         if self._posting is None:

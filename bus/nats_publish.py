@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 
 from bus.nats_link import Link
 from bus.nats_streams import JOURNAL, STREAM_OF
-from bus.port import BusError, SubjectTaken, Unreachable
+from bus.port import BusError, NoRoom, SubjectTaken, Unreachable
 from schemas.errors import FAULTS
 
 log = logging.getLogger("shoal.bus")
@@ -29,6 +29,8 @@ _WRONG_LAST_SEQUENCE = (10071, 10164)  # JetStream's error codes for a lost comp
 # And, on a cluster, for what says no more than "not now": the first copy of this very message is still being agreed on, the
 # cluster has no leader at the moment.
 _NOT_NOW = (10158, 10008)
+# For limits of the account, resources of the server, its memory and its disk, and a store that failed (as at `max_bytes`).
+_NO_ROOM = (10002, 10023, 10028, 10047, 10077)
 
 
 class _Refusal(msgspec.Struct):
@@ -89,6 +91,7 @@ class StreamPublisher:
         Raises:
             SubjectTaken: with `first`, when another message is there; with `after`, when the last has another sequence.
             Unreachable: not stored in time.
+            NoRoom: the stream takes nothing now.
             BusError: the stream refuses it.
         """
         headers = {Header.MSG_ID.value: dedup}
@@ -145,6 +148,8 @@ class StreamPublisher:
             entry.done.set_exception(_Conflict())
         elif ack.error.err_code in _NOT_NOW:
             pass  # sent again, as what isn't acknowledged
+        elif ack.error.err_code in _NO_ROOM:
+            entry.done.set_exception(NoRoom(entry.subject, ack.error.description))
         else:
             entry.done.set_exception(BusError(f"the stream refused {entry.subject}: {ack.error.description}"))
 

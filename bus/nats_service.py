@@ -11,6 +11,7 @@ from bus.nats_link import Link
 
 log = logging.getLogger("shoal.bus")
 
+_MOST_AT_ONCE = 1024  # requests under way: twice what a host lets wait before it refuses more
 _CLOSE_PATIENCE = 2.0  # seconds each that closing waits for the server and for answers under way
 
 
@@ -26,6 +27,9 @@ class Service:
 
     async def asked(self, msg: Msg) -> None:
         """A request has come: answered in a task of its own, so that a slow answer holds up nobody."""
+        if len(self._answering) >= _MOST_AT_ONCE:
+            self._link.dropped += 1  # unanswered: whoever asked asks again
+            return
         task = asyncio.get_running_loop().create_task(self._answer(msg))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)

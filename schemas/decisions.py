@@ -121,6 +121,23 @@ class AgentUsage(Message, frozen=True, kw_only=True):
     resident_bytes: int
     inputs: int
     rejected: int
+    dropped: int = 0
+    """Messages that it, or its connection, had no room for: telemetry, and lines that jobs printed."""
+    waiting: int = 0
+    """Inputs that wait to be looked at."""
+
+
+@on_wire("shoal.decisions.{agent}.dropped", Delivery.RECORD)
+class MessagesDropped(Message, frozen=True, kw_only=True):
+    """More came than there was room for: telemetry, or lines that a job printed, were dropped. Nothing stored was."""
+
+    agent: AgentName
+    count: int
+    """Since the last of these."""
+    total: int
+    """Since its process started."""
+    reason: str
+    """How many for which reason, since its process started."""
 
 
 @on_wire("shoal.decisions.{agent}.failed", Delivery.RECORD)

@@ -1,7 +1,7 @@
 """Jobs: what a client asks of the desk, what it is answered, and where a job stands."""
 
 import enum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +31,8 @@ class JobAnswer(Answer, frozen=True, kw_only=True):
     job: JobId | None = None
     field: str | None = None
     reason: str | None = None
+    retry_after: float | None = None
+    """Seconds after which the same request may be accepted; null where it never will."""
 
 
 @on_wire("shoal.jobs.submit", Delivery.REQUEST, answer=JobAnswer)
@@ -178,6 +180,8 @@ class JobList(Answer, frozen=True, kw_only=True):
 class ListRequest(Request, frozen=True, kw_only=True):
     """Asks for the jobs that the desk knows."""
 
+    stores: ClassVar[bool] = False
+
     states: tuple[str, ...] = ()
     """Only jobs in these states; all by default."""
 
@@ -196,6 +200,8 @@ class JobRefused(Message, frozen=True, kw_only=True):
     job: str
     field: str
     reason: str
+    retry_after: float | None = None
+    """Seconds after which the same request may be accepted; null where it never will."""
 
 
 @on_wire("shoal.jobs.{job}.state", Delivery.LAST_VALUE)

@@ -27,6 +27,8 @@ class Refusal(Answer, frozen=True, kw_only=True):
     """Always false."""
     field: str
     reason: str
+    retry_after: float | None = None
+    """Seconds after which the same request may be taken; null where it never will."""
 
 
 def decode_request(kind: type[R], data: bytes) -> R:

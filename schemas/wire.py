@@ -4,7 +4,7 @@ import enum
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -42,6 +42,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client asks: no envelope, unknown fields refused."""
+
+    stores: ClassVar[bool] = True
+    """Whether it leads to anything that must be stored."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

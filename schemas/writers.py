@@ -122,7 +122,7 @@ SPEAKERS: Mapping[str, tuple[type[msgspec.Struct], ...]] = MappingProxyType(
         ),
         "gatekeeper": (members.AuditEntry,),
         EMULATOR: (emulation.EmulatedLinkChanged,),
-        SPEAKING_AGENT: (decisions.AgentStarted, decisions.AgentUsage, decisions.InputFailed),
+        SPEAKING_AGENT: (decisions.AgentStarted, decisions.AgentUsage, decisions.InputFailed, decisions.MessagesDropped),
         EVERYONE: (bus.MessageRejected, bus.BusDisturbed),
     }
 )

@@ -3,13 +3,22 @@
 import random
 from collections.abc import Collection
 
+from agents.job_desk.state import Job
 from schemas.aggregation import LEAST_NODES
 from schemas.ids import JobId
 from schemas.jobs import JobRequest
+from schemas.lengths import most_rounds
 
 # Without i, l, o, 0 and 1, which are misread when an id is typed from a screen. 31^6: 900 million ids.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _ID_LENGTH = 6
+
+FULL = "$"
+"""The field at fault where the request as such is sound and there is only no room for it now."""
+
+# Seconds between which a client is told to come back: no sooner than a job takes to be cleared away, no later than somebody
+# who waits would look anyway; and where nothing tells how long jobs take.
+_SOONEST, _LATEST, _UNKNOWN = 5.0, 3600.0, 60.0
 
 Refusal = tuple[str, str]
 """JSON path of the field at fault, and the reason in words."""
@@ -31,6 +40,19 @@ def objection(request: JobRequest) -> Refusal | None:
         reason = f'only sync = "overlap" exchanges the model in fragments, and sync is {request.sync}'
         return "$.fragments", f"{reason}: leave it out, or set sync too"
     return _in_averaging(request) or _in_waiting(request) or _in_microbatch(request) or _in_nodes(request)
+
+
+def come_back(refusal: Refusal, unfinished: Collection[Job], now: float) -> float | None:
+    """Seconds until the first of the jobs under way should have ended, at the pace of its rounds so far; None where waiting
+    is of no use."""
+    if refusal[0] != FULL:
+        return None
+    left = [
+        (most_rounds(job.request) - job.round) * (now - job.running_since) / job.round
+        for job in unfinished
+        if job.round > 0 and job.running_since is not None
+    ]
+    return round(max(_SOONEST, min([_LATEST, *left])), 1) if left else _UNKNOWN
 
 
 def _in_waiting(request: JobRequest) -> Refusal | None:

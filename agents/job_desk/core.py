@@ -67,7 +67,9 @@ class JobDesk(Agent[DeskState]):
         assert isinstance(request, JobRequest)
         refused = self._refuse(request)
         if refused:
-            yield Reply(to=asked.reply_to, answer=JobAnswer(accepted=False, field=refused[0], reason=refused[1]))
+            later = admission.come_back(refused, self.state.unfinished(), now)
+            answer = JobAnswer(accepted=False, field=refused[0], reason=refused[1], retry_after=later)
+            yield Reply(to=asked.reply_to, answer=answer)
             return
         job = request.id or admission.new_id(request.kind, self.state.jobs, self.rng)
         if job not in self.state.jobs:
@@ -85,7 +87,8 @@ class JobDesk(Agent[DeskState]):
         if request.id is None:
             refused = "$.id", "compulsory in the queue: it makes the request idempotent"
         if refused:
-            yield self.publish(JobRefused(job=request.id or "", field=refused[0], reason=refused[1]))
+            later = admission.come_back(refused, self.state.unfinished(), now)
+            yield self.publish(JobRefused(job=request.id or "", field=refused[0], reason=refused[1], retry_after=later))
         elif request.id is not None and request.id not in self.state.jobs:
             yield from self._accept(request.id, request, event.at)
 
@@ -104,7 +107,7 @@ class JobDesk(Agent[DeskState]):
                 return "$.resume", f"{model.id} has stored no checkpoint"
         unfinished = len(self.state.unfinished())
         if unfinished >= self.settings.max_unfinished:
-            return "$", f"{unfinished} jobs are queued or running, which is the limit: wait, or cancel one"
+            return admission.FULL, f"{unfinished} jobs are queued or running, which is the limit: wait, or cancel one"
         return None
 
     def _accept(self, job: JobId, request: JobRequest, at: float) -> Iterator[Effect]:
@@ -192,6 +195,8 @@ class JobDesk(Agent[DeskState]):
         waited, job.waits = job.waits, False
         job.roster, job.roster_version = event.nodes, event.version
         new = job.phase is JobPhase.QUEUED
+        if new:
+            job.running_since = now
         if new or (waited and job.phase is JobPhase.RUNNING):
             on_nodes = f"running on {words.count(len(event.nodes), 'node')}: {words.names(event.nodes)}"
             yield self._change(job, JobPhase.RUNNING, on_nodes)

@@ -31,6 +31,8 @@ class Job(msgspec.Struct, kw_only=True):
     done: Done = msgspec.field(default_factory=Done)
     roster: tuple[NodeId, ...] = ()
     roster_version: int = 0
+    running_since: float | None = None
+    """In terms of `now`."""
     waits: bool = False
     """Its roster is empty although nodes of it live: they yield to their owners, or are kept out."""
     failed: dict[NodeId, str] = msgspec.field(default_factory=dict)

@@ -71,7 +71,7 @@ class _Answered:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._answering = Answering(_refusal, "fuzz", self._asked)
+        self._answering = Answering(_refusal, "fuzz", self._asked, lambda waiting, stores: None)
 
     def _asked(self, request: Request) -> str:
         self._loop.call_soon(self._answering.answer, "1", b"{}")

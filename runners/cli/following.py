@@ -40,7 +40,7 @@ async def _follow(client: Client, job: str, lines: Lines, bar: Progress | None) 
             continue
         lines.see(event)
         if isinstance(event, JobRefused) and await client.state(job) is None:
-            raise Refused(event.field, event.reason)
+            raise Refused(event.field, event.reason, event.retry_after)
         if not isinstance(event, JobState):
             continue
         if bar is not None and task is not None:

@@ -91,7 +91,8 @@ async def _submit(
         except Refused as refused:
             if not as_json:
                 raise
-            print_json({"accepted": False, "field": refused.field, "reason": refused.reason})
+            answer = {"accepted": False, "field": refused.field, "reason": refused.reason}
+            print_json(answer if refused.retry_after is None else answer | {"retry_after": refused.retry_after})
             return EXIT_FAILED
         if as_json and not wait:
             print_json(accepted)

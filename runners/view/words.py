@@ -10,6 +10,7 @@ from schemas.decisions import (
     ForceNode,
     ForesightJudged,
     InputFailed,
+    MessagesDropped,
     NodeJoined,
     NodeLost,
     NodeQuarantined,
@@ -86,14 +87,24 @@ def _rarer(event: Message) -> Said | None:
             return Said(event.node, f"its site{alone}: {event.reason}")
         case AgentStarted(resumed=True):
             return Said(event.agent, f"runs again after {event.down_seconds:.1f} s, with its memory", True)
-        case InputFailed():
-            return Said(event.agent, f"set {event.input} aside: {event.reason}", True)
-        case BusDisturbed(kind="reconnected"):  # all say so at about the same time: whole seconds make it one line or two
-            return Said("bus", f"the server is in reach again after {event.seconds:.0f} s", True)
         case Validated():
             return Said(event.node, f"held-out loss {event.loss:.4f} after round {event.round}")
         case ModelStored(final=True):
             return Said(event.node, f"stored the model, {event.size / 1e6:.1f} MB")
+    return _of_the_bus(event)
+
+
+def _of_the_bus(event: Message) -> Said | None:
+    """What was lost, or set aside."""
+    match event:
+        case MessagesDropped():
+            return Said(event.agent, f"dropped {event.count} messages: {event.reason}", True)
+        case InputFailed():
+            return Said(event.agent, f"set {event.input} aside: {event.reason}", True)
+        case BusDisturbed(kind="reconnected"):  # all say so at about the same time: whole seconds make it one line or two
+            return Said("bus", f"the server is in reach again after {event.seconds:.0f} s", True)
+        case BusDisturbed(kind="slow_consumer"):
+            return Said(event.source or "bus", event.reason, True)
     return None
 
 

@@ -241,7 +241,7 @@ def test_the_queue_is_bounded() -> None:
     ask(desk, a_request(id="one"))
     ask(desk, a_request(id="two"))
     answer, _ = ask(desk, a_request(id="three"))
-    assert (answer.accepted, answer.field) == (False, "$")
+    assert (answer.accepted, answer.field, answer.retry_after) == (False, "$", 60.0)
     assert ask(desk, a_request(id="two"))[0].accepted, "a repeated request is no further job"
     ask(desk, CancelRequest(job="one"))
     assert ask(desk, a_request(id="three"))[0].accepted

@@ -36,7 +36,7 @@ def test_a_reader_takes_what_is_valid_and_answers_anything_else(name: str) -> No
         judge.give(data)
     assert judge.figures.taken * 2 >= judge.figures.inputs, "its own corpus is refused"
 
-    @settings(max_examples=15, deadline=None, database=None)
+    @settings(max_examples=10, deadline=None, database=None)
     @given(st.binary(max_size=512), st.integers(0, 2**32))
     def give(data: bytes, seed: int) -> None:
         judge.give(data)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from toy_desk import ToyDesk
 
+from bus.nats import NatsBus
 from bus.server import EmbeddedServer
-from runners.doctor import Check, congestion, examine_fleet
+from runners.doctor import LATELY, Check, congestion, examine_fleet
+from schemas.decisions import MessagesDropped
+from schemas.wire import seal
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,7 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 async def test_all_is_well_with_a_server_and_a_desk(server: EmbeddedServer) -> None:
     desk = await ToyDesk.open(server.url)
     checks = by_name(await examine_fleet(None, server.store))
-    assert list(checks) == ["server", "desk", "clock"]
+    assert list(checks) == ["server", "desk", "clock", "load"]
     assert {check.state for check in checks.values()} == {"good"}
     assert server.url in checks["server"].found
     assert "round trip" in checks["server"].found
@@ -61,6 +64,17 @@ async def test_a_server_without_a_desk_is_bad(server: EmbeddedServer) -> None:
     checks = by_name(await examine_fleet(server.url, server.store))
     assert (checks["server"].state, checks["desk"].state) == ("good", "bad")
     assert "shoal up" in checks["desk"].mend
+
+
+async def test_what_was_dropped_lately_is_told(server: EmbeddedServer) -> None:
+    bus = await NatsBus.connect(server.url, source="recorder")
+    for number, age in enumerate((10.0, 20.0, 2 * LATELY)):
+        told = MessagesDropped(agent="recorder", count=5, total=15, reason="5: too fast")
+        await bus.publish(seal(told, id=f"recorder:1:{number}", cause="", at=time.time() - age, source="recorder"))
+    await bus.close()
+    load = by_name(await examine_fleet(server.url, server.store))["load"]
+    assert (load.state, load.found) == ("warning", "messages dropped in the last hour: recorder 10")
+    assert "5: too fast" in load.mend
 
 
 async def test_clocks_that_differ_are_noted(server: EmbeddedServer) -> None:
