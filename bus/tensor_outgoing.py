@@ -17,7 +17,7 @@ from bus.tensor_incoming import Ack, Leave
 from bus.tensor_lane import Lane
 from bus.tensor_lanes import Lanes, Listening
 from schemas.errors import FAULTS
-from schemas.ids import token
+from schemas.ids import BadIdentifier, token
 
 log = logging.getLogger("shoal.bus")
 
@@ -32,6 +32,8 @@ MADE_FOR = 60.0
 """Seconds that what was made on demand is held after it was last asked for or sent: who takes it asks for the next window,
 or for what is missing, as soon as a window is through, and over the worst links within some 20 s."""
 
+_MOST_SERVED = 256  # requests for chunks that are served at once: a window each of a fleet's latecomers
+_MOST_FOLLOWERS = 10_000  # of one stream: a fleet
 _GIVE_UP = 30.0  # seconds without a word from any follower; over four times a chunk's time on the worst link
 
 
@@ -84,7 +86,8 @@ class Flow:
 
     def heard(self, follower: str, position: int) -> None:
         """A follower's acknowledgement."""
-        if follower not in self.left:
+        known = follower in self.positions or len(self.positions) < _MOST_FOLLOWERS
+        if known and follower not in self.left:
             self.positions[follower] = max(position, self.positions.get(follower, 0))
         self._moved.set()
 
@@ -140,7 +143,11 @@ class Flow:
 
 
 class Outbox:
-    """What this node keeps, and the sending of it."""
+    """What this node keeps, and the sending of it.
+
+    Attributes:
+        put_off: requests for chunks that found too many under way, and have to be made again.
+    """
 
     def __init__(self, lanes: Lanes, job: str, node: str, sent: Callable[[int, float, int], None]) -> None:
         """`sent(bytes, seconds, streams)` is told of each stream that a follower has received in whole."""
@@ -154,6 +161,7 @@ class Outbox:
         self._sending: Counter[tuple[str, str]] = Counter()
         self._flows: dict[tuple[str, str], Flow] = {}
         self._serving: set[asyncio.Task[None]] = set()
+        self.put_off = 0
         self.provider: Provider | None = None
         self.made_for = MADE_FOR
 
@@ -251,7 +259,7 @@ class Outbox:
             if ask.op == "get" and ask.to != speaker_of(msg.subject):
                 raise msgspec.ValidationError("it asks in another's name")
             answer = await self._latest(ask) if ask.op == "latest" else self._answer(ask)
-        except FAULTS as error:
+        except (*FAULTS, BadIdentifier) as error:
             answer = Answer(found=False, reason=f"that is no request for a tensor: {error}")
         except Exception as error:
             log.exception("a tensor that was asked for could not be made")
@@ -304,13 +312,16 @@ class Outbox:
         if kept is None:
             return Answer(found=False, reason=f"its holder has dropped {ask.kind}/{ask.name}")
         if ask.op == "get":
+            if len(self._serving) >= _MOST_SERVED:
+                self.put_off += 1
+                return self._describe(kept)  # nothing comes, and so it is asked for again
             ranges = [range(max(0, first), min(kept.count, last + 1)) for first, last in ask.chunks]
+            # However often one is named: who asks may not have more sent than there is.
+            indexes = itertools.islice((index for span in ranges for index in span), kept.count)
             subject = f"tensor.{self._job}.{self._node}.to.{token(ask.to)}.{token(ask.token)}."
             slots = [slot for slot in ask.slots if 0 <= slot < SLOTS] or list(range(SLOTS))
             turn = zlib.crc32(ask.token.encode()) % len(slots)
-            task = asyncio.get_running_loop().create_task(
-                self._serve(kept, (index for span in ranges for index in span), subject, slots[turn:] + slots[:turn])
-            )
+            task = asyncio.get_running_loop().create_task(self._serve(kept, indexes, subject, slots[turn:] + slots[:turn]))
             self._serving.add(task)
             self._sending[ask.kind, ask.name] += 1
             self._wanted(ask.kind, ask.name)

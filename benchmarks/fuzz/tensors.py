@@ -10,13 +10,16 @@ from torch import nn
 
 from benchmarks.fuzz.target import Target
 from bus.tensor_frames import Kept
-from bus.tensor_incoming import Inbox, Leave, Pull
+from bus.tensor_incoming import Ack, Inbox, Leave, Pull
+from bus.tensor_outgoing import Ask, Flow, Outbox
 from bus.tensor_wire import Connection
 from runners.jobs.anchor import Anchor
 from runners.jobs.codecs import ENCODINGS, CodecError, decode, encode, inspect_payload
 from runners.jobs.snapshots import SnapshotError, model_to_bytes, snapshot_from_bytes, snapshot_to_bytes
 from runners.jobs.tensor_file import entries_of
 
+_MOST_SENT = 64
+"""Chunks of the tensor that is asked for below, and some."""
 _BUDGET = 256 * 1024
 _MOST_HELD = 4 * 1024 * 1024
 """Bytes that all of an inbox may come to with the budget above, whatever is sent to it."""
@@ -88,6 +91,12 @@ class _Lanes:
     async def stop(self, listening: object) -> None:
         pass
 
+    async def send(self, indexes: Iterator[int], send: object, end: str, nobody: str = "") -> int:
+        sent = sum(1 for _ in indexes)
+        if sent > _MOST_SENT:
+            raise AssertionError(f"{sent} chunks for one request")
+        return 1
+
 
 _LIFE = 20_000
 """Inputs that one inbox hears, before another one begins afresh."""
@@ -141,6 +150,39 @@ class _Chunks:
 class _Word(msgspec.Struct):
     subject: str
     data: bytes
+    reply: str = ""
+
+
+class _Asked:
+    """What a holder of tensors is asked, and told by those who follow its streams."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._outbox = Outbox(cast(Any, _Lanes()), "j", "me", lambda size, seconds, lanes: None)
+        self._outbox.keep("delta", "r1", bytes(50_000))
+        self._outbox._flows["delta", "r1"] = self._flow = Flow(50_000)
+
+    def read(self, data: bytes) -> None:
+        """First byte: asked or told; a line for the subject's last word; the body."""
+        word, _, body = data[1:].partition(b"\n")
+        name = word.decode(errors="surrogateescape").replace(".", "") or "_"
+        self._loop.run_until_complete(self._hear(data[:1] == b"a", name, body))
+
+    async def _hear(self, told: bool, name: str, body: bytes) -> None:
+        if told:
+            await self._outbox._acknowledged(cast(Any, _Word(f"tensor.j.me.ack.delta.r1.{name}", body)))
+        else:
+            await self._outbox._asked(cast(Any, _Word(f"tensor.j.me.fetch.{name}", body, "reply")))
+        await asyncio.gather(*self._outbox._serving)
+        if len(self._flow.positions) > 20_000:
+            raise AssertionError("followers without end")
+
+
+def _asked_corpus() -> list[bytes]:
+    ask = Ask(op="get", kind="delta", name="r1", to="n", token="tok", chunks=[(0, 3)], slots=[0, 1])
+    status, latest = Ask(op="status", kind="delta", name="r1"), Ask(op="latest", kind="anchor")
+    ack = b"an\n" + msgspec.json.encode(Ack("n", 16_384))
+    return [b"gn\n" + msgspec.json.encode(each) for each in (ask, status, latest)] + [ack]
 
 
 def _framed(way: int, words: str, payload: bytes) -> bytes:
@@ -196,6 +238,7 @@ def targets() -> Iterator[Target]:
     """The readers."""
     yield Target("NATS connection", lambda data: _LOOP.run_until_complete(_wire(data)), (), _wire_corpus, flat=_MESSAGE)
     yield Target("chunk assembler", _Chunks().read, (), _chunk_corpus)
+    yield Target("requests for tensors", _Asked().read, (), _asked_corpus)
     yield Target("encoded differences", _payload, (CodecError,), _payloads, 256)
     yield Target("safetensors", _tensors, (ValueError,), _files)
     yield Target("anchors", snapshot_from_bytes, (SnapshotError,), lambda: _files()[2:])

@@ -15,6 +15,7 @@ from bus.port import BusError
 from bus.server_config import last_url
 from bus.tensor_frames import Kept, number_in
 from bus.tensor_incoming import Inbox
+from bus.tensor_outgoing import Ask, Outbox
 from bus.tensor_wire import Connection
 from runners.bundles.content import unpack
 from runners.bundles.errors import BundleError
@@ -66,6 +67,25 @@ async def test_tiny_tensors_that_nobody_asked_for_are_as_many_as_there_is_room_f
     inbox._broadcast("tensor.j.n.delta.none.0.0", memoryview(chunk[:4] + bytes(8) + chunk[12:]), 0)
     assert ("n", "delta", "none") not in inbox._incoming, "a tensor of no bytes has no chunks"
     inbox.close()
+
+
+async def test_a_request_for_tensors_gets_no_more_than_there_is() -> None:
+    sent: list[int] = []
+
+    class Counting(Silent):
+        async def send(self, indexes: Any, send: Any, end: str, nobody: str = "") -> int:
+            sent.append(len(list(indexes)))
+            return 1
+
+    outbox = Outbox(cast(Any, Counting()), "j", "me", lambda size, seconds, lanes: None)
+    outbox.keep("delta", "r1", bytes(100_000))
+    ask = Ask(op="get", kind="delta", name="r1", to="n", token="t", chunks=[(0, 2**62)] * 1000)
+    for _ in range(300):
+        assert outbox._answer(ask).found
+    assert (len(outbox._serving), outbox.put_off) == (256, 44)
+    await asyncio.gather(*outbox._serving)
+    assert set(sent) == {7}
+    outbox.close()
 
 
 class Transport:
