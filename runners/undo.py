@@ -15,6 +15,11 @@ from schemas.wire import seal
 
 # Inputs between copies: a copy of a fleet's state (some 100 us) is spread over so many; handling them again takes a few ms.
 EVERY = 256
+# Bytes of a copy for each input until the next one, so that copying costs an input some 2 us however large the state is:
+# that of 10,000 nodes has 4 to 10 MB.
+BYTES_EACH = 1024
+# Inputs between copies at most: handling so many again takes some 100 ms.
+MOST = 8192
 
 
 def seal_effects(effects: list[Effect], source: str, incarnation: int, sequence: int, at: float) -> int:
@@ -47,7 +52,7 @@ class Undo:
     def remember(self, event: msgspec.Struct, now: float, cause: str, incarnation: int, sequence: int) -> None:
         """Note an input that was handled well, with the host's sequence before it."""
         self._since.append((event, now, cause, incarnation, sequence))
-        if len(self._since) >= EVERY:
+        if len(self._since) >= self._every:
             self._copy()
 
     def restore(self) -> None:
@@ -60,6 +65,7 @@ class Undo:
 
     def _copy(self) -> None:
         self._state = msgspec.msgpack.encode(self._agent.state)
+        self._every = min(MOST, max(EVERY, len(self._state) // BYTES_EACH))
         self._random = self._agent.rng.getstate()
         self._since.clear()
 
