@@ -18,11 +18,17 @@ class Figures(msgspec.Struct, frozen=True):
 def of_heartbeat(event: NodeHeartbeat) -> Figures:
     """How busy the machine is."""
     values = {"cpu_percent": event.cpu_percent, "memory_used_bytes": float(event.memory_used_bytes)}
+    for name in ("temperature_c", "disk_used_part"):
+        value = getattr(event, name)
+        if value is not None:
+            values[name] = value
     for index, gpu in enumerate(event.accelerators):
         values[f"gpu{index}_percent"] = gpu.utilisation_percent
         values[f"gpu{index}_memory_used_bytes"] = float(gpu.memory_used_bytes)
         values[f"gpu{index}_temperature_c"] = gpu.temperature_c
         values[f"gpu{index}_power_w"] = gpu.power_w
+        if gpu.ecc_corrected is not None:
+            values[f"gpu{index}_ecc_corrected"] = float(gpu.ecc_corrected)
     return Figures(event.node, values)
 
 

@@ -19,6 +19,10 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     utilisation_percent: float = 0.0
     temperature_c: float = 0.0
     power_w: float = 0.0
+    ecc_corrected: int | None = None
+    """Errors of its memory that were corrected since the driver was loaded; None where it doesn't tell."""
+    ecc_uncorrected: int | None = None
+    """Errors that weren't."""
 
 
 @on_wire("shoal.nodes.{node}.profile", Delivery.LAST_VALUE)
@@ -60,6 +64,10 @@ class NodeHeartbeat(Message, frozen=True, kw_only=True):
     accelerators: tuple[Accelerator, ...] = ()
     jobs: tuple[JobId, ...] = ()
     """Jobs whose process runs here now."""
+    temperature_c: float | None = None
+    """Of the hottest sensor of its CPUs; None where there is none that can be read."""
+    disk_used_part: float | None = None
+    """Of the disk that Shoal's files are on."""
 
 
 @on_wire("shoal.nodes.{node}.leaving", Delivery.RECORD)

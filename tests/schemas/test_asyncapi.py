@@ -32,6 +32,8 @@ HOMES = {
     "optimizer": "agents/optimizer",
     "failure_detector": "agents/failure_detector",
     "appraiser": "agents/appraiser",
+    "healer": "agents/healer",
+    "predictor": "agents/predictor",
     "trainer/<job>/<node>": "agents/trainer",
     "reducer/<job>/<node>": "agents/reducer",
     "emulator/<node>": "bus/shaping",
