@@ -18,6 +18,7 @@ from agents.batch_controller.state import (
 from agents.batch_controller.yielding import left_to_jobs, turn_to
 from agents.inputs import Woken
 from schemas.decisions import NodeLost
+from schemas.healing import HealingOrdered
 from schemas.ids import NodeId
 from schemas.jobs import JobState
 from schemas.network import LinkQuality, LinkQualityChanged
@@ -210,12 +211,23 @@ class BatchController(Decider):
         job = self.state.jobs.get(event.job)
         if job is None or job.current is None or event.kind != "out_of_memory" or event.node not in job.current.shares:
             return
-        known = self._known(job, event.node)
-        size = job.current.shares[event.node].microbatch
+        yield from self._halve(job, event.node, "{} samples a step didn't fit its memory", now)
+
+    @on(HealingOrdered)
+    def shrink(self, event: HealingOrdered, now: float) -> Effects:
+        """So is one that the healer takes for too large."""
+        for name, job in sorted(self.state.jobs.items()):
+            ours = event.remedy == "shrink" and event.job in (None, name)
+            if ours and job.current is not None and event.node in job.current.shares:
+                yield from self._halve(job, event.node, "{} samples a step are too many, says the healer", now)
+
+    def _halve(self, job: Job, node: NodeId, why: str, now: float) -> Effects:
+        assert job.current is not None
+        size = job.current.shares[node].microbatch
         low = job.request.microbatch_min if job.request is not None else 1
         if size // 2 >= low:
-            known.ceiling = size // 2
-            known.news = f"{size} samples a step didn't fit its memory"
+            known = self._known(job, node)
+            known.ceiling, known.news = size // 2, why.format(size)
             yield from self._look(job, now)
 
     # Measurements

@@ -17,6 +17,7 @@ from agents.node.works import (
     TrainingWork,
     TrustChanged,
 )
+from schemas.healing import HealingOrdered
 from schemas.health import WorkStalled
 from schemas.ids import JobId
 from schemas.jobs import JobState
@@ -114,6 +115,8 @@ class NodeAgent(GivingWay):
                 memory_used_bytes=sample.memory_used_bytes if sample else 0,
                 accelerators=sample.accelerators if sample else (),
                 jobs=tuple(sorted(job for job, here in self.state.jobs.items() if here.at_work)),
+                temperature_c=sample.temperature_c if sample else None,
+                disk_used_part=sample.disk_used_part if sample else None,
             )
         )
         yield SetTimer(timer=timer, at=now + s.heartbeat_seconds)
@@ -270,6 +273,17 @@ class NodeAgent(GivingWay):
         if now - max(here.progress_at, here.started_at) >= STALL_AGREED * event.silent_seconds:
             yield CancelTimer(timer=NoProgress(job=event.job))
             yield from self._abort(event.job, here, event.reason)
+
+    @on(HealingOrdered)
+    def start_anew(self, event: HealingOrdered, now: float) -> Effects:
+        """The healer wants a process started anew: not where it alone holds what was learnt."""
+        if event.remedy != "restart" or now - self.state.heard_at > self.settings.deaf_seconds:
+            return
+        for job, here in self.state.jobs.items():
+            if event.job in (None, job) and here.at_work and not here.stopping and not here.last:
+                here.stopping = event.reason
+                yield CancelTimer(timer=NoProgress(job=job))
+                yield StopWork(key=_PREFIX + job, reason=event.reason, cause=self._cause)
 
     def _abort(self, job: JobId, here: JobHere, why: str) -> Iterator[Effect]:
         """End a process that hangs; it prints where."""

@@ -67,6 +67,8 @@ class MachineSampled(Result, frozen=True, kw_only=True):
     accelerators: tuple[Accelerator, ...] = ()
     temperature_c: float | None = None
     """Of the hottest CPU sensor, degrees Celsius; None where the machine has none that can be read."""
+    disk_used_part: float | None = None
+    """Of the disk that Shoal's files are on, 0 to 1; None where it can't be asked."""
     owner_cpu_percent: float | None = None
     """Of all cores together, by processes that aren't Shoal's, since the last look; None where that wasn't asked for."""
     owner_gpu_percent: float | None = None

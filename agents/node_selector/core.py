@@ -1,22 +1,21 @@
 """The node selector: who takes part in which job, who reduces, and who has to sit out."""
 
 import random
-from collections.abc import Generator
 from typing import TypeVar
 
 import msgspec
 
-from agents.base import Effect, Effects, on
+from agents.base import Effects, on
 from agents.node_selector import conduct
-from agents.node_selector.fleet import Fleet, QuarantineOver
 from agents.node_selector.fleet_shares import share_out, speed_alone
+from agents.node_selector.holding import Holding
 from agents.node_selector.invariants import broken, may_break
 from agents.node_selector.observe import close_round, learn_steps, learn_upload
 from agents.node_selector.roster import adopt, count_low_rounds, draw_up, entitled, led_badly, reason_of, rights
 from agents.node_selector.settings import NodeSelectorSettings
 from agents.node_selector.state import Force, Job, Member, NodeSelectorState
 from schemas.anchors import DigestMismatch
-from schemas.decisions import ForceNode, NodeQuarantined, NodeReleased
+from schemas.decisions import ForceNode
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkQualityChanged
@@ -41,7 +40,7 @@ KEPT = 256
 V = TypeVar("V")
 
 
-class NodeSelector(Fleet):
+class NodeSelector(Holding):
     """Owner of every job's `Roster`, of quarantines (`NodeQuarantined`, `NodeReleased`), and, as `Fleet`, of liveness.
 
     Life, death, failure and a person's word change a roster at once. Choice (scores, turns, the order of reducers) does so
@@ -250,34 +249,15 @@ class NodeSelector(Fleet):
         if not all(self._can_spare(job, node) for job in self.state.jobs.values()):
             return
         again = "on probation" if record.conduct.probation > 0 else f"{record.conduct.strikes:g} strikes"
-        failures = max(round(record.conduct.strikes), 1)
         words = f"{again}, the last: {why}"
-        seconds = conduct.confine(record.conduct, now, words, self.settings)
-        yield self.publish(NodeQuarantined(node=node, seconds=seconds, failures=failures, reason=words))
-        yield self.set_timer(QuarantineOver(node=node), record.conduct.until)
-        yield from self._review(now, f"{node} is in quarantine for {seconds:.0f} s: {words}")
+        yield from self._confine(node, words, now)
+        yield from self._review(now, f"{node} is in quarantine for {record.conduct.until - now:.0f} s: {words}")
 
     def _can_spare(self, job: Job, node: NodeId) -> bool:
         if node not in job.nodes or node in job.request.include:
             return True
         others = sum(right.eligible for other, right in entitled(self.state, job).items() if other != node)
         return others >= max(job.request.min_nodes, job.quorum)
-
-    @on(QuarantineOver)
-    def release(self, timer: QuarantineOver, now: float) -> Effects:
-        """A quarantine has been served."""
-        record = self.state.nodes.get(timer.node)
-        if record is None or not record.conduct.quarantined:
-            return
-        if now < record.conduct.until:
-            yield self.set_timer(timer, record.conduct.until)
-            return
-        yield from self._free(timer.node, "its quarantine is over; on probation now")
-        yield from self._review(now, f"{timer.node} is released from quarantine, on probation")
-
-    def _free(self, node: NodeId, why: str) -> Effects:
-        conduct.release(self.state.nodes[node].conduct, self.settings)
-        yield self.publish(NodeReleased(node=node, reason=why))
 
     @on(ForceNode)
     def obey(self, event: ForceNode, now: float) -> Effects:
@@ -318,22 +298,8 @@ class NodeSelector(Fleet):
         for name in [name for name in self.state.jobs if name in left.changed]:
             yield from self._redraw(name, self.state.jobs[name], left.of(name), reasons=reasons)
 
-    def _release_needed(self) -> Generator[Effect, None, bool]:
-        """Ends quarantines early where a job would otherwise have fewer nodes than it needs; gives whether it did."""
-        released = False
-        if not any(record.alive and record.conduct.quarantined for record in self.state.nodes.values()):
-            return released
-        for name, job in self.state.jobs.items():
-            fair = entitled(self.state, job)
-            lacking = job.request.min_nodes - sum(right.eligible for right in fair.values())
-            confined = [node for node, right in fair.items() if right.confined]
-            if lacking <= 0 or job.phase is JobPhase.FINISHING or (job.version == 0 and len(confined) < lacking):
-                continue
-            confined.sort(key=lambda node: self.state.nodes[node].conduct.level)
-            for node in confined[:lacking]:
-                released = True
-                yield from self._free(node, f"{name} has too few nodes without it; on probation now")
-        return released
+    def _change(self, now: float, because: str, job: JobId | None) -> Effects:
+        yield from self._review(now, because, only=job, reorder=True)
 
     def _redraw(
         self,

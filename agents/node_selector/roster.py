@@ -30,7 +30,7 @@ class Right(msgspec.Struct, frozen=True):
     reason: str = ""
     """Why it may not."""
     confined: bool = False
-    """Only a quarantine keeps it out."""
+    """Only a quarantine, or the healer, keeps it out."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +62,13 @@ def right_of(job: Job, node: NodeId, record: NodeRecord, force: Force | None) ->
         return Right(True, forced=True)
     if record.conduct.quarantined:
         return Right(False, reason=f"in quarantine, then on probation: {record.conduct.why}", confined=True)
-    return Right(True)
+    held = held_by(record, job.members.get(node))
+    return Right(not held, reason=held, confined=bool(held))
+
+
+def held_by(record: NodeRecord, member: Member | None) -> str:
+    """Why the healer keeps a node out, of a job or of all; empty where it doesn't."""
+    return record.drained or (member.moved if member is not None else "")
 
 
 def _barred(job: Job, node: NodeId, record: NodeRecord, force: Force | None) -> str:
@@ -234,7 +240,7 @@ def _standings(
             leads.count(node),
             settings,
         )
-        fit = record.quality not in BROKEN and not conduct.quarantined and conduct.probation == 0
+        fit = record.quality not in BROKEN and not record.demoted and not conduct.quarantined and conduct.probation == 0
         standings.append(Standing(node=node, merit=merit, fit=fit, ready=ready[node]))
     return standings
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.healing import Remedy
 from schemas.ids import JobId, NodeId
 from schemas.jobs import JobPhase, JobRequest
 from schemas.network import LinkQuality
@@ -81,6 +82,10 @@ class NodeRecord(msgspec.Struct):
     """Jobs that it serves without one being slower for the other."""
     share: float = 1.0
     """Part of its speed that its owner leaves to jobs."""
+    drained: str = ""
+    """Why the healer keeps it out of all jobs; empty: it doesn't."""
+    demoted: bool = False
+    """The healer wants others to reduce, where there are any."""
     conduct: Conduct = msgspec.field(default_factory=Conduct)
 
 
@@ -91,6 +96,8 @@ class Member(msgspec.Struct):
     """Its job process has said that it is ready, and hasn't ended since."""
     failed: str = ""
     """Why the job has failed on it for good."""
+    moved: str = ""
+    """Why the healer keeps it out of this job; empty: it doesn't."""
     refused: bool = False
     """It failed because of the job's code, before that ran, which a person can mend."""
     refused_round: int = -1
@@ -164,8 +171,20 @@ class Force(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """What the healer ordered of a node, until when in terms of `now`; `job` is empty where it is of all jobs."""
+
+    node: NodeId
+    job: str
+    remedy: Remedy
+    until: float
+
+
 class NodeSelectorState(msgspec.Struct):
     """All of it."""
+
+    holds: dict[str, Hold] = {}
+    """By remedy, node and job."""
 
     nodes: dict[NodeId, NodeRecord] = {}
     jobs: dict[JobId, Job] = {}

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from agents.base import Effect, Effects, Timer, on
 from agents.inputs import Stopping, Woken
 from agents.trainer import punctual, works
+from agents.trainer.freeing import Freeing
 from agents.trainer.offering import again
 from agents.trainer.overlapping import together
-from agents.trainer.siting import Siting
 from schemas.anchors import CaughtUp, DigestMismatch
 from schemas.decisions import NodeLost
 from schemas.ids import NodeId
@@ -40,7 +40,7 @@ class TryAgain(Timer, frozen=True, kw_only=True):
     """A fetch that failed may be tried again."""
 
 
-class Trainer(Siting):
+class Trainer(Freeing):
     """Takes local steps, offers differences, applies averages, catches up; the same on every node of a job."""
 
     # What the fleet decides.

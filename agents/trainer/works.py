@@ -240,6 +240,10 @@ class StoreFailed(Result, frozen=True, kw_only=True):
     reason: str
 
 
+class FreeMemory(Work, frozen=True, kw_only=True):
+    """Give memory that nothing needs back to the system and to the accelerator."""
+
+
 class Quit(Work, frozen=True, kw_only=True):
     """End the process: this node can't take part, and starting again won't help."""
 

@@ -7,8 +7,11 @@ its gradients' memory anew, page by page: a step of 25 million parameters took 4
 """
 
 import ctypes
+import gc
 from collections.abc import Callable
 from functools import cache
+
+import torch
 
 WORTH_BYTES = 16 * 1024 * 1024
 """Of a model, from which giving back pays: what smaller ones leave is little next to torch itself."""
@@ -18,6 +21,16 @@ def give_back(model_bytes: int) -> None:
     """Returns whole free pages of the C library's to the system, where a model is large and the library can (glibc)."""
     trim = _trim()
     if model_bytes >= WORTH_BYTES and trim is not None:
+        trim(0)
+
+
+def free_unused() -> None:
+    """Collects garbage, empties the cache of the accelerator's allocator, returns free pages whatever a model's size."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+    trim = _trim()
+    if trim is not None:
         trim(0)
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from agents.effects import Work
 from agents.inputs import Result
 from agents.trainer import site_works, works
@@ -14,6 +16,7 @@ from bus.port import Bus, BusError
 from bus.tensors import Data, TensorBus, TensorUnavailable
 from runners.jobs.averages import Averages
 from runners.jobs.coming import Coming
+from runners.jobs.heap import free_unused
 from runners.jobs.layout import LayoutMismatch
 from runners.jobs.names import checkpoint_name, model_name
 from runners.jobs.pace import Pace, steps_left
@@ -79,6 +82,7 @@ class TrainerWorks:
             works.Validate: self._validate,
             works.VerifyGradient: self._verify,
             works.StoreAnchor: self._store,
+            works.FreeMemory: self._free,
             works.Quit: self._quit,
             site_works.OpenSite: self._sites.open,
             site_works.JoinSite: self._sites.join,
@@ -303,6 +307,12 @@ class TrainerWorks:
         gradient = await self._torch.run(self._session.verify, work.version)
         if gradient is not None:
             post(works.GradientComputed(version=work.version, gradient=gradient))
+
+    async def _free(self, work: works.FreeMemory, post: Post) -> None:
+        before = psutil.Process().memory_info().rss
+        await self._torch.run(free_unused)
+        given = (before - psutil.Process().memory_info().rss) / 1e6
+        print(f"gave back {max(0.0, given):.0f} MB of memory, as the healer ordered", flush=True)
 
     async def _quit(self, work: works.Quit, post: Post) -> None:
         raise OtherCode(work.reason)
