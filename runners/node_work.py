@@ -39,7 +39,7 @@ from runners.bundles.errors import BundleError, NotTaken
 from runners.bundles.shelf import Held, Shelf
 from runners.fork_client import ForkedProcess, ForkServer, ForkServerGone
 from runners.jobs import bounds
-from runners.jobs.devices import Machine
+from runners.jobs.devices import Machine, disk_used_part
 from runners.jobs.pace import tell
 from runners.jobs.spec import JobSpec
 from runners.measuring import measured
@@ -223,6 +223,7 @@ class NodeWorks:
             memory_used_bytes=reading.memory_used_bytes,
             accelerators=reading.accelerators,
             temperature_c=reading.temperature_c,
+            disk_used_part=disk_used_part(self._config.folder),
             owner_cpu_percent=cpu,
             owner_gpu_percent=self._machine.gpu_percent_of_others(self._owner.own) if owner else None,
         )

@@ -13,8 +13,8 @@ from schemas.ids import NodeId
 from schemas.network import LinkProbed
 from schemas.training import StepTimed, TransferTimed
 
-MOST = 16
-"""Figures of a node that are followed: two of the machine, four of each of two GPUs, six of links and steps."""
+MOST = 20
+"""Figures of a node that are followed: four of the machine, five of each of two GPUs, six of links and steps."""
 
 
 class Anomalies(Progress):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -102,6 +103,20 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def disk_used_part(path: Path) -> float | None:
+    """Of the disk that a folder is on, 0 to 1, as a user who isn't root sees it; None where it can't be asked."""
+    try:
+        return float(psutil.disk_usage(str(path)).percent) / 100
+    except OSError:
+        return None
+
+
+def _errors(gpu: object, kind: int) -> int | None:
+    """Of its memory, since the driver was loaded; None where it doesn't count them."""
+    found = _figure(lambda: int(pynvml.nvmlDeviceGetTotalEccErrors(gpu, kind, pynvml.NVML_VOLATILE_ECC)), -1)
+    return found if found >= 0 else None
+
+
 def _accelerator(gpu: object) -> Accelerator:
     name = _figure(lambda: pynvml.nvmlDeviceGetName(gpu), "NVIDIA GPU")
     total, used = _figure(lambda: _memory(gpu), (0, 0))
@@ -112,6 +127,8 @@ def _accelerator(gpu: object) -> Accelerator:
         utilisation_percent=float(_figure(lambda: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu, 0)),
         temperature_c=float(_figure(lambda: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU), 0)),
         power_w=_figure(lambda: pynvml.nvmlDeviceGetPowerUsage(gpu), 0) / 1000.0,  # NVML tells milliwatts
+        ecc_corrected=_errors(gpu, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+        ecc_uncorrected=_errors(gpu, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
     )
 
 
