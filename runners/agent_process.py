@@ -48,6 +48,8 @@ KINDS = {
     "network_monitor": Kind("NetworkMonitor", "agents.network_monitor"),
     "optimizer": Kind("Optimizer", "agents.optimizer"),
     "failure_detector": Kind("FailureDetector", "agents.failure_detector"),
+    "healer": Kind("Healer", "agents.healer"),
+    "predictor": Kind("Predictor", "agents.predictor"),
     "appraiser": Kind("Appraiser", "agents.appraiser"),
     "recorder": Kind("Recorder", "agents.recorder"),
 }
@@ -118,7 +120,12 @@ async def _until_asked(agent: Host | Replica) -> None:
 
 @contextlib.asynccontextmanager
 async def _helpers(name: str, bus: NatsBus, store: Path, settings: Any) -> AsyncIterator[dict[str, Any]]:
-    """What carries out the effects that not every agent has: the recorder's history and reports."""
+    """What carries out the effects that not every agent has: the recorder's history and reports, the predictor's fits."""
+    if name == "predictor":
+        from runners.predicting import LearningWorks
+
+        yield {"works": LearningWorks(store / "history.sqlite")}
+        return
     if name != "recorder":
         yield {}
         return

@@ -12,10 +12,12 @@ from schemas.decisions import (
     NodeReleased,
     RolledBack,
 )
+from schemas.healing import AgentRestartOrdered, Healed, HealingFailed, HealingOrdered, HealingWithheld
 from schemas.health import WorkStalled
 from schemas.jobs import JobPhase, JobState
 from schemas.network import LinkForecast, LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeYielding, PauseNode, WorkFailed
+from schemas.prediction import FaultForeseen
 from schemas.training import Assignment, ContributionRefused, Roster, Tuning
 from schemas.verification import ArithmeticDoubted
 from schemas.wire import Message
@@ -42,6 +44,12 @@ DECISIONS: tuple[type[Message], ...] = (
     ContributionRefused,
     DigestMismatch,
     ArithmeticDoubted,
+    FaultForeseen,
+    HealingOrdered,
+    HealingWithheld,
+    Healed,
+    HealingFailed,
+    AgentRestartOrdered,
 )
 LONGEST = 32  # links of a chain that are shown: longer ones are a loop or nobody reads them
 
@@ -60,7 +68,7 @@ def chain_of(events: Sequence[Message], event_id: str) -> list[Message]:
 
 def about(event: Message, name: str) -> bool:
     """Whether an event concerns a job or a node of that name."""
-    for field in ("job", "node", "suspect", "contributor", "reducer"):
+    for field in ("job", "node", "suspect", "contributor", "reducer", "target"):
         if getattr(event, field, None) == name:
             return True
     if isinstance(event, Roster):

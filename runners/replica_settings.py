@@ -22,6 +22,8 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     optimizer: Count = 1
     appraiser: Count = 1
     failure_detector: Count = 1
+    healer: Count = 1
+    predictor: Count = 1
     recorder: Count = 1
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from runners.report_schema import Adaptation
 from runners.report_timeline import Timeline
 from schemas.decisions import ForceNode, ForesightJudged, NodeQuarantined, NodeReleased, RolledBack
+from schemas.healing import Healed, HealingFailed, HealingOrdered
 from schemas.network import LinkQualityChanged
 from schemas.training import Assignment, Roster, Share, Tuning
 from schemas.wire import Message
@@ -49,7 +50,7 @@ class _Teller:
 
     def what(self, message: Message) -> str:
         """What a message changed for the job; empty if nothing."""
-        if getattr(message, "job", self._job) != self._job:
+        if (getattr(message, "job", None) or self._job) != self._job:
             return ""
         if isinstance(message, Roster):
             return self._of_roster(message)
@@ -76,7 +77,7 @@ class _Teller:
             return f"{message.node} on probation"
         if isinstance(message, ForceNode):
             return f"{message.node}: {message.do} by order"
-        return ""
+        return _of_healer(message)
 
     def _of_foresight(self, new: ForesightJudged) -> str:
         regret = f"regret of proactive {new.regret_seconds:+.1f} s in {new.rounds} rounds"
@@ -162,3 +163,14 @@ def _share(share: Share) -> str:
 def _listed(parts: list[str]) -> str:
     rest = len(parts) - SHOWN
     return "; ".join(parts[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _of_healer(message: Message) -> str:
+    """A remedy, and what came of it."""
+    if isinstance(message, HealingOrdered):
+        return f"healer: {message.remedy} for {message.node}"
+    if isinstance(message, Healed):
+        return f"{message.node} healed after {message.seconds:.0f} s"
+    if isinstance(message, HealingFailed):
+        return f"healer: {message.remedy} for {message.node} was in vain"
+    return ""

@@ -14,6 +14,7 @@ from bus.nats import NatsBus
 from bus.port import BusError
 from bus.server import ServerExited, ServerRestarted
 from runners.address import TOKEN_FILE, Address, find_server
+from runners.agent_restarts import AgentRestarts
 from runners.bundles.keys import own_signer
 from runners.members.files import has_register
 from runners.servers import Servers, files_besides, leaf_url, make_servers, servers_wanted
@@ -32,6 +33,8 @@ AGENTS = (
     "batch_controller",
     "network_monitor",
     "failure_detector",
+    "healer",
+    "predictor",
     "optimizer",
     "appraiser",
     "recorder",
@@ -104,6 +107,7 @@ class Fleet:
         )
         self.address: Address | None = None
         self._token_file = options.store / TOKEN_FILE
+        self.restarts = AgentRestarts(self.supervisor, options.warn)
 
     async def start(self) -> Address:
         """Start everything; returns once the desk answers."""
@@ -121,7 +125,7 @@ class Fleet:
                 write_private(self._token_file, self.address.token.encode())
         if options.server is None and servers_wanted(options):
             await self._prepare(self.address)
-        # Seven Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
+        # Nine Pythons at once on two cores would keep the desk, and whoever waits to submit, three times as long. What it
         # accepts meanwhile is stored, and the others find it.
         from runners.replica_settings import replicas_of  # likewise
 
@@ -134,6 +138,7 @@ class Fleet:
         for name, count in replicas.items():
             for number in range(2, count + 1):
                 await self._start_agent(name, number)
+        await self.restarts.listen(self.address.url, self.address.token)
         for number in range(1, options.nodes + 1):
             await self.start_node(f"node-process-{number}", self._name_of(number))
         return self.address
@@ -246,6 +251,7 @@ async def bring_up(options: UpOptions) -> str | None:
     try:
         await fleet.supervisor.run(work())
     finally:
+        await fleet.restarts.close()
         if fleet.members is not None:
             await fleet.members.stop()
     return fleet.supervisor.signalled.name if fleet.supervisor.signalled else None

@@ -122,7 +122,7 @@ class ViewState(msgspec.Struct):
         if isinstance(event, JobState):
             self._job(event)
             return
-        if getattr(event, "job", self.job) != self.job:
+        if (getattr(event, "job", None) or self.job) != self.job:
             return
         match event:
             case NodeProfile() | NodeHeartbeat() | NodeJoined() | NodeLost() | NodeLeaving() | NodeYielding():

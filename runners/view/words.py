@@ -19,11 +19,13 @@ from schemas.decisions import (
 )
 from schemas.drills import DrillMark
 from schemas.emulation import EmulatedLinkChanged
+from schemas.healing import AgentRestartOrdered, Healed, HealingFailed, HealingOrdered, HealingWithheld
 from schemas.health import FigureChanged, NodeHealth, WorkStalled
 from schemas.jobs import JobRefused, JobState, ModelStored
 from schemas.members import AuditEntry
 from schemas.network import LinkQualityChanged, NetworkAlert
 from schemas.nodes import NodeLeaving, NodeMended, NodeYielding, PauseNode, WorkFailed
+from schemas.prediction import FaultForeseen, PredictionJudged, PredictorLearned
 from schemas.sites import SitePaced, SiteParted
 from schemas.training import Assignment, ContributionRefused, NodeRefused, Roster, Tuning, Validated
 from schemas.verification import ArithmeticDoubted
@@ -58,17 +60,33 @@ def said_by(event: Message) -> Said | None:
             return Said(event.node, f"suspected: {event.reason}", True)
         case FigureChanged():
             return Said(event.node, event.reason, event.kind != "usual")
-        case NodeMended():
-            return Said(event.node, f"may be tried again: {event.reason}")
-        case PauseNode():
-            return Said(event.node, f"{'pause' if event.pause else 'go on'} on request: {event.reason}")
-        case AuditEntry():
-            return Said(event.by, f"{event.act} {event.target}: {event.reason}")
         case _:
             return _rarer(event)
 
 
 def _rarer(event: Message) -> Said | None:
+    match event:
+        case NodeMended():
+            return Said(event.node, f"may be tried again: {event.reason}")
+        case PauseNode():
+            return Said(event.node, f"{'pause' if event.pause else 'go on'} on request: {event.reason}")
+        case HealingOrdered() | HealingWithheld():
+            return Said(event.node, event.reason)
+        case Healed() | HealingFailed():
+            return Said(event.node or event.target or "healer", event.reason, isinstance(event, HealingFailed))
+        case FaultForeseen():
+            return Said(event.node, event.reason, event.expected)
+        case PredictionJudged() | PredictorLearned():
+            return Said("predictor", event.reason)
+        case AgentRestartOrdered():
+            return Said(event.target, event.reason, True)
+        case AuditEntry():
+            return Said(event.by, f"{event.act} {event.target}: {event.reason}")
+        case _:
+            return _rarest(event)
+
+
+def _rarest(event: Message) -> Said | None:
     match event:
         case NetworkAlert():
             return Said(event.node, event.reason, event.kind != "recovered")

@@ -1,5 +1,6 @@
 """One long job on three nodes; each of its processes is killed, each agent muted, and it goes on every time."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -44,6 +45,12 @@ def stopped(fleet: ProcessFleet) -> Iterator[list[int]]:
     pids: list[int] = []
     yield pids
     for pid in pids:
+        go_on(pid)
+
+
+def go_on(pid: int) -> None:
+    """Unless it is another process by now: on a slow machine the healer has a silent agent started again."""
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
 
 
@@ -127,7 +134,7 @@ async def test_five_rounds_without_an_agent(
     os.kill(pid, signal.SIGSTOP)
     stopped.append(pid)
     await news.rounds(job, FIVE, news.mark)
-    os.kill(pid, signal.SIGCONT)
+    go_on(pid)
     stopped.remove(pid)
 
 
