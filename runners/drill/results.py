@@ -35,10 +35,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The longest time between two closed rounds, from the fault until all was back."""
     gap_limit: float = 0.0
     back: float | None = None
-    """Until the part was at work again; None where it never was."""
+    """Until the part was at work again, which may be before it goes on itself; None where it never was."""
     back_limit: float = BACK_WITHIN
     rounds: int = 0
-    """Closed until then."""
+    """Closed until it was over and all was back."""
     accepted: int = 0
     """Records of its own that the server acknowledged meanwhile..."""
     refused: int = 0

@@ -104,7 +104,7 @@ class Drills:
         return _but(
             found,
             gap=max(later - earlier for earlier, later in itertools.pairwise(times)),
-            rounds=sum(heard.at <= (end if back is None else back) for heard in closed),
+            rounds=len(closed) - bool(after),
             loss_worst=max((heard.message.loss for heard in closed), default=None),
         )
 
@@ -126,7 +126,8 @@ class Drills:
         back = None
         try:
             back = await plan.act(scene)
-            return back, await scene.watch.rounds(scene.job, BETWEEN, back, PATIENCE), ""
+            over = max(back, scene.clock())  # what stood still may have been replaced before it went on
+            return back, await scene.watch.rounds(scene.job, BETWEEN, over, PATIENCE), ""
         except NotHeard as error:
             return back, [], str(error)
 
