@@ -1,15 +1,13 @@
 """Fuzzing of everything that reads bytes from elsewhere: no crash, no unbounded memory, a clear error.
 
     python -m benchmarks.fuzz [--inputs 1000000] [--only NAME] [--seed 1] [--json]
-    python -m benchmarks.fuzz --atheris "job files" --inputs 100000
 
 Inputs are valid ones with a few changes (benchmarks/fuzz/mutate.py), shared out evenly among the readers, but for those
 that take long. Each reader has a process of its own, whose memory is bounded; each input's time is looked at, and of one in
 eight its memory, too. Any error but the documented ones is a finding, told with the shortest input that shows it. Exit code
 1 if there is one.
 
-`--atheris` gives one reader inputs that are led by the coverage of its Python code, where atheris is installed
-(`pip install atheris`); it stops at the first finding.
+Inputs led by the coverage of Python code: `python -m benchmarks.fuzz.led`.
 """
 
 import argparse
@@ -43,13 +41,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="readers whose name contains this")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--atheris", default="", metavar="NAME", help="this reader, led by coverage")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # a warning for each of a million inputs tells nothing
-    if options.atheris:
-        from benchmarks.fuzz.led import fuzz_led
-
-        return fuzz_led(next(each for each in targets() if each.name == options.atheris), options.inputs, options.seed)
     chosen = [target for target in targets() if options.only in target.name]
     shares = sum(target.share for target in chosen)
     found = []

@@ -94,7 +94,7 @@ class Judge:
             self._find(TimeoutError(f"{spent:.1f} s for an input of {len(data)} bytes"), data)
 
     def _find(self, error: Exception, data: bytes) -> None:
-        frames = traceback.extract_tb(error.__traceback__)
+        frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
         where = " < ".join(f"{os.path.basename(frame.filename)}:{frame.lineno}" for frame in frames[:-4:-1])
         key = f"{type(error).__name__} {where}"
         known = self._found.get(key)

@@ -1,6 +1,7 @@
 """What is turned away when more comes than there is room for, and the telling of it: pure, but for a queue."""
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from agents.inputs import ProbeReturned, WorkLines
 from agents.job_desk import admission
 from agents.job_desk.state import Job
 from runners.event_inbox import EventInbox
-from runners.load import ASKED, INBOX, LATER, LINES, SOON, Load
+from runners.interpreter import Interpreter
+from runners.load import ASKED, INBOX, LATER, LINES, SOON, UNSENT, Load
 from runners.view.words import said_by
 from schemas.decisions import NodeReleased
 from schemas.jobs import JobRequest, JobState
@@ -136,3 +138,25 @@ async def test_records_come_in_order_and_once_however_slowly_they_are_read(pause
         read += await drained(inbox, most)
     read += await drained(inbox, most)
     assert [int(message.reason) for message in read] == list(notes)
+
+
+class Stuck:
+    """A bus whose connection takes nothing: a publish of telemetry never returns."""
+
+    source = "stuck"
+
+    async def publish(self, message: Message, *, dedup: str = "", first: bool = False) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_telemetry_that_cannot_leave_makes_room_for_newer() -> None:
+    gone: list[None] = []
+    carrying = Interpreter(
+        cast(Any, Stuck()), "a", None, None, post=lambda result, cause: None, answer=lambda to, body: None,
+        finished=lambda step: None, failed=lambda what, error, cause: None, unsent=lambda: gone.append(None),
+    )  # fmt: skip
+    for number in range(UNSENT + 100):
+        carrying.send(NodeHeartbeat(node="n", sequence=number, interval=1.0))
+    assert len(gone) == 100
+    assert [carrying._telemetry[0].sequence, len(carrying._telemetry)] == [100, UNSENT]  # type: ignore[attr-defined]
+    await carrying.close()
