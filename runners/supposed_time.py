@@ -3,8 +3,9 @@
 A round took T seconds. The controller's model says M for the shares that were in force and M' for those that might have
 been, both from what was measured when the round closed. What the model leaves out (closing, pauses, validations) is there
 either way, so such a round is taken to be T + k (M' - M), k being what rounds took over what the model said of them. No
-round lasts longer than its deadline; who takes longer contributes every few rounds, late. Rounds of other shares do other
-work; times are compared for as much progress as was made, by the model of strategy `goodput`.
+round lasts longer than its deadline, and nobody waits for a node that takes longer: it contributes every few rounds, late.
+Rounds of other shares do other work; times are compared for as much progress as was made, by the model of strategy
+`goodput`.
 
 The interval holds 90 % of 400 draws: rounds in blocks (`agents.appraiser.appraisal` says why), and for each draw one k of a
 single round, for all rounds of the draw alike: if the model is wrong on shares that nobody had, it is so in every round.
@@ -54,6 +55,8 @@ class Time(msgspec.Struct, frozen=True, kw_only=True):
     """Whose nodes changed while they went on, or that took more than three times as long as the model says, or as short."""
     seconds: float
     """That they took."""
+    progress: float
+    """That they made, in steps (`goodput.progress`)."""
     same: bool
     """Whether both had everybody do the same in all of them."""
     supposed: float | None = None
@@ -71,7 +74,7 @@ def paired(job: Job, seconds: float, was: Plan, would: Plan, planner: Planner) -
     """A round that took so many seconds, with the timed plans of the shares in force and of those supposed; each plan's
     deadline is that of its assignment. None for a round that went astray."""
     scale, apart = noise.scale(job.spread, planner.start), inside.apart(job.inside, planner.roster, math.inf)
-    times = [min(plan.round_seconds, plan.deadline_seconds) for plan in (was, would)]
+    times = [_seconds(plan, job.quorum) for plan in (was, would)]
     if not 1 / ASTRAY < seconds / times[0] < ASTRAY:
         return None
     progress = [goodput.progress(_parts(plan), scale, planner.start, apart) for plan in (was, would)]
@@ -86,6 +89,17 @@ def paired(job: Job, seconds: float, was: Plan, would: Plan, planner: Planner) -
     )
 
 
+def _seconds(plan: Plan, quorum: int) -> float:
+    """What a round takes: as long as the slowest who contributes to each and keeps the deadline, if a quorum does."""
+    times = [plan.paces[name].time(share.local_steps) for name, share in plan.shares.items() if share.every == 1]
+    prompt = [time for time in times if time <= plan.deadline_seconds]
+    if len(prompt) == len(times):
+        return min(plan.round_seconds, plan.deadline_seconds)
+    if not prompt or len(prompt) < quorum:
+        return plan.deadline_seconds
+    return min(plan.deadline_seconds, plan.round_seconds - max(times) + max(prompt))
+
+
 def _parts(plan: Plan) -> list[Part]:
     """What everybody adds to a round: with one contribution in so many rounds, it is that much late and counts for less."""
     parts = []
@@ -97,16 +111,17 @@ def _parts(plan: Plan) -> list[Part]:
 
 def predicted(pairs: Sequence[Pair], left_out: int, rng: random.Random) -> Time:
     """What these rounds come to. `rng` draws for the interval."""
-    took = sum(pair.seconds for pair in pairs)
+    took, progress = sum(pair.seconds for pair in pairs), sum(pair.progress for pair in pairs)
     same = all((pair.model, pair.progress) == (pair.supposed, pair.supposed_progress) for pair in pairs)
     if len(pairs) < LEAST_ROUNDS:
-        return Time(rounds=len(pairs), left_out=left_out, seconds=took, same=same)
+        return Time(rounds=len(pairs), left_out=left_out, seconds=took, progress=progress, same=same)
     errors = sorted(abs(pair.seconds - pair.model) / pair.seconds for pair in pairs)
     drawn = sorted(took * _change(some, k) for some, k in _draws(pairs, rng))
     return Time(
         rounds=len(pairs),
         left_out=left_out,
         seconds=took,
+        progress=progress,
         same=same,
         supposed=took * _change(pairs, took / sum(pair.model for pair in pairs)),
         low=drawn[round(TAIL * (DRAWS - 1))],

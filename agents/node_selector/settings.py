@@ -39,8 +39,9 @@ class NodeSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     """After which such a probe counts as lost: far beyond the round trip of a machine that can do the selector's work."""
     settle_seconds: Annotated[float, Meta(ge=0)] = 0.3
     """Nodes that join within this time get into one roster: a fleet that starts makes one change, not fifty."""
-    nodes_kept: Annotated[int, Meta(ge=16)] = 4096
-    """Nodes remembered; beyond that the longest dead are forgotten. Living nodes are always kept."""
+    nodes_kept: Annotated[int, Meta(ge=16)] = 16384
+    """Nodes remembered, as many as the failure detector remembers; beyond that the longest dead are forgotten, who have to
+    be looked for with each new one. Living nodes are always kept."""
 
     # Score
     quality_threshold: Annotated[float, Meta(ge=0, le=100)] = 40.0

@@ -2,7 +2,6 @@
 
 import random
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -10,15 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from agents.batch_controller import BatchController, BatchControllerSettings
-from agents.effects import Timer
 from bus.simulated_faults import NONE
 from runners.cli.app import app
-from runners.journal import Journal
-from runners.journaled import JournaledCore
 from runners.simulation import World
+from runners.simulation.journaling import journal
 from runners.simulation.world import REQUEST
-from runners.steps import Input
 from runners.supposed_time import LEAST_ROUNDS, Pair, predicted
 from runners.supposing import AGENT, NoSuchPolicy, Policy, Supposed, policy_of, suppose
 
@@ -31,27 +26,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / ".shoal"
     request = msgspec.structs.replace(REQUEST, rounds=ROUNDS, batch="throughput", local_steps=50, max_nodes=4)
     world = World(3, 4, 0.1, NONE, check=0, trace=False, beat=5.0, probe=5.0, request=request)
-    controller = world.fleet.agents[AGENT]
-    core = JournaledCore(
-        BatchController(BatchControllerSettings(), random.Random(1)), AGENT, 1, Journal(path / "agents" / AGENT)
-    )
-    core.recover(controller.clock.now(0.0))
-    simulated = controller.take
-
-    def take(event: msgspec.Struct, cause: str = "", receipt: Any = None) -> None:
-        now = controller.clock.now(world.network.now)
-        if isinstance(event, Timer):
-            core.timers.cancel(event)
-        step = core.take(Input(event, cause), now)
-        assert step is not None
-        core.finished(step)
-        simulated(event, cause, receipt)
-
-    controller.take = take  # type: ignore[method-assign]
+    close = journal(world, AGENT, path)
     world.begin()
     world.client.stop()
     assert world.until(lambda: bool(world.client.states) and not world.client.open, 900.0, 10.0)
-    core.close(controller.clock.now(world.network.now))
+    close()
     return path
 
 
