@@ -62,7 +62,7 @@ def _time(job: str, found: "Time") -> list[str]:
         f"{job}: {found.seconds:.1f} s for {rounds}; predicted {found.supposed:.1f} s for the same progress: "
         f"{change:+.0f} % ({low:+.0f} to {high:+.0f} %): {verdict}",
         f"  the model was off by {100 * found.model_error:.0f} % of a round in the median; "
-        f"{100 * found.guessed:.0f} % of the supposed microbatches had not been measured where they were to be",
+        f"{100 * found.guessed:.0f} % of the supposed shares have a microbatch or an encoding that was not measured there",
     ]
 
 
