@@ -25,6 +25,7 @@ from schemas.decisions import (
 )
 from schemas.emulation import EmulatedLinkChanged
 from schemas.errors import ShoalError
+from schemas.healing import Healed, HealingFailed, HealingOrdered
 from schemas.jobs import JobState, ModelStored
 from schemas.network import LinkQualityChanged
 from schemas.nodes import NodeLeaving, NodeProfile, WorkFailed
@@ -55,6 +56,9 @@ TYPES: tuple[type[Message], ...] = (
     EmulatedLinkChanged,
     ForceNode,
     ForesightJudged,
+    Healed,
+    HealingFailed,
+    HealingOrdered,
     InputFailed,
     JobState,
     LinkQualityChanged,

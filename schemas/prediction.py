@@ -33,7 +33,7 @@ class FaultForeseen(Message, frozen=True, kw_only=True):
     """That it is foreseen from."""
     basis: Basis
     held_out: bool = False
-    """Nothing is done about it, by lot: only so can it be learned how often such faults come."""
+    """Nothing is done about it, by lot (of `speed`, always): only so can it be learned how often such faults come."""
     reason: str
 
 

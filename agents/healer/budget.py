@@ -6,6 +6,8 @@ from schemas.ids import NodeId
 
 _TINY = 1e-6
 """Of a token: what adding up fractions of them may lose."""
+MOMENT = 1e-3
+"""Seconds that are not worth waiting for: sums of times are no more exact than that."""
 _KEPT = 4096
 """Nodes whose budget, and faults whose back-off, is remembered: the oldest ones are full, or forgiven, by then."""
 
@@ -59,7 +61,8 @@ def _held(bucket: Bucket | None, burst: int, every: float, now: float) -> float:
 
 
 def _lacking(bucket: Bucket | None, burst: int, every: float, now: float) -> float:
-    return max(0.0, (1.0 - _TINY - _held(bucket, burst, every, now)) * every)
+    held = _held(bucket, burst, every, now)
+    return 0.0 if held >= 1.0 - _TINY else (1.0 - held) * every  # to the whole token: less would be asked for again
 
 
 def _spent(bucket: Bucket | None, burst: int, every: float, now: float) -> Bucket:

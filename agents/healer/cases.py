@@ -102,7 +102,8 @@ class Cases(Agent[HealerState]):
         remedies = self._remedies(case)
         wait = 0.0
         if case.ended_at is not None:
-            wait = max(0.0, case.ended_at + budget.back_off(case.level, self.settings) - now)
+            wait = case.ended_at + budget.back_off(case.level, self.settings) - now
+            wait = wait if wait > budget.MOMENT else 0.0
         if not remedies or not self.settings.orders:
             yield from self._rest(name, case, now, max(wait, self.settings.judge_seconds))
             return
@@ -130,7 +131,7 @@ class Cases(Agent[HealerState]):
     def _possible(self, case: Case, remedy: Remedy) -> bool:
         """Whether a remedy makes sense here: nobody is taken out of a job that can't spare it."""
         job = self.state.jobs.get(case.job)
-        if remedy in ("free", "shrink") and case.fault == "foreseen" and case.risk != "memory":
+        if case.fault == "foreseen" and (case.risk is None or remedy not in policy.FORESEEN[case.risk]):
             return False
         if remedy == "demote":
             return job is None or (case.node in job.reducers and len(job.nodes) > 1)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from agents.healer.settings import HealerSettings
 from agents.healer.state import Lesson
 from schemas.healing import FaultKind, Remedy
+from schemas.prediction import RiskKind
 
 PRIORS: Mapping[FaultKind, Mapping[Remedy, float]] = {
     "stalled": {"restart": 0.7, "move": 0.5},
@@ -24,9 +25,19 @@ PRIORS: Mapping[FaultKind, Mapping[Remedy, float]] = {
     "reducer": {"demote": 0.7},
     "flapping": {"quarantine": 0.6, "demote": 0.4},
     "agent": {"restart_agent": 0.8},
-    "foreseen": {"free": 0.3, "shrink": 0.4, "move": 0.6},
+    "foreseen": {"free": 0.3, "shrink": 0.4, "demote": 0.3, "move": 0.6},
 }
 """The remedies against each kind of fault, with the chance of success that is assumed until it is learned."""
+
+FORESEEN: Mapping[RiskKind, tuple[Remedy, ...]] = {
+    "memory": ("free", "shrink", "move"),
+    "heat": ("move",),
+    "disk": ("move",),
+    "link": ("demote",),
+    "gpu": ("move",),
+    "speed": (),
+}
+"""Those that make sense against what is expected: a node whose link may break can work on while nobody relies on it."""
 
 DISRUPTION: Mapping[Remedy, float] = {
     "wait": 0.0,

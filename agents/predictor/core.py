@@ -23,6 +23,8 @@ from schemas.training import StepTimed
 
 TRACKS = 24
 """Figures of a node that are followed: four of the machine and two of each of ten accelerators."""
+UNTREATED: frozenset[RiskKind] = frozenset({"speed"})
+"""Nothing is done about: the batch controller gives a slow node less, which serves a job better than to spare it."""
 _WORDS: dict[RiskKind, str] = {
     "memory": "its memory runs out",
     "heat": "it gets too hot",
@@ -178,8 +180,10 @@ class Predictor(Agent[PredictorState]):
         model = self.state.models.get(kind, tracks.PRIOR)
         chance = tracks.chance(model, found)
         told, threshold = node.told.get(kind), self._threshold(kind)
-        if told is None and chance >= threshold and not over:
-            told = node.told[kind] = Told(figure=figure, held_out=self.rng.random() < self.settings.held_out)
+        near = found[0] >= self.settings.least_level and not over
+        if told is None and chance >= threshold and near:
+            held_out = kind in UNTREATED or self.rng.random() < self.settings.held_out
+            told = node.told[kind] = Told(figure=figure, held_out=held_out)
             yield self._tell(name, kind, told, chance, True, self._why(kind, figure, found, chance, model))
         elif told is not None and told.figure == figure and chance < threshold * self.settings.relief:
             yield from self._relieve(name, node, kind, f"the chance is {100 * chance:.0f} % now", chance)

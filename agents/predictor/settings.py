@@ -31,6 +31,9 @@ class PredictorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     threshold: Part = 0.7
     """Chance from which a fault is told, until its own precision and recall say better."""
+    least_level: Part = 0.6
+    """Of what is too much, under which nothing is told, however steep the trend: processes that start take memory fast, and
+    machines that are put to work get warm."""
     relief: Part = 0.6
     """Part of the threshold under which it is no longer expected."""
     held_out: Part = 0.2

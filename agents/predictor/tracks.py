@@ -17,15 +17,18 @@ from schemas.prediction import RiskKind
 
 BLOCKS = 8
 """That a trend is taken from: with ten seconds each, the last minute and a half, about as long as is looked ahead."""
-LEAST_BLOCKS = 4
+LEAST_BLOCKS = 6
+"""Before anything is said: what a process takes as it starts is no trend."""
 USUAL_GAIN, USUAL_SEEN = 0.005, 10
 """By which the usual speed follows, over some two hundred rounds; and rounds before it is known at all."""
 MOST = 2.0
 """Levels beyond that say no more."""
-CERTAINTY = 10.0
-"""Of the trend that stands in for a model: the logarithm of the odds is this times what the level at the horizon is beyond
-1. So a level that will just be reached has even chances, and one that falls short by a tenth a chance of 27 %."""
-PRIOR = Model(bias=-CERTAINTY, weights=(CERTAINTY, CERTAINTY, 0.0))
+CERTAINTY, DOUBT = 10.0, 3.0
+"""Of the trend that stands in for a model: the logarithm of the odds is the first times what the level at the horizon, less
+the second times the noise, is beyond 1. So a level that will just be reached has even chances, one that falls short by a
+tenth a chance of 27 %, and a slope that noise may have made (three median deviations, carried to the horizon, are about one
+standard deviation) counts for little."""
+PRIOR = Model(bias=-CERTAINTY, weights=(CERTAINTY, CERTAINTY, -CERTAINTY * DOUBT))
 
 _KINDS: Mapping[str, RiskKind] = {
     "memory_used_bytes": "memory",
@@ -94,11 +97,19 @@ def features(track: Track, settings: PredictorSettings) -> tuple[float, float, f
     blocks = track.blocks
     if len(blocks) < LEAST_BLOCKS:
         return None
-    slope = median((blocks[j] - blocks[i]) / (j - i) for i, j in combinations(range(len(blocks)), 2))
+    slope = _slope(blocks)
+    late = _slope(blocks[len(blocks) // 2 :])
     at = median(value - slope * place for place, value in enumerate(blocks))
     ahead = settings.horizon_seconds / settings.block_seconds
     noise = median(abs(value - at - slope * place) for place, value in enumerate(blocks))
-    return at + slope * (len(blocks) - 1), max(-MOST, min(MOST, slope * ahead)), noise
+    # What has risen and stands still doesn't rise: a trend is what the second half shows, too.
+    lasting = 0.0 if slope * late <= 0 else min(slope, late, key=abs)
+    return at + slope * (len(blocks) - 1), max(-MOST, min(MOST, lasting * ahead)), noise
+
+
+def _slope(blocks: list[float]) -> float:
+    """Change from one block to the next."""
+    return median((blocks[j] - blocks[i]) / (j - i) for i, j in combinations(range(len(blocks)), 2))
 
 
 def chance(model: Model, found: tuple[float, float, float]) -> float:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runners.cli import demo, drill, fleet, jobs, leaf, look, members, pausing, replaying, simulate, trust, why
+from runners.cli import demo, drill, fleet, healing, jobs, leaf, look, members, pausing, replaying, simulate, trust, why
 from runners.cli.common import example
 
 app = typer.Typer(
@@ -39,5 +39,5 @@ def run() -> None:
     app()
 
 
-for module in (demo, fleet, leaf, members, pausing, trust, jobs, look, why, simulate, replaying, drill):
+for module in (demo, fleet, leaf, members, pausing, trust, jobs, look, why, healing, simulate, replaying, drill):
     module.add_to(app)

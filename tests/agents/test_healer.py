@@ -1,6 +1,7 @@
 """The healer by direct calls: what it leaves to others, what it orders, and how it judges what came of it."""
 
 import pytest
+from healer_world import NODES, World
 
 from agents.healer import policy
 from agents.healer.state import Lesson
@@ -10,8 +11,8 @@ from schemas.healing import AgentRestartOrdered, Healed, HealingFailed, HealingO
 from schemas.health import FigureChanged, WorkStalled
 from schemas.jobs import JobPhase
 from schemas.nodes import NodeLeaving, NodeYielding
+from schemas.prediction import FaultForeseen, RiskKind
 from schemas.training import RoundOpened, StepTimed
-from tests.agents.healer_world import NODES, World
 
 
 def stalls(world: World, node: str = "b") -> None:
@@ -232,6 +233,48 @@ def test_a_node_that_comes_and_goes_is_spared_but_goodbyes_do_not_count() -> Non
     order = world.last(HealingOrdered)
     assert (order.node, order.job) == ("b", None)
     assert order.remedy in ("quarantine", "demote")
+
+
+def foreseen(world: World, kind: RiskKind, *, expected: bool = True, held_out: bool = False, version: int = 1) -> None:
+    """The predictor speaks of `b`."""
+    world.give(
+        FaultForeseen(
+            node="b", kind=kind, version=version, expected=expected, chance=0.9, threshold=0.7, horizon_seconds=120,
+            figure="f", basis="trend", held_out=held_out, reason="it gets too hot",
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedies"),
+    [("memory", {"free", "shrink", "move"}), ("heat", {"move"}), ("link", {"demote"}), ("speed", set())],
+)
+def test_what_is_expected_leads_to_sparing_the_node_at_once_and_never_to_a_restart(
+    kind: RiskKind, remedies: set[str]
+) -> None:
+    world = World(back_off_seconds=1.0, node_burst=9)
+    foreseen(world, kind)
+    world.run(0)
+    orders = world.all(HealingOrdered)
+    assert [order.fault for order in orders] == ["foreseen"] * bool(remedies)
+    world.run(400)
+    assert {order.remedy for order in world.all(HealingOrdered)} == remedies
+    assert all(order.job is None for order in world.all(HealingOrdered))
+
+
+def test_what_is_left_alone_by_lot_is_left_alone_and_an_all_clear_heals() -> None:
+    world = World()
+    foreseen(world, "heat", held_out=True)
+    assert not world.core.state.cases
+    foreseen(world, "heat", version=2)
+    world.run(1)
+    foreseen(world, "heat", expected=False, version=1)
+    world.run(5)
+    foreseen(world, "heat", expected=False, version=3)
+    world.run(25)
+    healed = world.last(Healed)
+    assert (healed.node, healed.job, healed.fault, healed.remedy) == ("b", None, "foreseen", "move")
+    assert healed.seconds == pytest.approx(6)
 
 
 # Budgets.

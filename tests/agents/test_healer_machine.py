@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 
+from healer_world import NODES, START, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.decisions import NodeJoined, NodeLost
 from schemas.healing import AgentRestartOrdered, Healed, HealingFailed, HealingOrdered
 from schemas.health import WorkStalled
-from tests.agents.healer_world import NODES, START, World
 
 AGENTS = ("optimizer", "recorder", "job_desk")
 node = st.sampled_from(NODES)
@@ -95,7 +95,7 @@ def must_pause(world: World) -> None:
         if isinstance(said, HealingOrdered):
             name = f"{said.node}/{said.job}"
             if count[name]:
-                assert at - ended.get(name, -1e9) >= 20.0 * 2 ** (count[name] - 1) - 1e-6
+                assert at - ended.get(name, -1e9) >= 20.0 * 2 ** (count[name] - 1) - 0.01
             count[name] += 1
         elif isinstance(said, HealingFailed) and said.node is not None:
             name = f"{said.node}/{said.job}"

@@ -1,12 +1,12 @@
 """What the selector makes of the healer's orders: never against a person, nor at the price of a job that needs the node."""
 
 import pytest
+from node_selector_world import World
 
 from agents.node_selector.state import Hold
 from schemas.decisions import ForceNode, NodeQuarantined, NodeReleased
 from schemas.healing import HealingOrdered, Remedy
 from schemas.training import Roster
-from tests.agents.node_selector_world import World
 
 
 def order(world: World, remedy: Remedy, node: str = "b", job: str | None = "j", seconds: float = 100.0) -> None:

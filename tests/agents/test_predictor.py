@@ -88,6 +88,13 @@ def test_memory_that_is_merely_high_is_no_news() -> None:
     assert not world.said
 
 
+def test_what_rises_as_a_process_starts_and_then_stands_still_is_no_trend() -> None:
+    world = World()
+    for second in range(300):
+        world.beat(min(300 + 14 * second, 700) + 10 * (second % 3))
+    assert not world.said
+
+
 def test_what_is_no_longer_expected_is_told_too() -> None:
     world = World()
     world.rises(400, 900)
@@ -146,7 +153,7 @@ def test_training_that_becomes_slower_and_slower() -> None:
         if world.said:
             break
     told = world.all(FaultForeseen)
-    assert [each.kind for each in told] == ["speed"]
+    assert [(each.kind, each.held_out) for each in told] == [("speed", True)], "nobody acts upon it"
     assert speed > world.core.state.nodes["a"].tracks["samples_per_s"].usual / 2, "not after the fact"
 
 
