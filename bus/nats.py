@@ -359,9 +359,10 @@ class NatsBus:
         """Make the streams again where a server came back with an empty store; one attempt at a time."""
         if self._repairing is None or self._repairing.done():
             self._repairing = asyncio.get_running_loop().create_task(ensure_streams(self._nc, _SETUP_TIMEOUT))
-        await asyncio.wait([self._repairing])
-        if not self._repairing.cancelled():
-            self._repairing.exception()  # who waits for a stream looks for it again
+        repairing = self._repairing
+        await asyncio.wait([repairing])
+        if not repairing.cancelled():
+            repairing.exception()  # who waits for a stream looks for it again
 
 
 class _Subscription:

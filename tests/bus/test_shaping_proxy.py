@@ -165,6 +165,21 @@ async def test_a_client_is_cut_off_where_no_server_listens() -> None:
     await proxy.close()
 
 
+async def test_of_several_servers_the_first_that_listens_is_at_the_other_end() -> None:
+    gone = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    nobody = gone.sockets[0].getsockname()[1]
+    gone.close()
+    await gone.wait_closed()
+    async with linked(QUICK) as (alive, far):
+        proxy = ShapingProxy("127.0.0.1", nobody, QUICK, others=[("127.0.0.1", alive.port)])
+        await proxy.start()
+        (_, near), (reader, _) = await dial(proxy), await far.next()
+        near.write(b"hello")
+        assert await read(reader, 5) == b"hello"
+        near.close()
+        await proxy.close()
+
+
 async def test_closing_the_proxy_cuts_everybody_off() -> None:
     async with linked(QUICK) as (proxy, far):
         near, distant = await pair(proxy, far)

@@ -43,7 +43,7 @@ def released(number: int, size: int = 10) -> NodeReleased:
 
 async def fill(bus: NatsBus) -> int:
     """Publish until there is no room; gives how many were stored."""
-    client = await nats.connect(bus._link._url)
+    client = await nats.connect(bus._link._servers[0])
     (config,) = [config for config in configs() if config.name == RECORD]
     await client.jetstream().update_stream(config.evolve(discard=DiscardPolicy.NEW, max_bytes=ROOM))
     await client.close()
