@@ -63,6 +63,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def world(self) -> World:
         """The simulation, before its first event."""
         request = msgspec.convert(msgspec.structs.asdict(REQUEST) | self.request, type(REQUEST))
+        if len(self.nodes) < request.min_nodes:  # a story with fewer nodes has a job that they can do
+            request = msgspec.structs.replace(request, min_nodes=max(1, len(self.nodes)))
         return World(
             self.seed,
             list(self.nodes),

@@ -290,6 +290,7 @@ def test_the_doctor_looks_at_machine_and_fleet(told_fleet: ServerBeside) -> None
         "confinement",
         "server",
         "desk",
+        "load",
         "clock",
     ]
     bad = [check for check in checks.values() if check["state"] == "bad"]

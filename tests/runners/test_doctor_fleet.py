@@ -130,7 +130,7 @@ async def test_a_fleet_is_measured_and_forecast(server: EmbeddedServer) -> None:
     assert (asked.request, asked.streams, asked.seconds) == (REQUEST, 16, 20.0), "a fair link has sixteen connections"
     assert found.forecast is not None
     assert found.forecast.best == "ada"
-    assert 1.0 < found.forecast.gain.low < 1.1 < found.forecast.gain.value < found.forecast.gain.high < 1.6
+    assert 1.0 < found.forecast.gain.low < 1.15 < found.forecast.gain.value < found.forecast.gain.high < 1.6
     ada, bob = found.nodes
     assert (ada.problem, ada.link, ada.device) == ("", "fair", "cpu")
     assert ada.step_ms == pytest.approx(20.0, rel=0.1)

@@ -65,7 +65,7 @@ def test_equal_work_for_all_is_decided_once_and_predicted_to_be_slower(store: Pa
 
 def test_a_setting_may_be_supposed(store: Path) -> None:
     assert policy_of(["every_max=1"]) == Policy(settings={"every_max": 1})
-    found = supposed(store, "microbatch_cooldown=1000")
+    found = supposed(store, "spared_share=1.0")
     assert found.would_decide != found.decided
 
 
