@@ -290,8 +290,8 @@ def test_the_doctor_looks_at_machine_and_fleet(told_fleet: ServerBeside) -> None
         "confinement",
         "server",
         "desk",
-        "load",
         "clock",
+        "load",
     ]
     bad = [check for check in checks.values() if check["state"] == "bad"]
     assert result.exit_code == (1 if bad else 0)
