@@ -174,6 +174,7 @@ class Interpreter:
                 self.full = ""
                 return
             except SubjectTaken:
+                self.full = ""
                 return
             except Unreachable:
                 self.full = "its streams do not answer"  # tried for long already
@@ -182,6 +183,7 @@ class Interpreter:
                 self.full = error.why
                 await asyncio.sleep(NO_ROOM_RETRY)
             except BusError as error:
+                self.full = ""  # the server answers, if only that it never will
                 if isinstance(message, InputFailed):  # the telling of it would fail likewise
                     log.error("%s can't be told: %s", message.input, error)
                     return

@@ -3,12 +3,15 @@
 import asyncio
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.inputs import ProbeReturned, WorkLines
 from agents.job_desk import admission
 from agents.job_desk.state import Job
+from bus.port import BusError, NoRoom, SubjectTaken
+from runners import interpreter
 from runners.event_inbox import EventInbox
 from runners.interpreter import Interpreter
 from runners.load import ASKED, INBOX, LATER, LINES, SOON, UNSENT, Load
@@ -160,3 +163,39 @@ async def test_telemetry_that_cannot_leave_makes_room_for_newer() -> None:
     assert len(gone) == 100
     assert [carrying._telemetry[0].sequence, len(carrying._telemetry)] == [100, UNSENT]  # type: ignore[attr-defined]
     await carrying.close()
+
+
+class Answers:
+    """A bus that answers each publish with the next of these."""
+
+    source = "answers"
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self.left = list(answers)
+        self.asked_again = asyncio.Event()
+
+    async def publish(self, message: Message, *, dedup: str = "", first: bool = False) -> None:
+        answer = self.left.pop(0)
+        if len(self.left) == 1:
+            self.asked_again.set()
+        if answer is not None:
+            raise answer
+
+
+@pytest.mark.parametrize("last", [None, SubjectTaken("s"), BusError("never")])
+async def test_room_is_there_again_with_the_first_answer_that_says_something_else(
+    last: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interpreter, "NO_ROOM_RETRY", 0.0)
+    bus = Answers(NoRoom("s", "full"), NoRoom("s", "full"), last)
+    failed: list[str] = []
+    carrying = interpreter.Interpreter(
+        cast(Any, bus), "a", None, None, post=lambda result, cause: None, answer=lambda to, body: None,
+        finished=lambda step: None, failed=lambda what, error, cause: failed.append(what),
+    )  # fmt: skip
+    carrying.store(numbered(1))
+    await bus.asked_again.wait()
+    assert carrying.full == "full"
+    await carrying.quiet()
+    assert (carrying.full, bus.left) == ("", [])
+    assert failed == (["Publish NodeReleased"] if type(last) is BusError else [])
