@@ -17,7 +17,7 @@ from runners.simulation.world import REQUEST
 from runners.supposed_time import GUESSED_OFF, LEAST_ROUNDS, OFF, Pair, predicted
 from runners.supposing import AGENT, NoSuchPolicy, Policy, Supposed, policy_of, suppose
 
-ROUNDS = 12
+ROUNDS = 16
 
 
 @pytest.fixture(scope="module")
