@@ -1,27 +1,33 @@
 """How soon the healer heals, with what it learns and without, and how well faults are foreseen. All of it simulated.
 
 `python -m benchmarks.healing [--json]`: the healer's own core in virtual time against faults whose remedies help by
-chances that it isn't told, other ones than it assumes; and the predictor's arithmetic on figures of machines that leak
-memory, half of them until it runs out, by the trend and by a model of other such machines.
+chances that it isn't told, other ones than it assumes; the predictor's arithmetic on figures of machines that leak
+memory, half of them until it runs out, by the trend and by a model of other such machines; and what the
+predictor costs.
 """
 
 import argparse
 import json
 import random
+import time
 from collections.abc import Iterator, Mapping
 from statistics import mean
 from typing import Any
+
+import msgspec
 
 from agents.base import Effect, Publish, SetTimer, Timer
 from agents.healer import Healer, HealerSettings
 from agents.healer.policy import DISRUPTION
 from agents.inputs import Woken
-from agents.predictor import Model, PredictorSettings, tracks
+from agents.predictor import Model, Predictor, PredictorSettings, tracks
 from agents.predictor.state import Track
 from runners.predicting import Example, fit_model
 from schemas.healing import HealingOrdered, Remedy
 from schemas.health import WorkStalled
 from schemas.jobs import JobPhase, JobRequest, JobState
+from schemas.network import LinkProbed
+from schemas.nodes import NodeHeartbeat, NodeProfile
 from schemas.training import Average, Contribution, Roster, RoundClosed
 from schemas.wire import seal
 
@@ -177,13 +183,40 @@ def foreseeing(seed: int) -> dict[str, Any]:
     return found
 
 
+def cost() -> dict[str, float]:
+    """Of the predictor, in processor time and state: a thousand nodes, a hundred heartbeats each with probes."""
+    core, nodes, beats = Predictor(PredictorSettings(), random.Random(1)), 1000, 100
+    names, rng = [f"n{i}" for i in range(nodes)], random.Random(2)
+    for name in names:
+        core.handle(NodeProfile(node=name, version=1, host="h", site="s", cpus=4, memory_bytes=16 << 30), 0.0)
+    spent = 0.0
+    for second in range(beats):
+        events = [
+            event
+            for name in names
+            for event in (
+                NodeHeartbeat(
+                    node=name, sequence=second, interval=1.0, cpu_percent=50.0, memory_used_bytes=rng.randrange(8 << 30),
+                    temperature_c=60.0, disk_used_part=0.5,
+                ),
+                LinkProbed(node=name, sequence=second, rtt_ms=20.0),
+            )
+        ]  # fmt: skip
+        began = time.process_time()
+        for event in events:
+            core.handle(event, float(second))
+        spent += time.process_time() - began
+    state = len(msgspec.msgpack.encode(core.state))
+    return {"us an input": round(1e6 * spent / (2 * nodes * beats), 1), "bytes a node": round(state / nodes)}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.healing", description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    found = {"healing": healing(range(options.seeds)), "foreseeing": foreseeing(1)}
+    found = {"healing": healing(range(options.seeds)), "foreseeing": foreseeing(1), "predictor": cost()}
     if options.json:
         print(json.dumps(found))
         return
@@ -193,6 +226,7 @@ def main() -> None:
     for name, figures in found["foreseeing"].items():
         for basis, values in figures.items():
             print(f"{name}, {basis}: precision {values['precision']}, recall {values['recall']}")
+    print(f"predictor: {found['predictor']}")
 
 
 if __name__ == "__main__":
