@@ -28,6 +28,7 @@ STREAM = f"OBJ_{BUCKET}"
 
 _CHUNK = 128 * 1024  # bytes: what every client of the object store uses
 _UNDER_WAY = 256  # chunks handed over to be stored, and copied for that, at a time: the rate is flat from there on
+_ATTEMPTS, _PAUSE = 8, 2.0  # and seconds between: servers that choose another leader, or a line that is cut, take some
 _HASH_IN_THREAD = 4 * 1024 * 1024  # bytes from which hashing (some 1 GB/s) would hold up the loop for over 4 ms
 
 
@@ -142,13 +143,20 @@ class ObjectStore:
         return data
 
     async def _meta(self, name: str) -> _Meta | None:
-        try:
-            # Of the stream's leader, which has whatever was put; another server may not have it yet.
-            found = await self._link.nc.jetstream().get_last_msg(STREAM, _meta_subject(name))
-        except NotFoundError:
-            return None
-        except errors.Error as error:
-            raise Unreachable(f"the object store on {self._link.address} does not answer: is the server up?") from error
+        left = _ATTEMPTS if self._link.distant else 1
+        while True:
+            left -= 1
+            try:
+                # Of the stream's leader, which has whatever was put; another server may not have it yet.
+                found = await self._link.nc.jetstream().get_last_msg(STREAM, _meta_subject(name))
+                break
+            except NotFoundError:
+                return None
+            except errors.Error as error:
+                if not left:
+                    why = f"the object store on {self._link.address} does not answer: is the server up?"
+                    raise Unreachable(why) from error
+                await asyncio.sleep(_PAUSE)
         try:
             meta = _META.decode(found.data or b"{}")
         except FAULTS:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,9 +13,27 @@ from nats.aio.client import Client
 
 from bus.cluster import EmbeddedCluster
 from bus.nats import NatsBus
-from bus.port import Bus
+from bus.port import Bus, Handler, Interest, Responder, Start, Subscription
 
 _PATIENCE = 60.0  # seconds: servers of a cluster take some to choose another leader, and more on a busy machine
+
+
+class Participant(NatsBus):
+    """What it listens to is known at all servers when it says so: telemetry is lost that comes before."""
+
+    carrier: "ClusterCarrier"
+
+    async def subscribe(
+        self, interests: Sequence[Interest], handler: Handler, *, durable: str | None = None, start: Start = Start.NEW
+    ) -> Subscription:
+        made = await super().subscribe(interests, handler, durable=durable, start=start)
+        await self.carrier.settle()
+        return made
+
+    async def serve(self, subject: str, responder: Responder, *, group: str = "servers") -> Subscription:
+        made = await super().serve(subject, responder, group=group)
+        await self.carrier.settle()
+        return made
 
 
 class ClusterCarrier:
@@ -30,7 +48,8 @@ class ClusterCarrier:
         self._killed = 0
 
     async def open(self, source: str) -> Bus:
-        bus = await NatsBus.connect(self.cluster.url, source=source, ack_wait=0.3, store_timeout=20.0)
+        bus = await Participant.connect(self.cluster.url, source=source, ack_wait=0.3, store_timeout=_PATIENCE)
+        bus.carrier = self
         self.participants.append(bus)
         return bus
 
