@@ -32,7 +32,7 @@ OFF = 0.15
 """Part by which intervals are wider at either end than rounds make them, by `python -m benchmarks.supposing`: other
 rosters, reducers and averages come of other shares."""
 GUESSED_OFF = 1.0
-"""The same where all shares are guessed (`Pair.guessed`): those of `fixed`, which sends float32, were off by 1.8 to 2.2."""
+"""The same where all shares are guessed (`Pair.guessed`): those of `fixed`, which sends float32, were off by 1.5 to 2.7."""
 LEAST_PART = 0.05
 """Of a round's time that is left of it whatever is supposed: more than that no other shares have been seen to save."""
 ASTRAY = 3.0
