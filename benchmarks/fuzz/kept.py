@@ -231,7 +231,7 @@ def targets() -> Iterator[Target]:
     yield Target("bundles", _bundle, (BundleError,), _bundles)
     yield Target("journals", _Journal().read, (*FAULTS, ValueError), _journals)
     yield Target("keys, invitations, addresses", _keys, (), _key_corpus)
-    yield Target("credentials, registers, trust", _credentials(desk), (), lambda: _credential_corpus(desk))
+    yield Target("credentials, registers, trust", _credentials(desk), (), lambda: _credential_corpus(desk), share=0.1)
     yield Target("settings", _settings(desk), (BadSettings,), _settings_corpus, 512, share=0.25)
     yield Target("job files", _job_file(desk), (BadJobFile, DecodeError), _toml, 512, share=0.5)
     yield Target("simulation cases", _case(desk), (BadCase,), lambda: _case_corpus(desk))

@@ -190,6 +190,8 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     [
         ("rounds = " + "9" * 5000, "no TOML"),
         ("a = " + "[" * DEEP, "no TOML"),
+        ("x." * DEEP + "x = 1", "nests too deep"),
+        ('"x" . ' * DEEP + "x = 1", "nests too deep"),
         ("a" * (MOST_BYTES + 1), "no TOML: it has more than"),
     ],
 )
