@@ -16,6 +16,9 @@ from schemas.ids import NodeId
 GAIN = 0.02
 """For which the number is changed: all that was measured holds for other numbers too, but one round is of two kinds."""
 
+ALIKE = 0.02
+"""Part of the most useful length's progress by which another may fall short and count as good as it."""
+
 LEAST_ROUNDS = 2
 """Rounds that must have closed: the first has cold caches and a deadline of its own."""
 
@@ -56,6 +59,9 @@ def done_a_second(
 
 
 def choose(values: Mapping[int, float], present: int) -> int:
-    """The number of steps with the largest value, if it gains enough over the present one."""
-    best = max(values, key=lambda steps: (values[steps], -steps))
-    return best if values[best] >= (1.0 + GAIN) * values.get(present, 0.0) else present
+    """The number of steps to have: the present one, unless another gains enough over it; of those that come within `ALIKE` of
+    the most, the fewest. For what a round costs beside its steps is measured, and what long rounds teach less is assumed: of
+    two guesses that are equally good the shorter round is the safer one."""
+    most = max(values.values())
+    best = min(steps for steps, value in values.items() if value >= (1.0 - ALIKE) * most)
+    return present if present <= best and values.get(present, 0.0) * (1.0 + GAIN) >= most else best
