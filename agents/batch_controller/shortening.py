@@ -59,9 +59,9 @@ def done_a_second(
 
 
 def choose(values: Mapping[int, float], present: int) -> int:
-    """The number of steps to have: the present one, unless another gains enough over it; of those that come within `ALIKE` of
-    the most, the fewest. For what a round costs beside its steps is measured, and what long rounds teach less is assumed: of
-    two guesses that are equally good the shorter round is the safer one."""
+    """The number of steps to have: the present one, unless another gains enough over it; of those that come within `ALIKE`
+    of the most, the fewest. For what a round costs beside its steps is measured, and what long rounds teach less is
+    assumed: of two guesses that are equally good the shorter round is the safer one."""
     most = max(values.values())
     best = min(steps for steps, value in values.items() if value >= (1.0 - ALIKE) * most)
     return present if present <= best and values.get(present, 0.0) * (1.0 + GAIN) >= most else best
