@@ -40,6 +40,7 @@ _PULL_FROM_AFAR = msgspec.json.encode(
     {"batch": _BATCH, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
 )
 _STATUS, _WAITING = "Status", "Nats-Pending-Messages"
+_LAST = "Nats-Last-Consumer"  # in a heartbeat: the number of the last delivery
 
 
 @dataclass
@@ -277,6 +278,9 @@ class StreamReader:
         elif headers.get(_STATUS) != "100":
             log.debug("%s: %s", self._name, headers)
             self._recover()
+        elif self._next_delivery and _number(headers.get(_LAST, "")) >= self._next_delivery:
+            log.info("%s: the last deliveries were lost on the way; going back to the first unacknowledged", self._name)
+            self._recover()
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -315,6 +319,10 @@ class StreamReader:
     async def _repair(self) -> None:
         with contextlib.suppress(BusError):
             await ensure_streams(self._link.nc, _REPAIR_TIMEOUT)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _delivered(info: ConsumerInfo) -> int:
