@@ -101,7 +101,7 @@ class Heard:
         return self.reasons
 
 
-# Fails where the cut is a matter of milliseconds: the fleet's server then delivers into the void, thousands of times a second.
+# Fails where the cut is a matter of milliseconds: the fleet's server then delivers into the void, thousands a second.
 @pytest.mark.search
 async def test_a_site_that_was_cut_off_misses_nothing_and_loses_nothing(sites: Sites) -> None:
     home, away = await joined(sites.fleet, "home", TOKEN), await joined(sites.site, "away")
