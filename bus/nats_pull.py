@@ -28,19 +28,23 @@ _GRACE = 10.0  # seconds after which a pull that should have expired counts as l
 # Seconds between heartbeats of a consumer that is on another server than the one connected to: when that one dies, or is
 # cut off, nothing else tells. Its absence is noticed after some two of them.
 _HEARTBEAT = 2.0
+# Seconds that its pulls stand open: where a leaf's line was away for milliseconds, the other server goes on delivering to
+# pulls whose inbox is gone, thousands of times a second, until they have expired.
+_EXPIRES_FROM_AFAR = 6.0
 _MAX_UNACKNOWLEDGED = 1024  # messages delivered and not acknowledged, after which the server waits for its receiver
 _FORGOTTEN_AFTER = 300.0  # seconds without a pull after which the server drops a subscription that isn't durable
 _RECOVERY_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to go on; the last one repeats
 _CALM = 1.0  # seconds that a session must have lasted for the next one to begin without a pause
+_REST = 0.1  # seconds of that pause, doubled each time
+_LONGEST_REST = 8.0  # seconds: by then pulls that earlier sessions left at a distant server have expired
 _REPAIR_TIMEOUT = 5.0  # seconds that the server may take to answer when its streams are made again
 _FAREWELL = 1.0  # seconds for the removal of a consumer that is not durable; without it the server removes it later
 _RESET_SINCE = (2, 14)  # the server's version from which a consumer can be set back to its first unacknowledged message
 _PULL = msgspec.json.encode({"batch": _BATCH, "expires": int(_EXPIRES * 1e9)})
 _PULL_FROM_AFAR = msgspec.json.encode(
-    {"batch": _BATCH, "expires": int(_EXPIRES * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
+    {"batch": _BATCH, "expires": int(_EXPIRES_FROM_AFAR * 1e9), "idle_heartbeat": int(_HEARTBEAT * 1e9)}
 )
 _STATUS, _WAITING = "Status", "Nats-Pending-Messages"
-_LAST = "Nats-Last-Consumer"  # in a heartbeat: the number of the last delivery
 
 
 @dataclass
@@ -134,6 +138,7 @@ class StreamReader:
         self._next_delivery = 0
         self._heard_at = 0.0
         self._begun_at = 0.0
+        self._broken = 0
         self._recovery: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -278,9 +283,6 @@ class StreamReader:
         elif headers.get(_STATUS) != "100":
             log.debug("%s: %s", self._name, headers)
             self._recover()
-        elif self._next_delivery and _number(headers.get(_LAST, "")) >= self._next_delivery:
-            log.info("%s: the last deliveries were lost on the way; going back to the first unacknowledged", self._name)
-            self._recover()
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -299,8 +301,9 @@ class StreamReader:
             self._recovery = asyncio.get_running_loop().create_task(self._go_on())
 
     async def _go_on(self) -> None:
-        if asyncio.get_running_loop().time() - self._begun_at < _CALM:
-            await asyncio.sleep(_RECOVERY_PAUSES[1])  # the last session broke at once: don't spin
+        self._broken = self._broken + 1 if asyncio.get_running_loop().time() - self._begun_at < _CALM else 0
+        if self._broken:  # the last sessions broke at once: don't spin
+            await asyncio.sleep(min(_REST * 2 ** (self._broken - 1), _LONGEST_REST))
         for attempt in itertools.count():
             if not self._link.up:
                 return  # `on_back` comes here again
@@ -319,10 +322,6 @@ class StreamReader:
     async def _repair(self) -> None:
         with contextlib.suppress(BusError):
             await ensure_streams(self._link.nc, _REPAIR_TIMEOUT)
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _delivered(info: ConsumerInfo) -> int:

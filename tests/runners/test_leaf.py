@@ -101,8 +101,6 @@ class Heard:
         return self.reasons
 
 
-# Fails where the cut is a matter of milliseconds: the fleet's server then delivers into the void, thousands a second.
-@pytest.mark.search
 async def test_a_site_that_was_cut_off_misses_nothing_and_loses_nothing(sites: Sites) -> None:
     home, away = await joined(sites.fleet, "home", TOKEN), await joined(sites.site, "away")
     durable, plain, at_home = Heard(4), Heard(4), Heard(4)
